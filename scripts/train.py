@@ -1,0 +1,77 @@
+"""Prunes a network before training, trains it, and writes what came out.
+
+    python scripts/train.py --flagfile=configs/quickstart.flags
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+import tf_synflow
+from tf_synflow import data, experiment, masks, models
+from tf_synflow.criteria import CRITERIA
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of the run.")
+_MODEL = flags.DEFINE_enum("model", None, sorted(models.MODELS), "Network.")
+_DATASET = flags.DEFINE_enum("dataset", None, sorted(data.DATASETS), "Data set.")
+_RATIO = flags.DEFINE_float(
+    "ratio", None, ">= 1: prunable over kept weights; below 1: fraction removed."
+)
+_CRITERION = flags.DEFINE_enum("criterion", "synflow", CRITERIA, "Scores by.")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations", None, "How often to score and remove. Default: the criterion's own."
+)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", "exponential", masks.SCHEDULES, "How the density falls."
+)
+_SCOPE = flags.DEFINE_enum("scope", "global", masks.SCOPES, "What is ranked together.")
+_EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the data.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 0.1, "At the first step; falls to 0 by a cosine.", lower_bound=0.0
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seeds the weights and the order of images.")
+
+flags.mark_flags_as_required(["workdir", "model", "dataset", "ratio"])
+
+
+def main(argv: list[str]) -> None:
+    """Runs the experiment that the flags describe."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    try:
+        results = experiment.run(
+            Path(_WORKDIR.value),
+            model=_MODEL.value,
+            dataset=_DATASET.value,
+            ratio=_RATIO.value,
+            policy=tf_synflow.PruningPolicy(
+                criterion=_CRITERION.value,
+                iterations=_ITERATIONS.value,
+                schedule=_SCHEDULE.value,
+                scope=_SCOPE.value,
+                seed=_SEED.value,
+            ),
+            epochs=_EPOCHS.value,
+            batch_size=_BATCH_SIZE.value,
+            learning_rate=_LEARNING_RATE.value,
+            seed=_SEED.value,
+            flags={
+                flag.name: flag.value
+                for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+            },
+        )
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"train.py: {error}")
+    prune, train = results["prune"], results["train"]
+    print(
+        f"kept {prune['kept']:,} of {prune['prunable']:,} weights; test accuracy "
+        f"{100 * train['final_accuracy']:.2f} % (best {100 * train['best_accuracy']:.2f} "
+        f"%) after {train['epochs']} epochs; pruned in {prune['seconds']:.1f} s, trained "
+        f"in {train['seconds']:.0f} s; files in {_WORKDIR.value}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

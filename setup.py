@@ -1,0 +1,52 @@
+"""Packaging of tf_synflow: all metadata lives here."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+DEMO = [
+    "matplotlib>=3.8,<4",
+    "scikit-learn>=1.4,<2",
+]
+TEST = [
+    *DEMO,
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "ruff>=0.6",
+]
+
+setup(
+    name="tf_synflow",
+    version="0.1.0",
+    description=(
+        "Prune Keras networks before training, without data, by iteratively "
+        "conserving synaptic flow"
+    ),
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["tf_synflow", "tf_synflow.*"]),
+    package_data={"tf_synflow": ["py.typed"]},
+    install_requires=[
+        "absl-py>=1.4",
+        # tensorflow-datasets 4.9.10 imports importlib_resources undeclared.
+        "importlib_resources>=6",
+        "numpy>=1.26,<3",
+        # TensorFlow 2.21 no longer brings TensorBoard along.
+        "tensorboard>=2.18,<2.22",
+        "tensorflow>=2.18,<2.22",
+        "tensorflow-datasets>=4.9.4,<5",
+        "tensorflow-model-optimization>=0.8.1,<0.9",
+        "tf_keras>=2.18,<2.22",
+        "tqdm>=4.66",
+    ],
+    extras_require={"demo": DEMO, "test": TEST},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,29 @@
+"""Prune Keras networks before training, without data: SynFlow for tf_keras."""
+
+from tf_synflow import models
+from tf_synflow.callbacks import PruningCallback
+from tf_synflow.linear_parts import register_linear_part
+from tf_synflow.policy import PruningPolicy
+from tf_synflow.pruning import prune
+from tf_synflow.wrapping import (
+    apply_masks,
+    get_masks,
+    load_masks,
+    save_masks,
+    strip,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PruningCallback",
+    "PruningPolicy",
+    "apply_masks",
+    "get_masks",
+    "load_masks",
+    "models",
+    "prune",
+    "register_linear_part",
+    "save_masks",
+    "strip",
+]

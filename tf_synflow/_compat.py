@@ -1,0 +1,38 @@
+"""The one place that imports TensorFlow, Keras and tfmot.
+
+tensorflow-model-optimization works with Keras 2 (`tf_keras`) only. TensorFlow decides
+at its first use of `tf.keras` which Keras that name means, so the choice has to be in
+the environment before anything else of TensorFlow is touched.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import tensorflow as tf  # noqa: E402
+import tensorflow_model_optimization as tfmot  # noqa: E402
+import tf_keras as keras  # noqa: E402
+from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
+    pruning_wrapper,
+)
+
+PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
+
+__all__ = ["PruneLowMagnitude", "deep_graphs", "keras", "tf", "tfmot"]
+
+
+@contextlib.contextmanager
+def deep_graphs() -> Iterator[None]:
+    """Lets Keras build functional models of more than a thousand layers in a row.
+
+    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 100_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)

@@ -1,0 +1,25 @@
+"""How weights are scored: one small file a criterion.
+
+A criterion is a function from a `Problem` to a scorer; a scorer is a function from masks
+(the survivors) to scores. The lowest scores are removed.
+"""
+
+from collections.abc import Callable
+
+from tf_synflow.criteria.magnitude import magnitude
+from tf_synflow.criteria.problem import Problem
+from tf_synflow.criteria.random import random
+from tf_synflow.criteria.synflow import synflow
+from tf_synflow.masks import Scorer
+
+Criterion = Callable[[Problem], Scorer]
+
+CRITERIA: dict[str, Criterion] = {
+    "synflow": synflow,
+    "magnitude": magnitude,
+    "random": random,
+}
+
+DEFAULT_ITERATIONS = {"synflow": 100}  # 1 for the others
+
+__all__ = ["CRITERIA", "DEFAULT_ITERATIONS", "Criterion", "Problem"]

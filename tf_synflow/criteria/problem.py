@@ -1,0 +1,25 @@
+"""What a criterion is given."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_synflow.graph import Graph
+
+
+class Problem(NamedTuple):
+    """A network whose weights are to be scored.
+
+    Attributes:
+      graph: The model, laid flat.
+      weights: Name to value, float array, of the weights to score.
+      exclude: Names of the layers that are left alone.
+      data: What the user gave as data; None for criteria that need none.
+      seed: Seeds what is random.
+    """
+
+    graph: Graph
+    weights: dict[str, np.ndarray]
+    exclude: tuple[str, ...] = ()
+    data: Any = None
+    seed: int = 0

@@ -1,0 +1,39 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a path to write to, and renames it to `path` if all went well.
+
+    What is written aside may be a file or a directory. It lies in a temporary folder
+    beside `path`, on the same file system, so that the rename is atomic. An exception
+    leaves `path` as it was and nothing else behind.
+
+    Args:
+      path: Where the finished file is to be. Its folder must exist.
+
+    Yields:
+      The path to write to; it has the name of `path`, so endings are kept.
+
+    Raises:
+      FileNotFoundError: The folder of `path` does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not "
+            "exist; create it first"
+        )
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield aside / path.name
+        os.replace(aside / path.name, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

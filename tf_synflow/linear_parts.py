@@ -1,0 +1,247 @@
+"""The linear part of each kind of layer: what becomes of it in the linear twin.
+
+A rule is a function `(layer, inputs, weights) -> outputs`. `inputs` is a float64 tensor
+(a list, for a layer with several inputs) with non-negative entries and batch axis 1;
+`weights` maps the short names of the layer's variables ("kernel", "gamma") to float64
+tensors of their absolute values. A rule takes shapes from the tensors it is given, not
+from the layer, and must be linear in its inputs and keep them non-negative.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tf_synflow._compat import keras, tf
+
+Rule = Callable[[Any, Any, Mapping[str, Any]], Any]
+
+layers = keras.layers
+_RULES: dict[type, Rule] = {}
+
+
+def register_linear_part(layer_class: type, rule: Rule) -> None:
+    """Tells SynFlow what the linear part of a layer class is.
+
+    ```python
+    # y = x * |scale|: a scale is linear already, an offset has no linear part
+    tf_synflow.register_linear_part(LayerScale, lambda layer, x, w: x * w["scale"])
+    ```
+
+    Args:
+      layer_class: A `tf_keras` layer class. The rule holds for this very class; a
+        subclass may compute something else and needs its own.
+      rule: `rule(layer, inputs, weights) -> outputs`: `inputs` is one float64 tensor of
+        shape `(1, ...)` or a list of them, with entries >= 0; `weights` maps the short
+        names of the layer's variables to their absolute values as float64 tensors. What
+        it gives must be linear in `inputs` and >= 0.
+
+    Raises:
+      TypeError: `layer_class` is no layer class or `rule` is not callable.
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
+        raise TypeError(
+            f"layer_class must be a class of tf_keras layers, got {layer_class!r}"
+        )
+    if not callable(rule):
+        raise TypeError(
+            f"rule must be a function (layer, inputs, weights) -> outputs, got {rule!r}"
+        )
+    _RULES[layer_class] = rule
+
+
+def find(layer: Any) -> Rule | None:
+    """The rule for a layer's class, or None where there is none."""
+    return _RULES.get(type(layer))
+
+
+def identity(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+    """The rule of activations, dropout and noise."""
+    return inputs
+
+
+def _rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for the Keras layers of these names."""
+
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            register_linear_part(getattr(layers, name), rule)
+        return rule
+
+    return register
+
+
+_rule(
+    *("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "ThresholdedReLU", "Softmax"),
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
+    *("AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
+    "Identity",
+)(identity)
+
+
+@_rule(
+    *("Flatten", "Reshape", "Permute", "RepeatVector"),
+    *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"),
+    *("Cropping1D", "Cropping2D", "Cropping3D"),
+    *("UpSampling1D", "UpSampling2D", "UpSampling3D"),
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
+    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
+)
+def itself(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """A layer that is linear already (max pooling: on non-negative signals)."""
+    # `call`, because calling the layer would cast x to the layer's own dtype.
+    return layer.call(x)
+
+
+@_rule("Add", "Subtract")
+def add(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
+    """A sum; the -1 of a difference counts by its absolute value."""
+    return functools.reduce(tf.add, inputs)
+
+
+@_rule("Average")
+def average(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
+    """The mean of the inputs."""
+    return functools.reduce(tf.add, inputs) / len(inputs)
+
+
+@_rule("Concatenate")
+def concatenate(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
+    """The inputs side by side."""
+    return tf.concat(inputs, axis=layer.axis)
+
+
+@_rule("BatchNormalization")
+def batch_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Multiplies by |gamma| / sqrt(moving_variance + epsilon)."""
+    scale = 1.0 / tf.sqrt(weights["moving_variance"] + layer.epsilon)
+    if layer.scale:
+        scale = weights["gamma"] * scale
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    axes = sorted(axis % x.shape.rank for axis in axes)
+    if axes != [x.shape.rank - 1]:
+        shape = tf.shape(x)
+        ones = tf.ones_like(shape)
+        picks = [axis in axes for axis in range(x.shape.rank)]
+        scale = tf.reshape(scale, tf.where(picks, shape, ones))
+    return x * scale
+
+
+@_rule("Dense")
+def dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """x W, over the last axis."""
+    if x.shape.rank == 2:
+        return tf.matmul(x, weights["kernel"])
+    return tf.tensordot(x, weights["kernel"], 1)
+
+
+def _channels_last(rule: Rule) -> Rule:
+    """Lets a rule for channels-last signals serve channels-first layers too."""
+
+    @functools.wraps(rule)
+    def either(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+        if layer.data_format == "channels_last":
+            return rule(layer, x, weights)
+        rank = x.shape.rank
+        y = rule(layer, tf.transpose(x, [0, *range(2, rank), 1]), weights)
+        return tf.transpose(y, [0, rank - 1, *range(1, rank - 1)])
+
+    return either
+
+
+@_rule("Conv1D", "Conv2D", "Conv3D")
+@_channels_last
+def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Convolution with any stride, padding, dilation and number of groups."""
+    kernel, padding = weights["kernel"], layer.padding.upper()
+    if padding == "CAUSAL":
+        before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+        x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
+    if layer.groups == 1:
+        parts = [(x, kernel)]
+    else:  # TensorFlow has no gradient of a grouped convolution on the CPU.
+        groups = tf.split(x, layer.groups, -1), tf.split(kernel, layer.groups, -1)
+        parts = zip(*groups, strict=True)
+    outputs = [
+        tf.nn.convolution(
+            part, own, layer.strides, padding, dilations=layer.dilation_rate
+        )
+        for part, own in parts
+    ]
+    return outputs[0] if len(outputs) == 1 else tf.concat(outputs, -1)
+
+
+@_rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+@_channels_last
+def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Transposed convolution; the kernel is `(*window, channels out, channels in)`."""
+    kernel = weights["kernel"]
+    sizes = [1, *_transposed_sizes(layer, x.shape[1:-1]), tf.shape(kernel)[-2]]
+    padding = layer.padding.upper()
+    return tf.nn.conv_transpose(x, kernel, sizes, layer.strides, padding)
+
+
+def _transposed_sizes(layer: Any, sizes: Any) -> list[int]:
+    """The spatial sizes that the layer gives for those of its input."""
+    channels = layer.input_spec.axes[1 if layer.data_format == "channels_first" else -1]
+    if layer.data_format == "channels_first":
+        return list(layer.compute_output_shape((1, channels, *sizes))[2:])
+    return list(layer.compute_output_shape((1, *sizes, channels))[1:-1])
+
+
+@_rule("DepthwiseConv1D", "DepthwiseConv2D")
+@_channels_last
+def depthwise_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Each channel by itself; the kernel is `(*window, channels, multiplier)`."""
+    return _depthwise(layer, x, weights["depthwise_kernel"])
+
+
+@_rule("SeparableConv1D", "SeparableConv2D")
+@_channels_last
+def separable_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """A depthwise convolution, then a pointwise one."""
+    y = _depthwise(layer, x, weights["depthwise_kernel"])
+    return tf.nn.convolution(y, weights["pointwise_kernel"], padding="VALID")
+
+
+def _depthwise(layer: Any, x: Any, kernel: Any) -> Any:
+    strides, dilations = layer.strides, layer.dilation_rate
+    padding = layer.padding.upper()
+    if x.shape.rank == 4:
+        return tf.nn.depthwise_conv2d(
+            x, kernel, [1, *strides, 1], padding, dilations=dilations
+        )
+    if padding == "CAUSAL":
+        before = dilations[0] * (layer.kernel_size[0] - 1)
+        x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
+    # The one spatial axis as an image of height 1; strides have to be square there.
+    y = tf.nn.depthwise_conv2d(
+        x[:, None], kernel[None], [1, *strides * 2, 1], padding,
+        dilations=[1, *dilations],
+    )
+    return y[:, 0]
+
+
+@_rule(
+    *("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
+    *("MaxPooling1D", "MaxPooling2D"),
+)
+@_channels_last
+def pooling(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Pooling; the maximum of non-negative signals is one of them, so linear here."""
+    kind = "AVG" if "Average" in type(layer).__name__ else "MAX"
+    # The 1-D layers keep plain numbers where the others keep tuples.
+    window, strides = tf.nest.flatten(layer.pool_size), tf.nest.flatten(layer.strides)
+    return tf.nn.pool(x, window, kind, strides, layer.padding.upper())
+
+
+@_rule("MaxPooling3D")
+@_channels_last
+def max_pooling_3d(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Max pooling, plane by plane and then across (TensorFlow's is not in float64)."""
+    (depth, *plane), (step, *steps) = layer.pool_size, layer.strides
+    padding, channels = layer.padding.upper(), tf.shape(x)[-1]
+    x = tf.nn.pool(x[0], plane, "MAX", steps, padding)
+    planes, height, width, _ = x.shape
+    x = tf.reshape(x, [1, planes, height * width, channels])
+    x = tf.nn.pool(x, [depth, 1], "MAX", [step, 1], padding)
+    return tf.reshape(x, [1, x.shape[1], height, width, channels])

@@ -1,0 +1,220 @@
+"""Masks of an exact size from scores: plain numpy in, plain numpy out.
+
+A mask is a boolean array of its weight's shape, True where the weight is kept. Masks and
+scores travel as dictionaries by weight name, whose order is the order of the model: the
+"position" by which equal scores are ranked is the place in that order, then the place in
+the array in C order.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+
+Masks = dict[str, np.ndarray]
+Scores = dict[str, np.ndarray]
+Scorer = Callable[[Masks], Scores]
+
+SCHEDULES = ("exponential", "linear")
+SCOPES = ("global", "local")
+
+
+def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses a name that is not among the choices.
+
+    Raises:
+      ValueError: With the choices there are.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        names = ", ".join(map(repr, choices))
+        raise ValueError(f"unknown {what} {value!r}; there are {names}")
+
+
+def pruned_fraction(ratio: float) -> Fraction:
+    """The fraction of the weights to remove, exactly as the decimal was written.
+
+    Args:
+      ratio: `>= 1`: the compression ratio rho, of which 1 - 1/rho is removed.
+        `0 <= ratio < 1`: the fraction removed.
+
+    Returns:
+      The fraction, in [0, 1), as an exact rational number: 0.99 is 99/100, which no
+      binary float is.
+
+    Raises:
+      TypeError: `ratio` is no number.
+      ValueError: `ratio` is NaN, infinite or negative.
+    """
+    if isinstance(ratio, (bool, np.bool_)) or not isinstance(
+        ratio, (numbers.Real, Decimal)
+    ):
+        raise TypeError(
+            f"ratio must be a number, got {ratio!r}: >= 1 is a compression ratio (100 "
+            "keeps 1 %), 0 <= ratio < 1 the fraction removed (0.99 keeps 1 %)"
+        )
+    if not math.isfinite(ratio) or ratio < 0:
+        raise ValueError(
+            f"ratio must be finite and not negative, got {ratio!r}: >= 1 is a "
+            "compression ratio (100 keeps 1 %), 0 <= ratio < 1 the fraction removed "
+            "(0.99 keeps 1 %)"
+        )
+    # str() gives the shortest decimal that is read back as this number.
+    exact = ratio if isinstance(ratio, numbers.Rational) else str(ratio)
+    exact = Fraction(exact)
+    return exact if exact < 1 else 1 - 1 / exact
+
+
+def kept_count(size: int, ratio: float) -> int:
+    """How many of `size` weights are kept: N - floor((1 - 1/rho) N), exactly.
+
+    Args:
+      size: N, the number of prunable weights.
+      ratio: See `pruned_fraction`, which also lists the errors raised.
+
+    Returns:
+      The number kept, at least 1 for a positive size.
+    """
+    return size - math.floor(pruned_fraction(ratio) * size)
+
+
+def densities(
+    ratio: float, iterations: int, schedule: str = "exponential", start: float = 1.0
+) -> list[float]:
+    """The density to reach at each iteration (Algorithm 1 of arXiv 2006.05467).
+
+    With d = 1/rho and n iterations, iteration k goes to `d^(k/n)` (exponential) or to
+    `1 - (1 - d) k/n` (linear). From a density `start` < 1 it goes the same way from
+    there: `start (d/start)^(k/n)`, and `start - (start - d) k/n`.
+
+    Args:
+      ratio: See `pruned_fraction`.
+      iterations: n, at least 1.
+      schedule: "exponential" or "linear".
+      start: The density that there is, in (0, 1].
+
+    Returns:
+      The densities for k = 1 ... n, falling.
+    """
+    density = float(1 - pruned_fraction(ratio))
+    steps = [k / iterations for k in range(1, iterations + 1)]
+    if schedule == "exponential":
+        return [start * (density / start) ** step for step in steps]
+    return [start - (start - density) * step for step in steps]
+
+
+def kept_counts(
+    size: int, ratio: float, iterations: int, schedule: str, kept: int
+) -> list[int]:
+    """How many of `size` weights are kept after each iteration, `kept` of them now.
+
+    The last count is `kept_count(size, ratio)`; none is above the one before.
+    """
+    counts = []
+    for density in densities(ratio, iterations, schedule, kept / size)[:-1]:
+        kept = min(kept, size - int((1.0 - density) * size))
+        counts.append(max(kept, kept_count(size, ratio)))
+    return [*counts, kept_count(size, ratio)]
+
+
+def keep_highest(scores: np.ndarray, mask: np.ndarray, kept: int) -> np.ndarray:
+    """The mask of the `kept` highest scores among the survivors.
+
+    Args:
+      scores: Float array of shape `(N,)`, finite.
+      mask: Boolean array of shape `(N,)`, the survivors; what is pruned stays pruned.
+      kept: How many to keep, at most the number of survivors.
+
+    Returns:
+      A new mask with exactly `kept` True. Equal scores rank by position, earlier kept.
+    """
+    survivors = np.flatnonzero(mask)
+    ranked = scores[survivors]
+    removed = survivors.size - kept
+    if removed <= 0:
+        return mask.copy()
+    threshold = np.partition(ranked, removed - 1)[removed - 1]
+    below = ranked < threshold
+    ties = np.flatnonzero(ranked == threshold)
+    # Some of those at the threshold stay: the earlier ones.
+    below[ties[ties.size - (removed - np.count_nonzero(below)) :]] = True
+    new = mask.copy()
+    new[survivors[below]] = False
+    return new
+
+
+def flat(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The arrays one after the other, each in C order."""
+    return np.concatenate([np.ravel(array) for array in arrays.values()])
+
+
+def unflat(vector: np.ndarray, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Cuts a vector into arrays with the names and shapes of `like`."""
+    ends = np.cumsum([array.size for array in like.values()])[:-1]
+    parts = np.split(vector, ends)
+    return {n: p.reshape(like[n].shape) for n, p in zip(like, parts, strict=True)}
+
+
+def prune_once(
+    scores: Scores, masks: Masks, kept: int | Mapping[str, int], scope: str
+) -> Masks:
+    """One ranking: keeps the highest scores among the survivors.
+
+    Args:
+      scores: Name to float array, finite.
+      masks: Name to mask, the survivors, of the same names and shapes.
+      kept: How many to keep: over all weights (global), or by name (local).
+      scope: "global" or "local".
+
+    Returns:
+      New masks.
+    """
+    if scope == "global":
+        return unflat(keep_highest(flat(scores), flat(masks), kept), masks)
+    return {
+        name: keep_highest(scores[name].ravel(), mask.ravel(), kept[name]).reshape(
+            mask.shape
+        )
+        for name, mask in masks.items()
+    }
+
+
+def iterate(
+    scorer: Scorer,
+    masks: Masks,
+    ratio: float,
+    iterations: int,
+    schedule: str = "exponential",
+    scope: str = "global",
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Masks:
+    """Scores and removes, `iterations` times (Algorithm 1 of arXiv 2006.05467).
+
+    Args:
+      scorer: Gives the scores of the weights under masks. It is called once for each
+        iteration, with the survivors so far.
+      masks: Name to mask to begin from. What is pruned stays pruned.
+      ratio: See `pruned_fraction`; over all weights (global) or over each (local).
+      iterations: n, at least 1.
+      schedule: "exponential" or "linear"; see `densities`.
+      scope: "global" (one ranking) or "local" (one for each weight tensor).
+      progress: Wraps the iterations, as tqdm does.
+
+    Returns:
+      New masks, of exactly `kept_count` True.
+    """
+    local = {
+        name: kept_counts(mask.size, ratio, iterations, schedule, int(mask.sum()))
+        for name, mask in masks.items()
+        if scope == "local"
+    }
+    size = sum(mask.size for mask in masks.values())
+    now = sum(int(mask.sum()) for mask in masks.values())
+    overall = kept_counts(size, ratio, iterations, schedule, now)
+    for k in progress(range(iterations)):
+        kept = {n: c[k] for n, c in local.items()} if local else overall[k]
+        masks = prune_once(scorer(masks), masks, kept, scope)
+    return masks

@@ -1,0 +1,67 @@
+"""The networks of the papers, as `tf_keras` functional models that return logits.
+
+`VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are spelled as in
+`keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from tf_synflow.masks import check_choice
+from tf_synflow.models.resnet import DEPTHS, resnet
+from tf_synflow.models.vgg import vgg
+
+VGG11 = functools.partial(vgg, 11)
+VGG13 = functools.partial(vgg, 13)
+VGG16 = functools.partial(vgg, 16)
+VGG19 = functools.partial(vgg, 19)
+ResNet18 = functools.partial(resnet, 18)
+ResNet34 = functools.partial(resnet, 34)
+ResNet50 = functools.partial(resnet, 50)
+ResNet101 = functools.partial(resnet, 101)
+ResNet152 = functools.partial(resnet, 152)
+ResNet20 = functools.partial(resnet, 20)
+ResNet32 = functools.partial(resnet, 32)
+ResNet44 = functools.partial(resnet, 44)
+ResNet56 = functools.partial(resnet, 56)
+ResNet110 = functools.partial(resnet, 110)
+ResNet1202 = functools.partial(resnet, 1202)
+# Twice as wide in every layer. (The WideResNet-18 of the SynFlow paper's curves is in
+# fact ResNet-18: the authors' program ignores the width.)
+WideResNet18 = functools.partial(resnet, 18, width=2)
+WideResNet20 = functools.partial(resnet, 20, width=2)
+
+MODELS: dict[str, Callable[..., Any]] = {
+    **{f"vgg{depth}": functools.partial(vgg, depth, batch_norm=False)
+       for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
+    **{f"resnet{depth}": functools.partial(resnet, depth) for depth in DEPTHS},
+    **{f"wide_resnet{depth}": functools.partial(resnet, depth, width=2)
+       for depth in DEPTHS},
+}
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    variant: str | None = None,
+) -> Any:
+    """Builds a network by its name.
+
+    Args:
+      name: "vgg11" ... "vgg19", "vgg11_bn" ... "vgg19_bn", "resnet18" ... "resnet152",
+        "resnet20" ... "resnet1202", or "wide_resnet18" and the like (twice as wide).
+      input_shape: `(height, width, channels)`.
+      classes: Number of logits.
+      variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.
+
+    Returns:
+      A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Raises:
+      ValueError: There is no model or variant of that name.
+    """
+    check_choice("model", name, MODELS)
+    return MODELS[name](input_shape=input_shape, classes=classes, variant=variant)

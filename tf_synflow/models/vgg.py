@@ -1,0 +1,89 @@
+"""VGG networks in the forms that the pruning literature trains.
+
+References:
+  Simonyan, Zisserman. Very deep convolutional networks for large-scale image
+  recognition. ICLR 2015. arXiv 1409.1556.
+  Frankle, Carbin. OpenLTH (the form for 32x32 images: one Dense layer).
+"""
+
+from typing import Any
+
+from tf_synflow._compat import keras
+from tf_synflow.models import parts
+
+layers = keras.layers
+
+# Convolutions in each of the five blocks; their widths are 64, 128, 256, 512, 512.
+_BLOCKS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+_WIDTHS = (64, 128, 256, 512, 512)
+# Width of the two hidden Dense layers.
+_HIDDEN = {"tiny": 1024, "imagenet": 4096}
+
+
+def vgg(
+    depth: int,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    batch_norm: bool = True,
+    variant: str | None = None,
+    name: str | None = None,
+) -> Any:
+    """Builds a VGG network that returns logits.
+
+    The form follows the image size. Up to 32 ("cifar"): four max pools, a 2x2 average
+    pool and one Dense layer. Up to 64 ("tiny"): five max pools and two hidden Dense
+    layers of 1,024 with dropout. Above ("imagenet"): the same with 4,096.
+
+    Args:
+      depth: 11, 13, 16 or 19.
+      input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
+      classes: Number of logits. Defaults to 10.
+      batch_norm: Puts BatchNormalization after each convolution. Defaults to True.
+      variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
+      name: Name of the model. Defaults to "vgg16_bn" and the like.
+
+    Returns:
+      A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Raises:
+      ValueError: Unknown depth or variant.
+    """
+    parts.check_depth("VGG", depth, _BLOCKS)
+    variant = parts.variant_for(input_shape, variant)
+    small = variant == "cifar"
+    fan = "fan_in" if small else "fan_out"
+    inputs = x = keras.Input(input_shape)
+    for block, (count, width) in enumerate(zip(_BLOCKS[depth], _WIDTHS, strict=True), 1):
+        for number in range(1, count + 1):
+            label = f"block{block}_conv{number}"
+            kernel = parts.he_normal(fan)
+            x = layers.Conv2D(
+                width, 3, padding="same", kernel_initializer=kernel, name=label
+            )(x)
+            if batch_norm:
+                x = parts.batch_norm(f"block{block}_bn{number}")(x)
+            x = layers.ReLU(name=f"block{block}_relu{number}")(x)
+        if block == 5 and small:
+            # "same" changes nothing at 32x32; it lets 28x28 images through.
+            x = layers.AveragePooling2D(2, padding="same", name="avg_pool")(x)
+        else:
+            x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    x = layers.Flatten(name="flatten")(x)
+    if not small:
+        for number in (1, 2):
+            x = layers.Dense(
+                _HIDDEN[variant],
+                activation="relu",
+                kernel_initializer=parts.normal(),
+                name=f"fc{number}",
+            )(x)
+            x = layers.Dropout(0.5, name=f"dropout{number}")(x)
+    dense = parts.he_normal(fan) if small else parts.normal()
+    outputs = layers.Dense(classes, kernel_initializer=dense, name="classifier")(x)
+    name = name or f"vgg{depth}{'_bn' if batch_norm else ''}"
+    return keras.Model(inputs, outputs, name=name)

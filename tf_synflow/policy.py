@@ -1,0 +1,253 @@
+"""PruningPolicy: what may be pruned, how it is scored, in how many steps, over what."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from tf_synflow import masks as masks_lib
+from tf_synflow._compat import keras, tfmot
+from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, Problem
+from tf_synflow.graph import Call, Graph, flatten, layer_weights
+from tf_synflow.masks import Masks, Scores, check_choice
+from tf_synflow.wrapping import masks_of
+
+_KERNELS = {
+    keras.layers.Dense: "kernel",
+    keras.layers.Conv1D: "kernel",
+    keras.layers.Conv2D: "kernel",
+    keras.layers.Conv3D: "kernel",
+    keras.layers.Conv2DTranspose: "kernel",
+    keras.layers.Conv3DTranspose: "kernel",
+    keras.layers.SeparableConv1D: "pointwise_kernel",
+    keras.layers.SeparableConv2D: "pointwise_kernel",
+}
+
+
+class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
+    """Says what may be pruned, how it is scored, in how many steps and over what.
+
+    It is a tfmot policy too: `prune_low_magnitude(model, pruning_policy=policy)` wraps
+    the layers that this policy prunes.
+
+    Attributes are the arguments, by name.
+    """
+
+    def __init__(
+        self,
+        criterion: str = "synflow",
+        iterations: int | None = None,
+        schedule: str = "exponential",
+        scope: str = "global",
+        exclude: Collection[str] = (),
+        layer_types: Collection[type] | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ):
+        """Makes a policy.
+
+        Args:
+          criterion: "synflow", "magnitude" or "random". Defaults to "synflow".
+          iterations: How often to score and remove, at least 1. Defaults to the
+            criterion's own: 100 for SynFlow, 1 for the others.
+          schedule: How the density falls over the iterations, "exponential" or
+            "linear". Defaults to "exponential".
+          scope: "global" ranks all weights together, "local" prunes each weight tensor
+            to the ratio by itself. Defaults to "global".
+          exclude: Names of layers to leave alone, nested ones by their path
+            ("block1/conv1"). Their weights are neither pruned nor counted. For
+            SynFlow, one of them that it cannot see through is the identity. Defaults
+            to none.
+          layer_types: Layer classes whose weights may be pruned. Defaults to all that
+            can be: Dense, convolutions and transposed convolutions, the pointwise part
+            of separable ones, and layers with a `get_prunable_weights` of their own.
+          seed: Seeds the criterion "random". Defaults to 0.
+          progress: Shows a progress bar when scoring takes more than a second.
+            Defaults to True.
+
+        Raises:
+          TypeError: `iterations` is no whole number, or `exclude` is a string.
+          ValueError: A name is unknown, or `iterations` is below 1.
+        """
+        check_choice("criterion", criterion, CRITERIA)
+        check_choice("schedule", schedule, masks_lib.SCHEDULES)
+        check_choice("scope", scope, masks_lib.SCOPES)
+        if iterations is None:
+            iterations = DEFAULT_ITERATIONS.get(criterion, 1)
+        if isinstance(iterations, bool) or not isinstance(
+            iterations, (int, np.integer)
+        ):
+            raise TypeError(f"iterations must be a whole number, got {iterations!r}")
+        if iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {iterations}")
+        if isinstance(exclude, str):
+            raise TypeError(
+                f"exclude must be a list of layer names, got the string {exclude!r}; "
+                f"write exclude=[{exclude!r}]"
+            )
+        self.criterion = criterion
+        self.iterations = int(iterations)
+        self.schedule = schedule
+        self.scope = scope
+        self.exclude = tuple(exclude)
+        self.layer_types = None if layer_types is None else tuple(layer_types)
+        self.seed = seed
+        self.progress = progress
+
+    def __repr__(self) -> str:
+        """The policy as the call that makes it."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"PruningPolicy({fields})"
+
+    def score(self, model: Any, data: Any = None) -> Scores:
+        """Scores every prunable weight of a model, once.
+
+        A pruned model is scored under its masks.
+
+        Args:
+          model: A built Sequential or functional tf_keras model. It is not changed.
+          data: For criteria that need it; none of those there are now does.
+
+        Returns:
+          Name ("conv1/kernel") to float64 array of the weight's shape, in the order in
+          which the model applies its layers. For "synflow" S = dR/d|w| * |w|.
+
+        Raises:
+          TypeError: `model` is no tf_keras model.
+          ValueError: It is subclassed or not built, nothing in it can be pruned, a
+            weight is not finite, or SynFlow cannot see through a layer.
+        """
+        problem, masks = self._problem(model, data)
+        return CRITERIA[self.criterion](problem)(masks)
+
+    def masks(self, model: Any, ratio: float, data: Any = None) -> Masks:
+        """Finds the weights to keep.
+
+        Args:
+          model: A built Sequential or functional tf_keras model. It is not changed. A
+            pruned model goes on from its masks: what is pruned stays pruned.
+          ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
+            `0 <= ratio < 1`: the fraction of the prunable weights removed. Of N
+            prunable weights (of each weight tensor, if the scope is "local") exactly
+            `N - floor((1 - 1/rho) N)` are kept.
+          data: See `score`.
+
+        Returns:
+          Name to boolean array of the weight's shape, True where it is kept.
+
+        Raises:
+          TypeError: `model` is no tf_keras model or `ratio` no number.
+          ValueError: As for `score`; or `ratio` is NaN, infinite, negative, more than
+            leaves a weight for each tensor, or less than the model has already.
+        """
+        removed = masks_lib.pruned_fraction(ratio)
+        problem, masks = self._problem(model, data)
+        self._check_reach(masks, ratio)
+        if removed == 0:
+            return masks
+        return masks_lib.iterate(
+            CRITERIA[self.criterion](problem),
+            masks,
+            ratio,
+            self.iterations,
+            self.schedule,
+            self.scope,
+            self._progress_bar,
+        )
+
+    def allow_pruning(self, layer: Any) -> bool:
+        """Whether tfmot may wrap this layer (part of tfmot's interface)."""
+        excluded = any(
+            name == layer.name or name.endswith("/" + layer.name)
+            for name in self.exclude
+        )
+        return not excluded and bool(self._prunable(layer))
+
+    def ensure_model_supports_pruning(self, model: Any) -> None:
+        """Raises what `score` would (part of tfmot's interface)."""
+        problem, _ = self._problem(model, None)
+        CRITERIA[self.criterion](problem)
+
+    def _problem(self, model: Any, data: Any) -> tuple[Problem, Masks]:
+        """The weights to score, and the masks that they have now."""
+        graph = flatten(model)
+        variables = self._variables(graph)
+        weights = {name: variable.numpy() for name, variable in variables.items()}
+        for name, weight in weights.items():
+            if not np.isfinite(weight).all():
+                raise ValueError(
+                    f"weight {name!r} holds NaN or infinite values; scores of it would "
+                    "mean nothing. Load or initialise finite weights first"
+                )
+        now = masks_of(graph)
+        masks = {n: now.get(n, np.ones(w.shape, bool)) for n, w in weights.items()}
+        return Problem(graph, weights, self.exclude, data, self.seed), masks
+
+    def _variables(self, graph: Graph) -> dict[str, Any]:
+        """Name to variable of what may be pruned, in the model's order."""
+        names = {call.name for call in graph.calls}
+        for name in self.exclude:
+            if name not in names:
+                raise ValueError(
+                    f"exclude names the layer {name!r}, but the model has no such "
+                    f"layer; it has {sorted(names)}"
+                )
+        variables = {
+            f"{call.name}/{short}": variable
+            for call in graph.calls
+            if call.name not in self.exclude
+            for short, variable in self._prunable(call.layer).items()
+        }
+        if not variables:
+            raise ValueError(
+                "the model has no weight that may be pruned: its layers are "
+                f"{_kinds(graph.calls)}, those excluded are {list(self.exclude)}, and "
+                f"layer_types is {self.layer_types}"
+            )
+        return variables
+
+    def _prunable(self, layer: Any) -> dict[str, Any]:
+        """Short name to variable of the weights of a layer that may be pruned."""
+        if self.layer_types is not None and type(layer) not in self.layer_types:
+            return {}
+        if type(layer) in _KERNELS:
+            own = [getattr(layer, _KERNELS[type(layer)])]
+        elif hasattr(layer, "get_prunable_weights"):
+            own = layer.get_prunable_weights()
+        else:
+            return {}
+        wanted = {id(variable) for variable in own}
+        return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}
+
+    def _check_reach(self, masks: Masks, ratio: float) -> None:
+        """Refuses a ratio that leaves too little, or more than there is now."""
+        size = sum(mask.size for mask in masks.values())
+        now = sum(int(mask.sum()) for mask in masks.values())
+        kept = masks_lib.kept_count(size, ratio)
+        if kept < len(masks):
+            raise ValueError(
+                f"ratio={ratio} keeps {kept} of {size:,} prunable weights, fewer than "
+                f"the {len(masks)} weight tensors; the highest ratio that can keep one "
+                f"weight in each is {size / len(masks):.6g}"
+            )
+        if kept > now:
+            raise ValueError(
+                f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but the "
+                f"model is pruned to {now:,} already; ask for a ratio of at least "
+                f"{size / now:.6g}, or prune the original model"
+            )
+
+    def _progress_bar(self, iterations: Any) -> Any:
+        return tqdm(
+            iterations,
+            desc=f"pruning ({self.criterion})",
+            unit="iteration",
+            delay=1,
+            mininterval=0.5,
+            disable=not self.progress,
+        )
+
+
+def _kinds(calls: tuple[Call, ...]) -> list[str]:
+    return sorted({type(call.layer).__name__ for call in calls})

@@ -1,0 +1,98 @@
+"""Retraining: the optimizer, the loop and the history of a run."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from tf_synflow._compat import keras, tf
+from tf_synflow.callbacks import PruningCallback
+from tf_synflow.data import Dataset
+from tf_synflow.files import written_whole
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Writes the logs of all epochs so far to a CSV file, whole after each epoch."""
+
+    def __init__(self, path: Path):
+        """Makes the callback; `path` is the file."""
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds a row: epoch (from 1), the logs, and seconds."""
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
+        self.rows.append({**row, "seconds": time.perf_counter() - self._start})
+        with written_whole(self.path) as aside, open(aside, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def train(
+    model: Any,
+    data: Dataset,
+    workdir: Path,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Trains a pruned model, with SGD, Nesterov momentum 0.9 and cosine decay to 0.
+
+    Args:
+      model: What `prune` returned.
+      data: The data set.
+      workdir: Folder for `history.csv` and TensorBoard's event files.
+      epochs: Passes over the training images.
+      batch_size: Images a step.
+      learning_rate: At the first step.
+      seed: Seeds the order of the images.
+
+    Returns:
+      `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
+      images (0 to 1), and `seconds`.
+    """
+    images = len(data.train[0])
+    steps = -(-images // batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
+    model.compile(
+        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
+        ],
+    )
+    shuffled = tf.data.Dataset.from_tensor_slices(data.train).shuffle(images, seed)
+    history = HistoryFile(workdir / "history.csv")
+    start = time.perf_counter()
+    model.fit(
+        shuffled.batch(batch_size),
+        epochs=epochs,
+        validation_data=tf.data.Dataset.from_tensor_slices(data.test).batch(256),
+        callbacks=[
+            PruningCallback(),
+            history,
+            keras.callbacks.TensorBoard(workdir / "tensorboard"),
+        ],
+    )
+    return {
+        "epochs": epochs,
+        "final_accuracy": history.rows[-1]["val_accuracy"],
+        "best_accuracy": max(row["val_accuracy"] for row in history.rows),
+        "final_top5_accuracy": history.rows[-1]["val_top5_accuracy"],
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def read_history(workdir: Path) -> list[dict[str, float]]:
+    """The rows of a run's `history.csv`."""
+    with open(workdir / "history.csv", newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]

@@ -1,0 +1,340 @@
+"""Masks in and out of models: tfmot wrappers, files, and plain models again."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_synflow._compat import PruneLowMagnitude, deep_graphs, keras, tf, tfmot
+from tf_synflow.files import written_whole
+from tf_synflow.graph import Graph, flatten, layer_weights
+from tf_synflow.masks import Masks
+
+
+class KeepPruned(keras.constraints.Constraint):
+    """Zeroes pruned weights after each update, so that nobody sees them otherwise.
+
+    Keras optimizers apply a variable's constraint inside the training step, after the
+    update; so the zeros hold for whoever looks, whatever the order of callbacks, in
+    `train_on_batch` and in custom loops.
+    """
+
+    def __init__(self, mask: Any, other: Any = None):
+        """Makes the constraint.
+
+        Args:
+          mask: Variable of the weight's shape and dtype, 1 where it is kept.
+          other: The constraint that the weight had before, applied first.
+        """
+        self.mask = mask
+        self.other = other
+
+    def __call__(self, w: Any) -> Any:
+        """The constrained weight."""
+        w = w if self.other is None else self.other(w)
+        # Not w * mask, which is NaN where a diverged weight is.
+        return tf.where(tf.cast(self.mask, tf.bool), w, tf.zeros_like(w))
+
+
+def constrain(variable: Any, mask: Any) -> bool:
+    """Gives a variable the constraint that keeps its pruned weights zero.
+
+    Args:
+      variable: The weight: a plain, distributed or autocast variable.
+      mask: Variable of its shape, 1 where it is kept.
+
+    Returns:
+      Whether that is new to the variable: a training function traced before does not
+      know of it.
+    """
+    old = variable.constraint
+    if isinstance(old, KeepPruned):
+        if old.mask is mask:
+            return False
+        old = old.other
+    constraint = KeepPruned(mask, old)
+    variable = getattr(variable, "_variable", variable)  # an AutoCastVariable's own
+    for component in getattr(variable, "values", [variable]):
+        component._constraint = constraint
+    return True
+
+
+def zero_pruned(variable: Any, mask: Any) -> None:
+    """Sets pruned weights to zero now."""
+    kept = tf.cast(tf.identity(mask), tf.bool)
+    value = tf.identity(variable)
+    variable.assign(tf.where(kept, value, tf.zeros_like(value)))
+
+
+def wrappers(graph: Graph) -> dict[str, tuple[Any, Any]]:
+    """Name to (weight variable, mask variable) of every wrapped weight of a model."""
+    found = {}
+    for call in graph.calls:
+        for weight, mask, _ in call.wrapper.pruning_vars if call.wrapper else ():
+            for short, variable in layer_weights(call.layer).items():
+                if variable is weight:
+                    found[f"{call.name}/{short}"] = (weight, mask)
+    return found
+
+
+def masks_of(graph: Graph) -> Masks:
+    """The masks of a model laid flat; none if nothing is wrapped."""
+    return {
+        name: mask.numpy().astype(bool) for name, (_, mask) in wrappers(graph).items()
+    }
+
+
+def get_masks(model: Any) -> Masks:
+    """The masks of a pruned model.
+
+    Args:
+      model: A model that `prune` or `apply_masks` gave, or one loaded from its file.
+
+    Returns:
+      Name ("conv1/kernel") to boolean array of the weight's shape, True where it is
+      kept, in the order in which the model applies its layers.
+
+    Raises:
+      TypeError: `model` is no tf_keras model.
+      ValueError: It has no pruning wrappers, so no masks.
+    """
+    masks = masks_of(flatten(model))
+    if not masks:
+        raise ValueError(
+            f"model {model.name!r} has no pruning wrappers, so no masks: it was never "
+            "pruned, or has been stripped. After PruningCallback(ratio=...) on a plain "
+            "model, the masks are in the callback: callback.masks"
+        )
+    return masks
+
+
+def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
+    """Gives a copy of a model that is pruned by the masks.
+
+    Args:
+      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+        changed, and shares nothing with what is returned.
+      masks: Name ("conv1/kernel") to array of the weight's shape, True or 1 where it is
+        kept. Weights that are not named are not pruned. For a model that is pruned
+        already, the masks may remove more but not bring weights back.
+
+    Returns:
+      A new, uncompiled model: tfmot `PruneLowMagnitude` wrappers around the layers
+      named, masks written, weights already sparse.
+
+    Raises:
+      TypeError: `model` is no tf_keras model or `masks` no mapping.
+      ValueError: A name, shape or value is wrong, or a pruned weight would come back.
+    """
+    graph = flatten(model)
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            "masks must be a mapping of weight names to arrays, as get_masks or "
+            f"load_masks gives, got {type(masks).__name__}"
+        )
+    return _rebuild(model, _checked(graph, masks))
+
+
+def strip(model: Any) -> Any:
+    """Gives the plain Keras model that is left of a pruned one.
+
+    Args:
+      model: A pruned model (a plain one is copied). It is not changed.
+
+    Returns:
+      A new, uncompiled model without wrappers, which needs nothing but Keras to load.
+      Its pruned weights are zero; nothing keeps them so if it is trained further.
+
+    Raises:
+      TypeError: `model` is no tf_keras model.
+      ValueError: It is subclassed or not built.
+    """
+    masks = masks_of(flatten(model))
+    plain = _rebuild(model, masks, wrap=False)
+    variables = named_weights(flatten(plain))
+    for name, mask in masks.items():
+        left = np.count_nonzero(variables[name].numpy()[~mask])
+        if left:
+            raise AssertionError(f"{left} pruned weights of {name!r} are not zero")
+    return plain
+
+
+def named_weights(graph: Graph) -> dict[str, Any]:
+    """Name to variable of every weight of every layer, in the model's order."""
+    return {
+        f"{call.name}/{short}": variable
+        for call in graph.calls
+        for short, variable in layer_weights(call.layer).items()
+    }
+
+
+def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
+    """The masks as boolean arrays in the model's order, joined with those it has."""
+    variables, now = named_weights(graph), masks_of(graph)
+    unknown = [name for name in masks if name not in variables]
+    if unknown:
+        raise ValueError(
+            f"masks name the weights {unknown}, but the model has no such weights; "
+            f"it has {list(variables)}"
+        )
+    joined = {}
+    for name, variable in variables.items():
+        if name not in masks:
+            if name in now:
+                joined[name] = now[name]
+            continue
+        mask = np.asarray(masks[name])
+        if mask.shape != tuple(variable.shape):
+            raise ValueError(
+                f"the mask of {name!r} has shape {mask.shape}, but the weight has "
+                f"shape {tuple(variable.shape)}"
+            )
+        if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+            raise ValueError(
+                f"the mask of {name!r} must hold only True and False (or 1 and 0), got "
+                f"dtype {mask.dtype} with values like {mask.ravel()[:3].tolist()}"
+            )
+        joined[name] = mask.astype(bool)
+        if name in now and (joined[name] & ~now[name]).any():
+            raise ValueError(
+                f"the mask of {name!r} keeps weights that the model has pruned already; "
+                "their values are gone. Apply the masks to the original model"
+            )
+    return joined
+
+
+def _rebuild(model: Any, masks: Masks, wrap: bool = True) -> Any:
+    """Copies a model layer by layer, the masked weights wrapped and sparse."""
+    graph = flatten(model)
+    masked: dict[int, dict[str, np.ndarray]] = {}
+    for call in graph.calls:
+        for short in layer_weights(call.layer):
+            if f"{call.name}/{short}" in masks:
+                own = masked.setdefault(id(call.layer), {})
+                own[short] = masks[f"{call.name}/{short}"]
+    made: dict[int, Any] = {}
+    copies: list[tuple[Any, Any, Any]] = []
+
+    def copy(layer: Any) -> Any:
+        if id(layer) not in made:
+            made[id(layer)] = _copy_model(layer) or _copy_layer(layer)
+        return made[id(layer)]
+
+    def _copy_model(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(layer, clone_function=copy)
+        return None
+
+    def _copy_layer(layer: Any) -> Any:
+        inner = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
+        new = type(inner).from_config(inner.get_config())
+        own = masked.get(id(inner))
+        wrapper = None
+        if wrap and own is not None:
+            wrapper = PruneLowMagnitude(new, _schedule(own))
+        copies.append((inner, new, wrapper))
+        return wrapper or new
+
+    with model.distribute_strategy.scope(), deep_graphs():
+        result = copy(model)
+        for inner, new, wrapper in copies:
+            _write(inner, new, wrapper, masked.get(id(inner), {}))
+    return result
+
+
+def _schedule(masks: Mapping[str, np.ndarray]) -> Any:
+    """A tfmot schedule that records the sparsity and never fires.
+
+    Training steps are counted from 1, so a schedule for step 0 only never changes the
+    masks. tfmot's own classes are the only ones that survive a save and a load, and
+    they want a sparsity below 1.
+    """
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    size = sum(mask.size for mask in masks.values())
+    sparsity = min(1 - kept / size, float(np.nextafter(1, 0)))
+    return tfmot.sparsity.keras.ConstantSparsity(
+        sparsity, begin_step=0, end_step=0, frequency=1
+    )
+
+
+def _write(inner: Any, new: Any, wrapper: Any, masks: Mapping[str, np.ndarray]) -> None:
+    """Copies the weights of a layer, pruned ones as zeros, and writes its masks."""
+    variables = layer_weights(new)
+    for short, old in layer_weights(inner).items():
+        value = old.numpy()
+        if short in masks:
+            value = np.where(masks[short], value, np.zeros_like(value))
+        variables[short].assign(value)
+    if wrapper is None:
+        return
+    for weight, mask, _ in wrapper.pruning_vars:
+        short = next(s for s, variable in variables.items() if variable is weight)
+        if short in masks:
+            mask.assign(masks[short].astype(mask.dtype.as_numpy_dtype))
+        constrain(weight, mask)
+    # -1 makes tfmot demand its own callback; these masks need no step to be counted.
+    wrapper.pruning_step.assign(0)
+
+
+def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) -> None:
+    """Writes masks to a file, whole or not at all.
+
+    Args:
+      path: The file, by custom `.npz`: a compressed archive of boolean arrays by weight
+        name, which `numpy.load` reads.
+      masks: Name to boolean array.
+
+    Raises:
+      TypeError: `masks` is no mapping.
+      ValueError: It is empty, or an array is not boolean.
+      OSError: The file cannot be written.
+    """
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            "masks must be a mapping of weight names to boolean arrays, got "
+            f"{type(masks).__name__}"
+        )
+    if not masks:
+        raise ValueError("masks is empty: there is nothing to save")
+    for name, mask in masks.items():
+        if np.asarray(mask).dtype != bool:
+            raise ValueError(
+                f"the mask of {name!r} must be boolean, got {np.asarray(mask).dtype}"
+            )
+    with written_whole(path) as aside, open(aside, "wb") as file:
+        np.savez_compressed(file, **masks)
+
+
+def load_masks(path: str | os.PathLike[str]) -> Masks:
+    """Reads masks that `save_masks` wrote.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Name to boolean array, in the order in which they were saved.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: The file is damaged or no file of masks.
+    """
+    try:
+        if os.path.exists(path) and not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
+        with np.load(path, allow_pickle=False) as stored:
+            masks = {name: stored[name] for name in stored.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no file of masks, or a damaged one ({error}); expected "
+            "an .npz that tf_synflow.save_masks wrote"
+        ) from error
+    wrong = [name for name, mask in masks.items() if mask.dtype != bool]
+    if wrong or not masks:
+        raise ValueError(
+            f"{str(path)!r} is no file of masks: expected boolean arrays, "
+            + (f"but {wrong[:3]} are not" if wrong else "but it is empty")
+        )
+    return masks
