@@ -1,6 +1,6 @@
 """Prunes a network before training, trains it, and writes what came out.
 
-    python scripts/train.py --flagfile=configs/quickstart.flags
+python scripts/train.py --flagfile=configs/quickstart.flags
 """
 
 import sys
@@ -65,11 +65,12 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(f"train.py: {error}")
     prune, train = results["prune"], results["train"]
+    final, best = (100 * train[f"{which}_accuracy"] for which in ("final", "best"))
     print(
         f"kept {prune['kept']:,} of {prune['prunable']:,} weights; test accuracy "
-        f"{100 * train['final_accuracy']:.2f} % (best {100 * train['best_accuracy']:.2f} "
-        f"%) after {train['epochs']} epochs; pruned in {prune['seconds']:.1f} s, trained "
-        f"in {train['seconds']:.0f} s; files in {_WORKDIR.value}"
+        f"{final:.2f} % (best {best:.2f} %) after {train['epochs']} epochs; pruned in "
+        f"{prune['seconds']:.1f} s, trained in {train['seconds']:.0f} s; files in "
+        f"{_WORKDIR.value}"
     )
 
 

@@ -10,7 +10,7 @@ from tf_synflow.policy import PruningPolicy
 
 
 class PruningCallback(keras.callbacks.Callback):
-    """The one callback that pruning needs, also in place of tfmot's `UpdatePruningStep`.
+    """The one callback that pruning needs, also in place of `UpdatePruningStep`.
 
     Pruned weights are zero whenever anyone can look: after each batch, in a
     `ModelCheckpoint` placed before or after this callback, with `use_ema=True`, at the
@@ -25,8 +25,8 @@ class PruningCallback(keras.callbacks.Callback):
     model.fit(dataset, callbacks=[tf_synflow.PruningCallback(ratio=100)])
     ```
 
-    It adds `density` (kept over prunable weights, 0 to 1) to the logs of each epoch, for
-    the progress bar, the history and the callbacks that come after it.
+    It adds `density` (kept over prunable weights, 0 to 1) to the logs of each epoch,
+    for the progress bar, the history and the callbacks that come after it.
     """
 
     def __init__(
@@ -53,9 +53,13 @@ class PruningCallback(keras.callbacks.Callback):
         if ratio is not None:
             pruned_fraction(ratio)
         elif policy is not None or data is not None:
-            raise ValueError("a policy or data without a ratio prunes nothing: add ratio=")
+            raise ValueError(
+                "a policy or data without a ratio prunes nothing: add ratio="
+            )
         if policy is not None and not isinstance(policy, PruningPolicy):
-            raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
+            raise TypeError(
+                f"policy must be a tf_synflow.PruningPolicy, got {policy!r}"
+            )
         if epoch < 0:
             raise ValueError(f"epoch is counted from 0 and cannot be negative: {epoch}")
         self.ratio = ratio
@@ -85,7 +89,9 @@ class PruningCallback(keras.callbacks.Callback):
         for call in graph.calls:
             if call.wrapper is not None:
                 # At -1 tfmot stops training and demands its own callback.
-                call.wrapper.pruning_step.assign(tf.maximum(call.wrapper.pruning_step, 0))
+                call.wrapper.pruning_step.assign(
+                    tf.maximum(call.wrapper.pruning_step, 0)
+                )
         self._hold()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -144,8 +150,10 @@ class PruningCallback(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if not getattr(optimizer, "use_ema", False) or not self._pairs:
             return
-        averages = optimizer._model_variables_moving_average
+        # Neither is there before the optimizer's first step.
+        averages = getattr(optimizer, "_model_variables_moving_average", [])
+        places = getattr(optimizer, "_index_dict", {})
         for weight, mask in self._pairs.values():
-            index = optimizer._index_dict.get(optimizer._var_key(weight))
-            if index is not None and index < len(averages):
-                wrapping.zero_pruned(averages[index], mask)
+            place = places.get(optimizer._var_key(weight))
+            if place is not None and averages:
+                wrapping.zero_pruned(averages[place], mask)

@@ -88,7 +88,9 @@ def _not_a_model(model: Any) -> str:
             "tensorflow` (importing tf_synflow first does so)"
         )
     if isinstance(model, keras.layers.Layer):
-        return f"{expected}, got a single layer ({kind}, {model.name!r}); wrap it in one"
+        return (
+            f"{expected}, got a single layer ({kind}, {model.name!r}); wrap it in one"
+        )
     return f"{expected}, got {kind}: {str(model)[:80]!r}"
 
 

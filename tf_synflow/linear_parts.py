@@ -128,7 +128,7 @@ def batch_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 @_rule("Dense")
 def dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
-    """x W, over the last axis."""
+    """X W, over the last axis."""
     if x.shape.rank == 2:
         return tf.matmul(x, weights["kernel"])
     return tf.tensordot(x, weights["kernel"], 1)
@@ -182,10 +182,10 @@ def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> An
 
 def _transposed_sizes(layer: Any, sizes: Any) -> list[int]:
     """The spatial sizes that the layer gives for those of its input."""
-    channels = layer.input_spec.axes[1 if layer.data_format == "channels_first" else -1]
+    # The number of channels, here 1, does not matter to the sizes.
     if layer.data_format == "channels_first":
-        return list(layer.compute_output_shape((1, channels, *sizes))[2:])
-    return list(layer.compute_output_shape((1, *sizes, channels))[1:-1])
+        return list(layer.compute_output_shape((1, 1, *sizes))[2:])
+    return list(layer.compute_output_shape((1, *sizes, 1))[1:-1])
 
 
 @_rule("DepthwiseConv1D", "DepthwiseConv2D")
@@ -215,33 +215,37 @@ def _depthwise(layer: Any, x: Any, kernel: Any) -> Any:
         x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
     # The one spatial axis as an image of height 1; strides have to be square there.
     y = tf.nn.depthwise_conv2d(
-        x[:, None], kernel[None], [1, *strides * 2, 1], padding,
+        x[:, None],
+        kernel[None],
+        [1, *strides * 2, 1],
+        padding,
         dilations=[1, *dilations],
     )
     return y[:, 0]
 
 
-@_rule(
-    *("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
-    *("MaxPooling1D", "MaxPooling2D"),
-)
+@_rule("AveragePooling1D", "AveragePooling2D", "MaxPooling1D", "MaxPooling2D")
 @_channels_last
 def pooling(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """Pooling; the maximum of non-negative signals is one of them, so linear here."""
-    kind = "AVG" if "Average" in type(layer).__name__ else "MAX"
     # The 1-D layers keep plain numbers where the others keep tuples.
     window, strides = tf.nest.flatten(layer.pool_size), tf.nest.flatten(layer.strides)
-    return tf.nn.pool(x, window, kind, strides, layer.padding.upper())
+    return _pool(layer, x, window, strides)
 
 
-@_rule("MaxPooling3D")
+@_rule("AveragePooling3D", "MaxPooling3D")
 @_channels_last
-def max_pooling_3d(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
-    """Max pooling, plane by plane and then across (TensorFlow's is not in float64)."""
+def pooling_3d(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Plane by plane and then across, for TensorFlow has no 3-D pooling in float64."""
     (depth, *plane), (step, *steps) = layer.pool_size, layer.strides
-    padding, channels = layer.padding.upper(), tf.shape(x)[-1]
-    x = tf.nn.pool(x[0], plane, "MAX", steps, padding)
+    channels = tf.shape(x)[-1]
+    x = _pool(layer, x[0], plane, steps)
     planes, height, width, _ = x.shape
     x = tf.reshape(x, [1, planes, height * width, channels])
-    x = tf.nn.pool(x, [depth, 1], "MAX", [step, 1], padding)
+    x = _pool(layer, x, [depth, 1], [step, 1])
     return tf.reshape(x, [1, x.shape[1], height, width, channels])
+
+
+def _pool(layer: Any, x: Any, window: Any, strides: Any) -> Any:
+    kind = "AVG" if "Average" in type(layer).__name__ else "MAX"
+    return tf.nn.pool(x, window, kind, strides, layer.padding.upper())

@@ -53,7 +53,7 @@ class LinearTwin:
                 for short, variable in layer_weights(call.layer).items()
                 if f"{call.name}/{short}" not in self._names
             }
-        self._traced = tf.function(self._flow_and_gradients)
+        self._traced = tf.function(self._flow_and_gradients, autograph=False)
 
     def flow(self, weights: Mapping[str, Any]) -> Any:
         """The synaptic flow R.

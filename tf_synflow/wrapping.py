@@ -200,8 +200,8 @@ def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
         joined[name] = mask.astype(bool)
         if name in now and (joined[name] & ~now[name]).any():
             raise ValueError(
-                f"the mask of {name!r} keeps weights that the model has pruned already; "
-                "their values are gone. Apply the masks to the original model"
+                f"the mask of {name!r} keeps weights that the model has pruned "
+                "already; their values are gone. Apply the masks to the original model"
             )
     return joined
 

@@ -1,7 +1,7 @@
 """How weights are scored: one small file a criterion.
 
-A criterion is a function from a `Problem` to a scorer; a scorer is a function from masks
-(the survivors) to scores. The lowest scores are removed.
+A criterion is a function from a `Problem` to a scorer; a scorer is a function from
+masks (the survivors) to scores. The lowest scores are removed.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The networks of the papers, as `tf_keras` functional models that return logits.
 
-`VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are spelled as in
-`keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name.
+`VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are spelled as
+in `keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name.
 """
 
 import functools
@@ -33,12 +33,16 @@ WideResNet18 = functools.partial(resnet, 18, width=2)
 WideResNet20 = functools.partial(resnet, 20, width=2)
 
 MODELS: dict[str, Callable[..., Any]] = {
-    **{f"vgg{depth}": functools.partial(vgg, depth, batch_norm=False)
-       for depth in (11, 13, 16, 19)},
+    **{
+        f"vgg{depth}": functools.partial(vgg, depth, batch_norm=False)
+        for depth in (11, 13, 16, 19)
+    },
     **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
     **{f"resnet{depth}": functools.partial(resnet, depth) for depth in DEPTHS},
-    **{f"wide_resnet{depth}": functools.partial(resnet, depth, width=2)
-       for depth in DEPTHS},
+    **{
+        f"wide_resnet{depth}": functools.partial(resnet, depth, width=2)
+        for depth in DEPTHS
+    },
 }
 
 

@@ -58,7 +58,9 @@ def vgg(
     small = variant == "cifar"
     fan = "fan_in" if small else "fan_out"
     inputs = x = keras.Input(input_shape)
-    for block, (count, width) in enumerate(zip(_BLOCKS[depth], _WIDTHS, strict=True), 1):
+    for block, (count, width) in enumerate(
+        zip(_BLOCKS[depth], _WIDTHS, strict=True), 1
+    ):
         for number in range(1, count + 1):
             label = f"block{block}_conv{number}"
             kernel = parts.he_normal(fan)

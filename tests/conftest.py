@@ -1,0 +1,60 @@
+"""What the tests share."""
+
+import os
+
+# Before TensorFlow is imported: two logical CPU devices need a free choice.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+from tf_synflow._compat import keras, tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+layers = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def two_devices():
+    """A strategy over two logical CPU devices."""
+    # Two strategies in one process would share the keys of TensorFlow's collectives.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], reduction)
+
+
+def residual_net(classes=4):
+    """Conv, BatchNorm, a residual Add, a strided Conv, Flatten, Dense: 4x4x2 images."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv1")(inputs)
+    x = layers.BatchNormalization(name="bn")(x)
+    y = layers.Conv2D(3, 1, name="conv2")(x)
+    x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.Conv2D(4, 2, strides=2, name="conv3")(x)
+    outputs = layers.Dense(classes, name="fc")(layers.Flatten()(x))
+    return keras.Model(inputs, outputs, name="residual_net")
+
+
+def randomise(model, seed=0):
+    """Gives every variable a random value, variances a positive one."""
+    generator = np.random.default_rng(seed)
+    for variable in model.weights:
+        value = generator.standard_normal(variable.shape)
+        variable.assign(np.abs(value) + 0.1 if "variance" in variable.name else value)
+    return model
+
+
+def images(model, count, seed=0):
+    """Random images and labels that fit the model."""
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((count, *model.input_shape[1:])).astype("float32")
+    return x, generator.integers(0, model.output_shape[-1], count)

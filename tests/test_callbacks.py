@@ -1,0 +1,274 @@
+import numpy as np
+import pytest
+from conftest import images, randomise, residual_net
+
+import tf_synflow
+from tf_synflow._compat import keras, tf, tfmot
+from tf_synflow.graph import flatten
+from tf_synflow.wrapping import named_weights
+
+RATIO = 5
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def pruned_net():
+    return tf_synflow.prune(randomise(residual_net()), RATIO, iterations=3)
+
+
+def policy():
+    return tf_synflow.PruningPolicy(iterations=3)
+
+
+def alive(model, masks):
+    """How many pruned weights are not zero, and how many kept ones are."""
+    variables = named_weights(flatten(model))
+    pruned = kept = 0
+    for name, mask in masks.items():
+        for component in getattr(variables[name], "values", [variables[name]]):
+            value = component.numpy()
+            pruned += np.count_nonzero(value[~mask])
+            kept += np.count_nonzero(value[mask])
+    return pruned, kept
+
+
+class Watch(keras.callbacks.Callback):
+    """Counts pruned weights that are not zero, whenever a callback can look."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks, self.seen, self.moments = masks, 0, 0
+
+    def look(self, *args, **kwargs):
+        self.moments += 1
+        self.seen += alive(self.model, self.masks)[0]
+
+    on_epoch_begin = on_epoch_end = on_train_begin = on_train_end = look
+    on_train_batch_begin = on_train_batch_end = on_test_begin = on_test_end = look
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=0.1),
+    "adam with ema": lambda: keras.optimizers.Adam(0.01, use_ema=True),
+    "ema overwriting": lambda: keras.optimizers.SGD(
+        0.01, use_ema=True, ema_overwrite_frequency=3
+    ),
+    "legacy": lambda: keras.optimizers.legacy.SGD(0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"steps_per_execution": 3}, {"run_eagerly": True}]
+)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_zeros_hold_whenever_a_callback_looks(optimizer, options):
+    model = pruned_net()
+    masks = tf_synflow.get_masks(model)
+    model.compile(OPTIMIZERS[optimizer](), LOSS, **options)
+    x, y = images(model, 48)
+    before, after = Watch(masks), Watch(masks)
+    callbacks = [before, tf_synflow.PruningCallback(), after]
+    model.fit(x, y, 8, 2, 0, callbacks, validation_data=(x, y))
+    assert before.seen == after.seen == 0
+    assert before.moments == after.moments > 10
+    pruned, kept = alive(model, masks)
+    assert pruned == 0
+    assert kept == sum(mask.sum() for mask in masks.values())
+
+
+def test_zeros_hold_with_jit_compile():
+    model = pruned_net()
+    masks = tf_synflow.get_masks(model)
+    model.compile(OPTIMIZERS["sgd"](), LOSS, jit_compile=True)
+    watch = Watch(masks)
+    callbacks = [watch, tf_synflow.PruningCallback()]
+    model.fit(*images(model, 32), 8, 2, 0, callbacks)
+    assert watch.seen == 0
+
+
+def test_zeros_hold_after_train_on_batch_and_in_a_fit_without_any_callback():
+    model = pruned_net()
+    masks = tf_synflow.get_masks(model)
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    x, y = images(model, 8)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        assert alive(model, masks)[0] == 0
+    model.fit(x, y, verbose=0)
+    assert alive(model, masks)[0] == 0
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+@pytest.mark.parametrize("checkpoint_first", [True, False])
+@pytest.mark.parametrize("save_freq", ["epoch", 2])
+def test_checkpoints_are_sparse_wherever_they_stand(
+    tmp_path, ending, checkpoint_first, save_freq
+):
+    model = pruned_net()
+    masks = tf_synflow.get_masks(model)
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    path = str(tmp_path / f"model{ending}")
+    checkpoint = keras.callbacks.ModelCheckpoint(path, save_freq=save_freq)
+    callbacks = [checkpoint, tf_synflow.PruningCallback()]
+    x, y = images(model, 40)
+    model.fit(x, y, 8, 1, 0, callbacks if checkpoint_first else callbacks[::-1])
+    with tfmot.sparsity.keras.prune_scope():
+        loaded = keras.models.load_model(path)
+    again = tf_synflow.get_masks(loaded)
+    assert list(again) == list(masks)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(again[name], mask)
+    assert alive(loaded, masks)[0] == 0
+
+
+def test_a_loaded_model_stays_sparse_while_it_is_trained_further(tmp_path):
+    model = pruned_net()
+    model.compile(OPTIMIZERS["adam with ema"](), LOSS)
+    x, y = images(model, 40)
+    model.fit(x, y, 8, 1, 0, [tf_synflow.PruningCallback()])
+    model.save(tmp_path / "model.keras")
+    with tfmot.sparsity.keras.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    masks = tf_synflow.get_masks(loaded)
+    # One step without the callback: the step traced then knows of no constraint.
+    loaded.train_on_batch(x, y)
+    watch = Watch(masks)
+    loaded.fit(x, y, 8, 2, 0, [tf_synflow.PruningCallback(), watch])
+    assert watch.seen == 0
+    assert alive(loaded, masks)[0] == 0
+
+
+def test_a_model_wrapped_by_tfmot_needs_no_other_callback():
+    model = tfmot.sparsity.keras.prune_low_magnitude(
+        randomise(residual_net()), pruning_policy=policy()
+    )
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    model.fit(*images(model, 16), verbose=0, callbacks=[tf_synflow.PruningCallback()])
+    assert all(mask.any() for mask in tf_synflow.get_masks(model).values())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_plain_compiled_model_is_pruned_inside_fit(optimizer, epoch):
+    model = randomise(residual_net())
+    model.compile(OPTIMIZERS[optimizer](), LOSS)
+    x, y = images(model, 40)
+    callback = tf_synflow.PruningCallback(RATIO, policy(), epoch=epoch)
+    history = model.fit(x, y, 8, 3, 0, [callback]).history
+    masks = callback.masks
+    size = sum(mask.size for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == size - int((1 - 1 / RATIO) * size)
+    assert alive(model, masks) == (0, kept)
+    expected = [kept / size] * 3
+    assert history["density"][-2:] == expected[-2:]
+    assert len(history["density"]) == 3 - epoch or history["density"][0] == 1.0
+
+
+def test_pruning_at_the_first_epoch_is_pruning_before_training():
+    model = randomise(residual_net())
+    expected = policy().masks(model, RATIO)
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    callback = tf_synflow.PruningCallback(RATIO, policy())
+    model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(callback.masks[name], mask)
+
+
+def test_one_instance_serves_two_models():
+    callback = tf_synflow.PruningCallback(RATIO, policy())
+    for _ in range(2):
+        model = residual_net()
+        model.compile(OPTIMIZERS["sgd"](), LOSS)
+        model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+        assert alive(model, callback.masks)[0] == 0
+
+
+def test_a_pruned_model_goes_on_from_its_masks():
+    model = pruned_net()
+    first = tf_synflow.get_masks(model)
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    callback = tf_synflow.PruningCallback(2 * RATIO, policy())
+    model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+    second = tf_synflow.get_masks(model)
+    assert sum(m.sum() for m in second.values()) < sum(m.sum() for m in first.values())
+    assert all((second[n] <= first[n]).all() for n in first)
+    assert alive(model, second)[0] == 0
+
+
+def test_a_constraint_of_the_users_is_kept():
+    inputs = keras.Input((4,))
+    constraint = keras.constraints.NonNeg()
+    outputs = keras.layers.Dense(6, kernel_constraint=constraint, name="a")(inputs)
+    model = tf_synflow.prune(keras.Model(inputs, outputs), 2, iterations=2)
+    model.compile(keras.optimizers.SGD(1.0), LOSS)
+    model.fit(*images(model, 64), 8, 3, 0, [tf_synflow.PruningCallback()])
+    kernel = named_weights(flatten(model))["a/kernel"].numpy()
+    assert (kernel >= 0).all()
+    assert not kernel[~tf_synflow.get_masks(model)["a/kernel"]].any()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_zeros_hold_on_two_devices(two_devices, optimizer, wrapped):
+    with two_devices.scope():
+        model = randomise(residual_net())
+        if wrapped:
+            model = tf_synflow.prune(model, RATIO, iterations=3)
+        model.compile(OPTIMIZERS[optimizer](), LOSS)
+    callback = tf_synflow.PruningCallback(*([] if wrapped else [RATIO, policy()]))
+    x, y = images(model, 32)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    model.fit(data, epochs=2, verbose=0, callbacks=[callback])
+    assert isinstance(model.weights[0], tf.distribute.DistributedValues)
+    pruned, kept = alive(model, callback.masks)
+    assert pruned == 0
+    assert kept == 2 * sum(mask.sum() for mask in callback.masks.values())
+
+
+def test_masks_on_two_devices_are_those_on_one(two_devices):
+    expected = tf_synflow.get_masks(pruned_net())
+    with two_devices.scope():
+        model = randomise(residual_net())
+    masks = tf_synflow.get_masks(tf_synflow.prune(model, RATIO, iterations=3))
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(masks[name], mask)
+
+
+def fit(callback, model=None):
+    model = model or residual_net()
+    model.compile("sgd", LOSS)
+    model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize(
+    ("use", "kind", "message"),
+    [
+        (
+            lambda: fit(tf_synflow.PruningCallback()),
+            ValueError,
+            "is not pruned, so there",
+        ),
+        (lambda: tf_synflow.PruningCallback(float("nan")), ValueError, "ratio must be"),
+        (lambda: tf_synflow.PruningCallback("10"), TypeError, "ratio must be a number"),
+        (lambda: tf_synflow.PruningCallback(2, "snip"), TypeError, "policy must be"),
+        (
+            lambda: tf_synflow.PruningCallback(2, epoch=-1),
+            ValueError,
+            "cannot be negative",
+        ),
+        (lambda: tf_synflow.PruningCallback(policy=policy()), ValueError, "add ratio="),
+        (
+            lambda: fit(tf_synflow.PruningCallback(2, policy()), pruned_net()),
+            ValueError,
+            "is pruned to .* already",
+        ),
+        (
+            lambda: fit(tf_synflow.PruningCallback(1e5, policy())),
+            ValueError,
+            "the highest ratio",
+        ),
+    ],
+)
+def test_bad_input_is_refused(use, kind, message):
+    with pytest.raises(kind, match=message):
+        use()

@@ -1,0 +1,296 @@
+import numpy as np
+import pytest
+from conftest import layers, randomise
+from paths import Units
+
+import tf_synflow
+from tf_synflow._compat import keras
+from tf_synflow.masks import kept_counts
+
+EPSILON = 1e-3
+
+
+def scale_of(bn):
+    return np.abs(bn.gamma.numpy().astype("float64")) / np.sqrt(
+        bn.moving_variance.numpy().astype("float64") + bn.epsilon
+    )
+
+
+def dense_chain():
+    inputs = keras.Input((5,))
+    x = layers.Dense(4, activation="tanh", name="a")(inputs)
+    x = layers.Dropout(0.5)(layers.LeakyReLU()(x))
+    x = layers.Dense(6, activation="sigmoid", name="b")(x)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="c")(x))
+
+    def oracle(u):
+        return u.dense(
+            u.dense(u.dense(u.input((5,)), "a/kernel"), "b/kernel"), "c/kernel"
+        )
+
+    return model, oracle
+
+
+def residual():
+    inputs = keras.Input((4, 4, 1))
+    x = layers.Conv2D(2, 3, padding="same", activation="relu", name="a")(inputs)
+    x = layers.BatchNormalization(name="bn")(x)
+    y = layers.Conv2D(2, 1, name="b")(x)
+    x = layers.ReLU()(layers.Add()([y, x]))
+    x = layers.Conv2D(2, 2, strides=2, name="c")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="d")(layers.Flatten()(x)))
+
+    def oracle(u):
+        x = u.conv(u.input((4, 4, 1)), "a/kernel")
+        x = u.scale(x, scale_of(model.get_layer("bn")))
+        x = u.add(u.conv(x, "b/kernel"), x)
+        x = u.conv(x, "c/kernel", stride=2, padding="valid")
+        return u.dense(x.ravel(), "d/kernel")
+
+    return model, oracle
+
+
+def branches():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(2, 3, strides=2, padding="same", name="a")(inputs)
+    y = layers.AveragePooling2D(2)(inputs)
+    z = layers.MaxPooling2D(2)(layers.Conv2D(2, 1, name="b")(inputs))
+    x = layers.Concatenate()([x, y, z])
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3, name="c")(x))
+
+    def oracle(u):
+        inputs = u.input((4, 4, 2))
+        x = u.conv(inputs, "a/kernel", stride=2)
+        z = u.max_pool(u.conv(inputs, "b/kernel"), 2)
+        x = np.concatenate([x, u.average_pool(inputs, 2), z], axis=-1)
+        return u.dense(u.average_pool(x, 2).ravel(), "c/kernel")
+
+    return model, oracle
+
+
+def shared_and_nested():
+    shared = layers.Dense(3, name="shared")
+    inner = keras.Sequential(
+        [layers.Dense(3, name="d", input_shape=(3,)), layers.ReLU()], name="inner"
+    )
+    left, right = keras.Input((3,)), keras.Input((3,))
+    x = layers.Add()([shared(left), inner(shared(shared(right)))])
+    outputs = [layers.Dense(2, name="out1")(x), layers.Dense(1, name="out2")(x)]
+    model = keras.Model([left, right], outputs)
+
+    def oracle(u):
+        def shared(x):
+            return u.dense(x, "shared/kernel")
+
+        left, right = u.input((3,)), u.input((3,))
+        x = u.add(shared(left), u.dense(shared(shared(right)), "inner/d/kernel"))
+        return np.concatenate([u.dense(x, "out1/kernel"), u.dense(x, "out2/kernel")])
+
+    return model, oracle
+
+
+NETS = [dense_chain, residual, branches, shared_and_nested]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("net", NETS)
+def test_scores_are_the_sums_over_all_paths(net, seed):
+    model, oracle = net()
+    randomise(model, seed)
+    scores = tf_synflow.PruningPolicy().score(model)
+    weights = {name: kernel(model, name) for name in scores}
+    units = Units(weights)
+    expected = units.scores(oracle(units))
+    for name, score in scores.items():
+        assert score.dtype == np.float64
+        np.testing.assert_allclose(score, expected[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_masks_are_those_of_the_brute_force(net):
+    model, oracle = net()
+    randomise(model, seed=7)
+    masks = tf_synflow.PruningPolicy(iterations=4).masks(model, 3)
+    weights = {name: kernel(model, name).astype("float64") for name in masks}
+    kept = {name: np.ones(w.shape, bool) for name, w in weights.items()}
+    size = sum(w.size for w in weights.values())
+    for count in kept_counts(size, 3, 4, "exponential", size):
+        units = Units({name: w * kept[name] for name, w in weights.items()})
+        scores = units.scores(oracle(units))
+        ranked = sorted(
+            (-scores[name][index], position, name, index)
+            for position, (name, index) in enumerate(
+                (n, i) for n in scores for i in np.ndindex(scores[n].shape)
+            )
+            if kept[name][index]
+        )
+        for *_, name, index in ranked[count:]:
+            kept[name][index] = False
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(mask, kept[name])
+
+
+def kernel(model, name):
+    *nested, layer, _ = name.split("/")
+    for part in nested:
+        model = model.get_layer(part)
+    return model.get_layer(layer).kernel.numpy()
+
+
+def outputs_of(model, x):
+    """R by the twin of a model whose weights are positive and has no biases."""
+    return float(np.sum(model(x)))
+
+
+LINEAR_LAYERS = [
+    ((6, 4), lambda: layers.Conv1D(4, 3, padding="causal", dilation_rate=2)),
+    ((6, 4), lambda: layers.Conv1D(4, 3, strides=2, groups=2)),
+    ((6, 6, 4), lambda: layers.Conv2D(6, 3, padding="same", groups=2)),
+    ((7, 7, 2), lambda: layers.Conv2D(3, 3, dilation_rate=2)),
+    ((7, 7, 2), lambda: layers.Conv2D(3, 3, dilation_rate=2, padding="same")),
+    ((4, 4, 4, 2), lambda: layers.Conv3D(3, 3, padding="same", strides=2)),
+    ((5, 5, 2), lambda: layers.Conv2DTranspose(3, 3, strides=2)),
+    ((5, 5, 2), lambda: layers.Conv2DTranspose(3, 3, strides=2, padding="same")),
+    ((5, 2), lambda: layers.Conv1DTranspose(3, 3, strides=2)),
+    ((3, 3, 3, 2), lambda: layers.Conv3DTranspose(2, 2, strides=2)),
+    ((6, 6, 2), lambda: layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2)),
+    ((6, 6, 2), lambda: layers.DepthwiseConv2D(3, dilation_rate=2, padding="same")),
+    ((8, 2), lambda: layers.DepthwiseConv1D(3, strides=2)),
+    ((6, 6, 2), lambda: layers.SeparableConv2D(3, 3, strides=2, padding="same")),
+    ((8, 2), lambda: layers.SeparableConv1D(3, 3, padding="causal")),
+    ((4, 3), lambda: layers.Dense(5)),
+    ((6, 6, 2), lambda: layers.AveragePooling2D(3, 2, padding="same")),
+    ((6, 6, 2), lambda: layers.MaxPooling2D(3, 2, padding="same")),
+    ((6, 2), lambda: layers.AveragePooling1D(2)),
+    ((6, 2), lambda: layers.MaxPooling1D(3, padding="same")),
+    ((4, 4, 4, 2), lambda: layers.MaxPooling3D((2, 3, 3), (2, 1, 1), padding="same")),
+    ((4, 4, 4, 2), lambda: layers.AveragePooling3D(2)),
+    ((4, 4, 2), lambda: layers.GlobalMaxPooling2D()),
+    ((4, 2), lambda: layers.GlobalAveragePooling1D()),
+    ((4, 4, 2), lambda: layers.ZeroPadding2D(((0, 1), (2, 3)))),
+    ((4, 4, 2), lambda: layers.Cropping2D(1)),
+    ((4, 4, 2), lambda: layers.UpSampling2D(2, interpolation="bilinear")),
+    ((4, 4, 2), lambda: layers.Reshape((8, 4))),
+    ((4, 6), lambda: layers.Permute((2, 1))),
+    ((6,), lambda: layers.RepeatVector(3)),
+    ((4, 4, 2), lambda: layers.BatchNormalization(axis=1)),
+    ((4, 4, 2), lambda: layers.BatchNormalization(scale=False)),
+    ((4, 4, 2), lambda: layers.BatchNormalization(axis=[1, 3])),
+]
+
+
+@pytest.mark.parametrize(("shape", "make"), LINEAR_LAYERS)
+def test_the_twin_of_a_positive_linear_layer_is_the_layer(shape, make):
+    """On positive weights, without offsets, Keras's own forward pass is the oracle.
+
+    By Euler's theorem the scores of the layer before, which feeds every path, add up to
+    the flow; so the flow is read off them.
+    """
+    inputs = keras.Input(shape)
+    x = layers.Dense(shape[-1], use_bias=False, name="first")(inputs)
+    model = keras.Model(inputs, make()(x))
+    for variable in randomise(model).weights:
+        value = np.abs(variable.numpy()) + 0.1
+        offset = any(s in variable.name for s in ("bias", "beta", "moving_mean"))
+        variable.assign(np.zeros_like(value) if offset else value)
+    flow = tf_synflow.PruningPolicy().score(model)["first/kernel"].sum()
+    ones = np.ones((1, *shape), "float32")
+    np.testing.assert_allclose(flow, model(ones).numpy().sum(), rtol=1e-5)
+
+
+def test_channels_first_is_the_same_network():
+    def net(data_format, shape, axis):
+        own = {"data_format": data_format}
+        return keras.Sequential(
+            [
+                layers.Input(shape),
+                layers.Conv2D(4, 3, padding="same", name="a", **own),
+                layers.BatchNormalization(axis=axis, name="bn"),
+                layers.MaxPooling2D(2, **own),
+                layers.SeparableConv2D(3, 3, name="b", **own),
+                layers.Conv2DTranspose(2, 2, strides=2, name="c", **own),
+                layers.GlobalAveragePooling2D(**own),
+                layers.Dense(2, name="d"),
+            ]
+        )
+
+    last = randomise(net("channels_last", (8, 8, 3), -1))
+    first = net("channels_first", (3, 8, 8), 1)
+    first.set_weights(last.get_weights())
+    policy = tf_synflow.PruningPolicy()
+    expected, found = policy.score(last), policy.score(first)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [layers.Multiply, layers.Dot])
+def test_a_layer_without_a_linear_part_is_refused_by_name(make):
+    inputs = keras.Input((4,))
+    x = layers.Dense(4)(inputs)
+    join = make(axes=1, name="join") if make is layers.Dot else make(name="join")
+    model = keras.Model(inputs, layers.Dense(2)(join([x, inputs])))
+    message = (
+        rf"'join' \({make.__name__}\) has no known linear part.*exclude=\['join'\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        tf_synflow.prune(model, 2)
+
+
+class Doubling(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+class MyDense(layers.Dense):
+    """A subclass may compute anything, so Dense's rule does not hold for it."""
+
+
+def net_with(layer):
+    inputs = keras.Input((4,))
+    x = layer(layers.Dense(4, name="a")(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="b")(x))
+
+
+def test_the_ways_out_work_exclude_and_register():
+    model = net_with(Doubling(name="twice"))
+    plain = keras.Model(model.input, model.get_layer("b")(model.get_layer("a").output))
+    with pytest.raises(
+        ValueError, match=r"'twice' \(Doubling\) has no known linear part"
+    ):
+        tf_synflow.prune(model, 2)
+    identity = tf_synflow.PruningPolicy(exclude=["twice"]).score(model)
+    tf_synflow.register_linear_part(Doubling, lambda layer, x, weights: 2 * x)
+    doubled = tf_synflow.PruningPolicy().score(model)
+    for name, score in tf_synflow.PruningPolicy().score(plain).items():
+        np.testing.assert_allclose(identity[name], score, rtol=1e-14)
+        np.testing.assert_allclose(doubled[name], 2 * score, rtol=1e-14)
+
+
+def test_an_unknown_layer_that_changes_the_shape_cannot_be_the_identity():
+    model = net_with(MyDense(3, name="mine"))
+    with pytest.raises(ValueError, match="cannot be taken for the identity"):
+        tf_synflow.prune(model, 2, exclude=["mine"])
+
+
+def test_register_refuses_what_is_no_layer_or_no_rule():
+    with pytest.raises(TypeError, match="must be a class of tf_keras layers"):
+        tf_synflow.register_linear_part("Dense", lambda layer, x, w: x)
+    with pytest.raises(TypeError, match="rule must be a function"):
+        tf_synflow.register_linear_part(Doubling, None)
+
+
+def test_an_excluded_layer_conducts_but_is_not_scored():
+    model, _ = dense_chain()
+    every = tf_synflow.PruningPolicy().score(model)
+    some = tf_synflow.PruningPolicy(exclude=["b"]).score(model)
+    assert list(some) == ["a/kernel", "c/kernel"]
+    for name in some:
+        np.testing.assert_allclose(some[name], every[name], rtol=1e-14)
+
+
+def test_an_open_input_shape_is_refused():
+    inputs = keras.Input((None, None, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inputs))
+    with pytest.raises(ValueError, match="needs every size but the batch's"):
+        tf_synflow.prune(keras.Model(inputs, layers.Dense(2)(x)), 2)

@@ -1,0 +1,238 @@
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import layers, randomise, residual_net
+
+import tf_synflow
+from tf_synflow._compat import keras, tfmot
+from tf_synflow.masks import kept_count
+
+
+def policy(**settings):
+    return tf_synflow.PruningPolicy(**{"iterations": 3, **settings})
+
+
+def count(masks):
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+SIZE = 2 * 27 + 9 + 48 + 64  # conv1 3x3x2x3, conv2 1x1x3x3, conv3 2x2x3x4, fc 16x4
+
+
+@pytest.mark.parametrize("criterion", ["synflow", "magnitude", "random"])
+@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("schedule", ["exponential", "linear"])
+@pytest.mark.parametrize("ratio", [1, 0, 1.5, 0.3, 4, 0.75, 12.5])
+def test_counts_are_exact_for_every_setting(criterion, scope, schedule, ratio):
+    model = randomise(residual_net())
+    settings = {"criterion": criterion, "scope": scope, "schedule": schedule}
+    masks = policy(**settings).masks(model, ratio)
+    if scope == "global":
+        assert count(masks) == kept_count(SIZE, ratio)
+    for mask in masks.values():
+        assert mask.dtype == bool
+        if scope == "local":
+            assert mask.sum() == kept_count(mask.size, ratio)
+
+
+def test_ratio_and_fraction_are_one_request():
+    model = randomise(residual_net())
+    a, b = policy().masks(model, 25), policy().masks(model, 0.96)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_magnitude_keeps_the_largest():
+    model = randomise(residual_net())
+    masks = policy(criterion="magnitude", iterations=1).masks(model, 4)
+    weights = [model.get_layer(n.split("/")[0]).kernel.numpy() for n in masks]
+    flat = np.abs(np.concatenate([w.ravel() for w in weights]))
+    kept = np.concatenate([mask.ravel() for mask in masks.values()])
+    assert flat[kept].min() > flat[~kept].max()
+
+
+def test_random_is_repeatable_by_seed_and_survivors_keep_their_scores():
+    model = residual_net()
+    once = policy(criterion="random", iterations=1, seed=3).masks(model, 8)
+    often = policy(criterion="random", iterations=9, seed=3).masks(model, 8)
+    other = policy(criterion="random", seed=4).masks(model, 8)
+    assert all(np.array_equal(once[n], often[n]) for n in once)
+    assert any((once[n] != other[n]).any() for n in once)
+
+
+def test_default_iterations_are_the_criterions_own():
+    assert tf_synflow.PruningPolicy().iterations == 100
+    assert tf_synflow.PruningPolicy(criterion="magnitude").iterations == 1
+
+
+def test_exclude_and_layer_types_leave_weights_out_of_the_count():
+    model = randomise(residual_net())
+    masks = policy(exclude=["fc"]).masks(model, 4)
+    assert list(masks) == ["conv1/kernel", "conv2/kernel", "conv3/kernel"]
+    assert count(masks) == kept_count(SIZE - 64, 4)
+    masks = policy(layer_types=[layers.Dense]).masks(model, 4)
+    assert list(masks) == ["fc/kernel"]
+
+
+def test_a_pruned_model_goes_on_from_its_masks():
+    model = randomise(residual_net())
+    first = tf_synflow.prune(model, 2, iterations=3)
+    before = tf_synflow.get_masks(first)
+    after = policy().masks(first, 8)
+    assert count(after) == kept_count(SIZE, 8)
+    assert all((after[name] <= before[name]).all() for name in before)
+    same = policy().masks(first, 2)
+    assert all(np.array_equal(same[name], before[name]) for name in before)
+
+
+def test_once_the_flow_is_cut_counts_are_still_exact_and_nothing_is_nan():
+    model = randomise(residual_net())
+    model.get_layer("fc").kernel.assign(np.zeros((16, 4)))
+    scores = policy().score(model)
+    assert all((score == 0).all() for score in scores.values())
+    assert count(policy().masks(model, 4)) == kept_count(SIZE, 4)
+
+
+def test_conservation_on_vgg16():
+    """Theorems 1, 2: a layer's scores add up to R; units pass on what they get."""
+    model = tf_synflow.models.VGG16(classes=100)
+    scores = tf_synflow.PruningPolicy().score(model)
+    assert len(scores) == 14
+    totals = np.array([score.sum() for score in scores.values()])
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-12)
+    *convolutions, dense = scores.values()
+    incoming = [score.sum((0, 1, 2)) for score in convolutions]
+    outgoing = [score.sum((0, 1, 3)) for score in convolutions[1:]] + [dense.sum(1)]
+    for into, out in zip(incoming, outgoing, strict=True):
+        np.testing.assert_allclose(into, out, rtol=1e-9)
+
+
+def test_conservation_across_a_residual_add():
+    """The totals of the branches add up to that of the cut."""
+    scores = policy().score(randomise(residual_net()))
+    totals = {name.split("/")[0]: score.sum() for name, score in scores.items()}
+    np.testing.assert_allclose(totals["conv1"], totals["conv3"], rtol=1e-12)
+    np.testing.assert_allclose(totals["fc"], totals["conv3"], rtol=1e-12)
+    assert 0 < totals["conv2"] < totals["conv1"]
+
+
+def test_two_processes_give_byte_identical_masks(tmp_path):
+    program = (
+        "import sys, tf_keras, tf_synflow\n"
+        "tf_keras.utils.set_random_seed(5)\n"
+        "model = tf_synflow.models.VGG16()\n"
+        "pruned = tf_synflow.prune(model, ratio=100, iterations=8)\n"
+        "tf_synflow.save_masks(sys.argv[1], tf_synflow.get_masks(pruned))\n"
+    )
+    files = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for file, seed in zip(files, "12", strict=True):
+        command = [sys.executable, "-c", program, str(file)]
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "PYTHONHASHSEED": seed}
+        subprocess.run(command, check=True, env=environment)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_it_is_a_policy_for_tfmot():
+    own = policy(exclude=["conv2"])
+    assert isinstance(own, tfmot.sparsity.keras.PruningPolicy)
+    wrapped = tfmot.sparsity.keras.prune_low_magnitude(
+        residual_net(), pruning_policy=own
+    )
+    assert list(tf_synflow.get_masks(wrapped)) == [
+        "conv1/kernel",
+        "conv3/kernel",
+        "fc/kernel",
+    ]
+
+
+def test_prune_takes_a_policy_or_its_settings():
+    model = randomise(residual_net())
+    by_policy = tf_synflow.prune(model, 4, policy=policy(scope="local"))
+    by_settings = tf_synflow.prune(model, 4, iterations=3, scope="local")
+    a, b = tf_synflow.get_masks(by_policy), tf_synflow.get_masks(by_settings)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def without_weights():
+    return keras.Sequential([layers.Input((3,)), layers.ReLU()])
+
+
+def not_finite():
+    model = residual_net()
+    model.get_layer("fc").bias.assign([0, 0, 0, np.nan])  # a bias does not matter
+    model.get_layer("fc").kernel.assign(np.full((16, 4), np.inf))
+    return model
+
+
+BAD = [
+    (lambda m: policy().masks(m, float("nan")), ValueError, "finite and not negative"),
+    (lambda m: policy().masks(m, -3), ValueError, "got -3"),
+    (lambda m: policy().masks(m, float("inf")), ValueError, "got inf"),
+    (
+        lambda m: policy().masks(m, "ten"),
+        TypeError,
+        "ratio must be a number, got 'ten'",
+    ),
+    (lambda m: policy().masks(m, 100), ValueError, "weight in each is 43.75"),
+    (
+        lambda m: policy(criterion="snipe"),
+        ValueError,
+        "unknown criterion 'snipe'; there",
+    ),
+    (lambda m: policy(schedule="cubic"), ValueError, "'exponential', 'linear'"),
+    (lambda m: policy(scope="layer"), ValueError, "'global', 'local'"),
+    (lambda m: policy(iterations=0), ValueError, "at least 1, got 0"),
+    (lambda m: policy(iterations=2.5), TypeError, "whole number, got 2.5"),
+    (lambda m: policy(exclude="fc"), TypeError, r"write exclude=\['fc'\]"),
+    (
+        lambda m: policy(exclude=["fcc"]).masks(m, 2),
+        ValueError,
+        "no such layer; it has",
+    ),
+    (
+        lambda m: policy().masks(tf_synflow.prune(m, 4, iterations=2), 2),
+        ValueError,
+        "ask for a ratio of at least 3.97",
+    ),
+    (
+        lambda m: policy().masks(without_weights(), 2),
+        ValueError,
+        "no weight that may be",
+    ),
+    (lambda m: policy().masks(not_finite(), 2), ValueError, "'fc/kernel' holds NaN or"),
+    (
+        lambda m: tf_synflow.prune(m, 2, policy=policy(), scope="local"),
+        TypeError,
+        "scope",
+    ),
+    (
+        lambda m: tf_synflow.prune(m, 2, policy="snip"),
+        TypeError,
+        "must be a tf_synflow.P",
+    ),
+    (lambda m: tf_synflow.prune(m, 2, criteria="snip"), TypeError, "criteria"),
+]
+
+
+@pytest.mark.parametrize(("use", "kind", "message"), BAD)
+def test_bad_input_is_refused_and_changes_nothing(use, kind, message):
+    model = residual_net()
+    before = [w.copy() for w in model.get_weights()]
+    with pytest.raises(kind, match=message):
+        use(model)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_the_highest_ratio_named_is_one_that_works():
+    model = randomise(residual_net())
+    assert count(policy().masks(model, Fraction(SIZE, 4))) == 4
+
+
+def test_repr_is_the_call_that_makes_it():
+    assert repr(policy()).startswith(
+        "PruningPolicy(criterion='synflow', iterations=3, schedule='exponential'"
+    )

@@ -1,0 +1,282 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import images, layers, randomise, residual_net
+
+import tf_synflow
+from tf_synflow._compat import PruneLowMagnitude, keras, tfmot
+
+
+@pytest.fixture
+def masks():
+    return tf_synflow.PruningPolicy(iterations=3).masks(randomise(residual_net()), 5)
+
+
+def snapshot(model):
+    return [w.copy() for w in model.get_weights()]
+
+
+def test_masks_come_back_from_the_model_they_were_applied_to(masks):
+    pruned = tf_synflow.apply_masks(residual_net(), masks)
+    again = tf_synflow.get_masks(pruned)
+    assert list(again) == list(masks)
+    for name, mask in masks.items():
+        assert again[name].dtype == bool
+        np.testing.assert_array_equal(again[name], mask)
+
+
+def test_weights_are_sparse_before_any_forward_pass(masks):
+    model = residual_net()
+    pruned = tf_synflow.apply_masks(model, masks)
+    wrapped = [layer for layer in pruned.layers if isinstance(layer, PruneLowMagnitude)]
+    assert [w.layer.name for w in wrapped] == ["conv1", "conv2", "conv3", "fc"]
+    for wrapper in wrapped:
+        mask = masks[f"{wrapper.layer.name}/kernel"]
+        expected = np.where(mask, model.get_layer(wrapper.layer.name).kernel, 0)
+        np.testing.assert_array_equal(wrapper.layer.kernel, expected)
+
+
+def test_the_original_is_untouched_and_shares_nothing():
+    model = randomise(residual_net())
+    model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
+    x, y = images(model, 8)
+    model.fit(x, y, verbose=0)
+    before, optimizer = snapshot(model), [v.numpy() for v in model.optimizer.variables]
+    pruned = tf_synflow.prune(model, 5, iterations=2)
+    pruned.compile("sgd", "sparse_categorical_crossentropy")
+    pruned.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback()])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert old.tobytes() == new.tobytes()
+    for old, new in zip(optimizer, model.optimizer.variables, strict=True):
+        assert old.tobytes() == new.numpy().tobytes()
+    assert not {id(w) for w in model.weights} & {id(w) for w in pruned.weights}
+
+
+def test_biases_and_batch_norm_are_copied():
+    model = randomise(residual_net())
+    pruned = tf_synflow.prune(model, 5, iterations=2)
+    for old, new in (
+        (model.get_layer("bn"), pruned.get_layer("bn")),
+        (model.get_layer("fc"), pruned.get_layer("prune_low_magnitude_fc").layer),
+    ):
+        for a, b in zip(old.weights, new.weights, strict=True):
+            if "kernel" not in a.name:
+                np.testing.assert_array_equal(a, b)
+
+
+def test_the_schedule_records_the_sparsity_and_never_fires(masks):
+    pruned = tf_synflow.apply_masks(residual_net(), masks)
+    pruned.compile("sgd", "sparse_categorical_crossentropy")
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    pruned.fit(*images(pruned, 64), batch_size=4, verbose=0, callbacks=callbacks)
+    for name, mask in tf_synflow.get_masks(pruned).items():
+        np.testing.assert_array_equal(mask, masks[name])
+        wrapper = pruned.get_layer("prune_low_magnitude_" + name.split("/")[0])
+        sparsity = wrapper.pruning_schedule.target_sparsity
+        np.testing.assert_allclose(sparsity, 1 - mask.mean(), atol=1e-12)
+
+
+def test_an_emptied_layer_can_be_wrapped_saved_and_loaded(masks, tmp_path):
+    masks["conv2/kernel"][:] = False
+    pruned = tf_synflow.apply_masks(residual_net(), masks)
+    pruned.save(tmp_path / "pruned.keras")
+    with tfmot.sparsity.keras.prune_scope():
+        again = keras.models.load_model(tmp_path / "pruned.keras")
+    assert not tf_synflow.get_masks(again)["conv2/kernel"].any()
+
+
+def test_layers_that_masks_do_not_name_stay_plain(masks):
+    pruned = tf_synflow.apply_masks(residual_net(), {"fc/kernel": masks["fc/kernel"]})
+    assert list(tf_synflow.get_masks(pruned)) == ["fc/kernel"]
+    assert type(pruned.get_layer("conv1")) is layers.Conv2D
+
+
+def test_masks_of_a_pruned_model_can_only_shrink(masks):
+    pruned = tf_synflow.apply_masks(residual_net(), masks)
+    less = {
+        n: m & (np.arange(m.size).reshape(m.shape) % 2 == 0) for n, m in masks.items()
+    }
+    again = tf_synflow.get_masks(tf_synflow.apply_masks(pruned, less))
+    for name in less:
+        np.testing.assert_array_equal(again[name], less[name])
+    with pytest.raises(ValueError, match="has pruned already; their values are gone"):
+        tf_synflow.apply_masks(pruned, {n: np.ones_like(m) for n, m in masks.items()})
+
+
+def test_strip_predicts_exactly_the_same_and_leaves_no_wrapper(masks):
+    pruned = tf_synflow.apply_masks(randomise(residual_net()), masks)
+    plain = tf_synflow.strip(pruned)
+    x, _ = images(plain, 16)
+    assert (
+        plain.predict(x, verbose=0).tobytes() == pruned.predict(x, verbose=0).tobytes()
+    )
+    assert not any(isinstance(layer, PruneLowMagnitude) for layer in plain.layers)
+    expected = [type(layer) for layer in residual_net().layers]
+    assert [type(layer) for layer in plain.layers] == expected
+    for name, mask in masks.items():
+        kernel = plain.get_layer(name.split("/")[0]).kernel.numpy()
+        assert np.count_nonzero(kernel) == np.count_nonzero(mask)
+        assert not kernel[~mask].any()
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+def test_a_stripped_model_loads_with_keras_alone(masks, tmp_path, ending):
+    plain = tf_synflow.strip(tf_synflow.apply_masks(residual_net(), masks))
+    path = str(tmp_path / f"model{ending}")
+    plain.save(path)
+    x, _ = images(plain, 3)
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import sys, numpy, tf_keras\n"
+        f"model = tf_keras.models.load_model({path!r})\n"
+        f"y = model.predict(numpy.load({str(tmp_path / 'x.npy')!r}), verbose=0)\n"
+        f"numpy.save({str(tmp_path / 'y.npy')!r}, y)\n"
+        "assert 'tf_synflow' not in sys.modules\n"
+        "assert 'tensorflow_model_optimization' not in sys.modules\n"
+    )
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    expected = plain.predict(x, verbose=0)
+    assert np.load(tmp_path / "y.npy").tobytes() == expected.tobytes()
+
+
+def test_stripping_a_plain_model_copies_it():
+    model = residual_net()
+    plain = tf_synflow.strip(model)
+    assert plain is not model
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nested_and_shared_layers_are_wrapped_once(tmp_path):
+    inner = keras.Sequential(
+        [layers.Dense(8, name="d", input_shape=(8,))], name="inner"
+    )
+    middle_in = keras.Input((8,))
+    middle = keras.Model(middle_in, inner(middle_in), name="middle")
+    shared = layers.Dense(8, name="shared")
+    inputs = keras.Input((8,))
+    x = shared(middle(shared(inputs)))
+    model = keras.Model(inputs, layers.Dense(2, name="out")(x))
+    pruned = tf_synflow.prune(model, 4, iterations=3)
+    masks = tf_synflow.get_masks(pruned)
+    assert list(masks) == ["shared/kernel", "middle/inner/d/kernel", "out/kernel"]
+    x, _ = images(model, 4)
+    plain = tf_synflow.strip(pruned)
+    np.testing.assert_array_equal(
+        plain.predict(x, verbose=0), pruned.predict(x, verbose=0)
+    )
+    plain.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), pruned.predict(x, verbose=0)
+    )
+
+
+def test_mixed_precision_keeps_float32_masks_and_weights(masks):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = randomise(residual_net())
+        again = tf_synflow.PruningPolicy(iterations=3).masks(model, 5)
+        pruned = tf_synflow.prune(model, 5, iterations=3)
+        pruned.compile("sgd", "sparse_categorical_crossentropy")
+        callbacks = [tf_synflow.PruningCallback()]
+        pruned.fit(*images(model, 16), verbose=0, callbacks=callbacks)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    for name, mask in again.items():
+        np.testing.assert_array_equal(mask, masks[name])
+        wrapper = pruned.get_layer("prune_low_magnitude_" + name.split("/")[0])
+        weight, variable, _ = wrapper.pruning_vars[0]
+        assert variable.dtype == "float32"
+        assert not weight.numpy()[~mask].any()
+
+
+def test_files_of_masks_round_trip_and_numpy_reads_them(masks, tmp_path):
+    path = tmp_path / "masks.npz"
+    tf_synflow.save_masks(path, masks)
+    again = tf_synflow.load_masks(path)
+    assert list(again) == list(masks)
+    with np.load(path, allow_pickle=False) as stored:
+        for name, mask in masks.items():
+            np.testing.assert_array_equal(stored[name], mask)
+            np.testing.assert_array_equal(again[name], mask)
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(masks, tmp_path):
+    path = tmp_path / "masks.npz"
+    tf_synflow.save_masks(path, masks)
+    before = path.read_bytes()
+    for bad in (masks | {"x": np.ones(3)}, {}):
+        with pytest.raises(ValueError, match="must be boolean|is empty"):
+            tf_synflow.save_masks(path, bad)
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        tf_synflow.save_masks(tmp_path / "none" / "masks.npz", masks)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def foreign_files(masks, folder):
+    whole = folder / "whole.npz"
+    tf_synflow.save_masks(whole, masks)
+    data = whole.read_bytes()
+    (folder / "truncated.npz").write_bytes(data[: len(data) // 2])
+    flipped = bytearray(data)
+    flipped[data.index(b".npy") + 60] ^= 0xFF
+    (folder / "flipped.npz").write_bytes(flipped)
+    (folder / "text.npz").write_text("no masks")
+    (folder / "empty.npz").write_bytes(b"")
+    np.savez(folder / "floats.npz", **{"a/kernel": np.ones(3)})
+    np.savez(folder / "nothing.npz")
+    np.save(folder / "single.npy", np.ones(3, bool))
+    objects = np.array([{}], object)
+    np.savez(folder / "pickle.npz", allow_pickle=True, **{"a/kernel": objects})
+    whole.unlink()
+    return sorted(folder.iterdir())
+
+
+def test_foreign_and_damaged_files_are_refused(masks, tmp_path):
+    files = foreign_files(masks, tmp_path)
+    assert len(files) == 8
+    for file in files:
+        with pytest.raises(ValueError, match="is no file of masks"):
+            tf_synflow.load_masks(file)
+    with pytest.raises(FileNotFoundError):
+        tf_synflow.load_masks(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m | {"conv9/kernel": m["fc/kernel"]}, r"\['conv9/kernel'\].*it has"),
+        (lambda m: m | {"fc/kernel": m["fc/kernel"].T}, r"'fc/kernel' has shape"),
+        (lambda m: m | {"fc/kernel": m["fc/kernel"] * 0.5}, "only True and False"),
+        (
+            lambda m: m | {"fc/kernel": m["fc/kernel"].astype(str)},
+            "only True and False",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_and_change_nothing(masks, change, message):
+    model = residual_net()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=message):
+        tf_synflow.apply_masks(model, change(masks))
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_masks_that_are_no_mapping_are_refused():
+    with pytest.raises(TypeError, match="must be a mapping"):
+        tf_synflow.apply_masks(residual_net(), [np.ones(3, bool)])
+    with pytest.raises(TypeError, match="must be a mapping"):
+        tf_synflow.save_masks("masks.npz", [np.ones(3, bool)])
+
+
+def test_a_plain_model_has_no_masks_to_get():
+    with pytest.raises(ValueError, match="no pruning wrappers, so no masks"):
+        tf_synflow.get_masks(residual_net())
