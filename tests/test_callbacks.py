@@ -4,8 +4,7 @@ from conftest import images, randomise, residual_net
 
 import tf_synflow
 from tf_synflow._compat import keras, tf, tfmot
-from tf_synflow.graph import flatten
-from tf_synflow.wrapping import named_weights
+from tf_synflow.graph import flatten, named_weights
 
 RATIO = 5
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -100,7 +100,8 @@ def test_iterating_keeps_the_exact_count_and_nothing_comes_back(
         }[scores]
         return {n: make(m) * m for n, m in now.items()}
 
-    result = lib.iterate(scorer, masks, 7.3, 9, schedule, scope)
+    steps = lib.plan(masks, 7.3, 9, schedule, scope)
+    result = lib.iterate(scorer, masks, steps)
     assert len(seen) == 10
     assert all((result[n] <= seen[-1][n]).all() for n in result)
     if scope == "global":
@@ -113,7 +114,7 @@ def test_iterating_keeps_the_exact_count_and_nothing_comes_back(
 def test_equal_scores_keep_the_earliest_positions():
     masks = {"a/kernel": np.ones((2, 3), bool), "b/kernel": np.ones(4, bool)}
     scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
-    new = lib.prune_once(scores, masks, 4, "global")
+    new = lib.iterate(lambda _: scores, masks, [[(list(masks), 4)]])
     np.testing.assert_array_equal(new["a/kernel"], [[1, 1, 1], [1, 0, 0]])
     assert not new["b/kernel"].any()
 

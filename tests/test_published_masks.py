@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import tf_synflow
-from tf_synflow.graph import flatten
-from tf_synflow.wrapping import named_weights
+from tf_synflow.graph import flatten, named_weights
 
 DATA = Path(__file__).with_name("data")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from tf_synflow import wrapping
 from tf_synflow._compat import keras, tf
-from tf_synflow.graph import flatten
+from tf_synflow.graph import flatten, named_weights
 from tf_synflow.masks import Masks, pruned_fraction
 from tf_synflow.policy import PruningPolicy
 
@@ -121,7 +121,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _take(self, masks: Masks) -> None:
         """Writes masks into the wrappers, or makes variables for a plain model."""
-        variables = wrapping.named_weights(flatten(self.model))
+        variables = named_weights(flatten(self.model))
         with self.model.distribute_strategy.scope():
             for name, mask in masks.items():
                 weight = variables[name]

@@ -191,3 +191,12 @@ def layer_weights(layer: Any) -> dict[str, Any]:
             name = f"{short}_{again}"
         named[name] = variable
     return named
+
+
+def named_weights(graph: Graph) -> dict[str, Any]:
+    """Name ("conv1/kernel") to variable of every weight, in the model's order."""
+    return {
+        f"{call.name}/{short}": variable
+        for call in graph.calls
+        for short, variable in layer_weights(call.layer).items()
+    }

@@ -249,3 +249,10 @@ def pooling_3d(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 def _pool(layer: Any, x: Any, window: Any, strides: Any) -> Any:
     kind = "AVG" if "Average" in type(layer).__name__ else "MAX"
     return tf.nn.pool(x, window, kind, strides, layer.padding.upper())
+
+
+# What gives no entry above the largest it was given, nor much below, needs no scaling.
+NEVER_GROW = (identity, itself, average, concatenate, pooling, pooling_3d)
+
+# Rules that are linear in the kernel as well: it may be scaled by a power of two.
+LINEAR_IN_KERNEL = (dense, convolution, transposed_convolution, separable_convolution)

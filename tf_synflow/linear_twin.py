@@ -7,111 +7,211 @@ an input of ones. Its output is the synaptic flow
     R = 1' (prod_l |W_l|) 1        (equation 2 of the reference, for a Dense chain)
 
 that is, the sum over all paths from input to output of the product of the weights'
-absolute values along the path.
+absolute values along the path. R passes the range of float64 in deep networks, so the
+twin computes R / 2**e with signals that are kept near 1 by exact powers of two. By
+conservation the gradients then stay in range too.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467.
 """
 
+import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tf_synflow import linear_parts
 from tf_synflow._compat import tf
-from tf_synflow.graph import Call, Graph, layer_weights
+from tf_synflow.graph import Call, Graph, layer_weights, named_weights
+from tf_synflow.scaling import Signal, aligned, normalised
+
+# Bytes; TensorFlow ends the process over an address that is not a multiple of it.
+_ALIGNMENT = 64
 
 
 class LinearTwin:
     """The flow R of a model as a differentiable function of its |weights|."""
 
     def __init__(
-        self, graph: Graph, names: Collection[str], exclude: Collection[str] = ()
+        self,
+        graph: Graph,
+        weights: Mapping[str, "Magnitudes"],
+        carried: Mapping[str, np.ndarray] | None = None,
+        open_axes: Mapping[str, Collection[int]] | None = None,
+        exclude: Collection[str] = (),
     ):
         """Prepares the twin.
 
         Args:
           graph: The model, laid flat.
-          names: The weights to differentiate by ("conv1/kernel"). The others are taken
-            from the layers as they are now and held constant.
+          weights: Name ("conv1/kernel") to the `Magnitudes` to differentiate by.
+          carried: Name to |w| of weights that are given at each call as well, but not
+            differentiated by. Defaults to none: what is not named is taken from the
+            layers now and held constant.
+          open_axes: Name to the axes of a weight whose sizes may change from call to
+            call. Defaults to none.
           exclude: Names of layers that may be passed over: one of them that has no
             known linear part is taken to be the identity.
 
         Raises:
           ValueError: A layer has no known linear part, or an input has no fixed shape.
         """
+        given = {name: weight.array for name, weight in weights.items()}
+        given |= carried or {}
+        dtype = next(iter(given.values())).dtype
         self._graph = graph
-        self._names = list(names)
+        self._names = list(weights)
         self._rules = [_rule(graph, call, exclude) for call in graph.calls]
+        self._exponents = {name: weight.exponent for name, weight in weights.items()}
+        # Always on the CPU: the same program on any machine.
         with tf.device("CPU"):
-            self._inputs = [_ones(shape) for shape in graph.input_shapes]
+            self._inputs = [_ones(shape, dtype) for shape in graph.input_shapes]
             self._constants = {
-                f"{call.name}/{short}": tf.constant(absolute(variable))
-                for call in graph.calls
-                for short, variable in layer_weights(call.layer).items()
-                if f"{call.name}/{short}" not in self._names
+                name: tf.constant(np.abs(variable.numpy().astype(dtype)))
+                for name, variable in named_weights(graph).items()
+                if name not in given
             }
-        self._traced = tf.function(self._flow_and_gradients, autograph=False)
+        specs = {
+            name: _spec(name, array, (open_axes or {}).get(name, ()))
+            for name, array in given.items()
+        }
+        self._traced = tf.function(
+            self._flow_and_gradients, input_signature=[specs], autograph=False
+        )
 
-    def flow(self, weights: Mapping[str, Any]) -> Any:
-        """The synaptic flow R.
+    def flow(self, weights: Mapping[str, Any]) -> Signal:
+        """The synaptic flow.
 
         Args:
-          weights: Name to float64 tensor with entries >= 0, for each of the names.
+          weights: Name to tensor with entries >= 0, for each of the twin's names.
 
         Returns:
-          R, a scalar float64 tensor: the sum of all outputs of the twin.
+          R, the sum of all outputs of the twin, as a tensor and an exponent.
         """
         weights = {**self._constants, **weights}
-        signals = dict(zip(self._graph.inputs, self._inputs, strict=True))
+        start = tf.constant(0, tf.int64)
+        signals = {
+            number: Signal(ones, start)
+            for number, ones in zip(self._graph.inputs, self._inputs, strict=True)
+        }
         for call, rule in zip(self._graph.calls, self._rules, strict=True):
-            own = {s: weights[f"{call.name}/{s}"] for s in layer_weights(call.layer)}
             inputs = [signals[number] for number in call.inputs]
-            outputs = rule(call.layer, inputs if len(inputs) > 1 else inputs[0], own)
-            signals.update(zip(call.outputs, tf.nest.flatten(outputs), strict=True))
-        return tf.add_n([tf.reduce_sum(signals[n]) for n in self._graph.outputs])
+            outputs = self._apply(call, rule, inputs, weights)
+            signals.update(zip(call.outputs, outputs, strict=True))
+        tops = aligned([signals[number] for number in self._graph.outputs])
+        total = tf.add_n([tf.reduce_sum(top.tensor) for top in tops])
+        return normalised(Signal(total, tops[0].exponent))
 
-    def _flow_and_gradients(self, tensors: list[Any]) -> tuple[Any, list[Any]]:
+    def _apply(
+        self,
+        call: Call,
+        rule: linear_parts.Rule,
+        inputs: list[Signal],
+        weights: Mapping[str, Any],
+    ) -> list[Signal]:
+        """One layer: aligned signals in, signals near 1 out."""
+        names = {short: f"{call.name}/{short}" for short in layer_weights(call.layer)}
+        own = {short: weights[name] for short, name in names.items()}
+        inputs = aligned(inputs)
+        tensors = [signal.tensor for signal in inputs]
+        results = rule(call.layer, tensors if len(tensors) > 1 else tensors[0], own)
+        exponent = inputs[0].exponent
+        exponent += sum(self._exponents.get(name, 0) for name in names.values())
+        outputs = [Signal(result, exponent) for result in tf.nest.flatten(results)]
+        if rule in linear_parts.NEVER_GROW:
+            return outputs
+        return [normalised(output) for output in outputs]
+
+    def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Signal, list[Any]]:
+        weights = [tensors[name] for name in self._names]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(tensors)
-            flow = self.flow(dict(zip(self._names, tensors, strict=True)))
+            tape.watch(weights)
+            flow = self.flow(tensors)
         zero = tf.UnconnectedGradients.ZERO
-        return flow, tape.gradient(flow, tensors, unconnected_gradients=zero)
+        return flow, tape.gradient(flow.tensor, weights, unconnected_gradients=zero)
 
-    def gradients(
-        self, weights: Mapping[str, np.ndarray]
-    ) -> tuple[float, dict[str, np.ndarray]]:
-        """R and its gradient with respect to the weights.
+    def gradients(self, tensors: Mapping[str, Any]) -> tuple[Signal, list[np.ndarray]]:
+        """The flow and its gradients.
 
         Args:
-          weights: Name to float64 array with entries >= 0, for each of the names.
+          tensors: Name to tensor with entries >= 0, for all names that are given.
 
         Returns:
-          R, and name to float64 array of dR/dw, the weight's shape.
+          R, a tensor and an exponent; and for each weight to differentiate by, in their
+          order, the array of the derivatives of `R.tensor`. Times the weight as given
+          they are the scores, divided by `2**R.exponent`.
         """
-        # Always on the CPU: the same float64 program on any machine.
         with tf.device("CPU"):
-            tensors = [tf.constant(weights[name]) for name in self._names]
-            flow, gradients = self._traced(tensors)
-        arrays = (gradient.numpy() for gradient in gradients)
-        return float(flow), dict(zip(self._names, arrays, strict=True))
+            flow, gradients = self._traced(dict(tensors))
+        return Signal(*flow), [np.asarray(gradient) for gradient in gradients]
 
 
-def absolute(variable: Any) -> np.ndarray:
-    """|w| of a variable in float64."""
-    return np.abs(variable.numpy().astype("float64"))
+class Magnitudes(NamedTuple):
+    """|w| of a weight, near 1.
+
+    Attributes:
+      array: Float array with entries >= 0 of the weight's shape, in memory that
+        TensorFlow can share.
+      exponent: |w| is `array * 2**exponent`.
+    """
+
+    array: np.ndarray
+    exponent: int
 
 
-def _ones(shape: tuple[int | None, ...]) -> Any:
+def magnitudes(weight: np.ndarray, dtype: str, normalise: bool) -> Magnitudes:
+    """|w| of a weight.
+
+    Args:
+      weight: Float array.
+      dtype: "float64" or "float32", to compute in.
+      normalise: Scales by a power of two so that the largest is in [0.5, 1). That
+        changes no score, S = w dR/dw, if the layer is linear in the weight.
+    """
+    exponent = int(np.frexp(np.abs(weight).max(initial=0))[1]) if normalise else 0
+    array = aligned_empty(weight.shape, dtype)
+    # Scaled before it is cast: float32 may not hold what a float64 weight is.
+    np.abs(np.ldexp(weight, -exponent), out=array, casting="same_kind")
+    return Magnitudes(array, exponent)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array at an address that TensorFlow can work on in place."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy at an address that TensorFlow can work on in place."""
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def shared_tensor(array: np.ndarray) -> Any:
+    """A tensor on the memory of an `aligned_empty` array: it sees later changes."""
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _spec(name: str, array: np.ndarray, open_axes: Collection[int]) -> Any:
+    axes = {axis % array.ndim for axis in open_axes}
+    shape = [None if axis in axes else n for axis, n in enumerate(array.shape)]
+    return tf.TensorSpec(shape, array.dtype, name)
+
+
+def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
     if None in shape[1:]:
         raise ValueError(
             f"the model has an input of shape {shape}: SynFlow propagates one input of "
             "ones and needs every size but the batch's; rebuild the model with a fixed "
             "input shape, such as (224, 224, 3)"
         )
-    return tf.ones((1, *shape[1:]), tf.float64)
+    return tf.ones((1, *shape[1:]), dtype)
 
 
 def _rule(graph: Graph, call: Call, exclude: Collection[str]) -> linear_parts.Rule:

@@ -158,63 +158,62 @@ def unflat(vector: np.ndarray, like: Mapping[str, np.ndarray]) -> dict[str, np.n
     return {n: p.reshape(like[n].shape) for n, p in zip(like, parts, strict=True)}
 
 
-def prune_once(
-    scores: Scores, masks: Masks, kept: int | Mapping[str, int], scope: str
-) -> Masks:
-    """One ranking: keeps the highest scores among the survivors.
+# For each iteration, the weights that are ranked together and how many of them stay.
+Plan = list[list[tuple[list[str], int]]]
+
+
+def plan(
+    masks: Masks, ratio: float, iterations: int, schedule: str, scope: str
+) -> Plan:
+    """How many weights to keep at each iteration.
 
     Args:
-      scores: Name to float array, finite.
-      masks: Name to mask, the survivors, of the same names and shapes.
-      kept: How many to keep: over all weights (global), or by name (local).
-      scope: "global" or "local".
+      masks: Name to mask, the survivors to begin from.
+      ratio: See `pruned_fraction`; over all weights (global) or over each (local).
+      iterations: n, at least 1.
+      schedule: "exponential" or "linear"; see `densities`.
+      scope: "global" (one ranking) or "local" (one for each weight tensor).
 
     Returns:
-      New masks.
+      For each iteration a list of (names ranked together, number kept of them).
     """
-    if scope == "global":
-        return unflat(keep_highest(flat(scores), flat(masks), kept), masks)
-    return {
-        name: keep_highest(scores[name].ravel(), mask.ravel(), kept[name]).reshape(
-            mask.shape
+    groups = [list(masks)] if scope == "global" else [[name] for name in masks]
+    counts = [
+        kept_counts(
+            sum(masks[name].size for name in names),
+            ratio,
+            iterations,
+            schedule,
+            sum(int(masks[name].sum()) for name in names),
         )
-        for name, mask in masks.items()
-    }
+        for names in groups
+    ]
+    return [list(zip(groups, step, strict=True)) for step in zip(*counts, strict=True)]
 
 
 def iterate(
     scorer: Scorer,
     masks: Masks,
-    ratio: float,
-    iterations: int,
-    schedule: str = "exponential",
-    scope: str = "global",
+    steps: Plan,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Masks:
-    """Scores and removes, `iterations` times (Algorithm 1 of arXiv 2006.05467).
+    """Scores and removes, step by step (Algorithm 1 of arXiv 2006.05467).
 
     Args:
-      scorer: Gives the scores of the weights under masks. It is called once for each
-        iteration, with the survivors so far.
+      scorer: Gives the scores of the weights under masks, finite. It is called once for
+        each step, with the survivors so far.
       masks: Name to mask to begin from. What is pruned stays pruned.
-      ratio: See `pruned_fraction`; over all weights (global) or over each (local).
-      iterations: n, at least 1.
-      schedule: "exponential" or "linear"; see `densities`.
-      scope: "global" (one ranking) or "local" (one for each weight tensor).
-      progress: Wraps the iterations, as tqdm does.
+      steps: What `plan` gave.
+      progress: Wraps the steps, as tqdm does.
 
     Returns:
-      New masks, of exactly `kept_count` True.
+      New masks, each group of them with exactly as many True as the last step says.
     """
-    local = {
-        name: kept_counts(mask.size, ratio, iterations, schedule, int(mask.sum()))
-        for name, mask in masks.items()
-        if scope == "local"
-    }
-    size = sum(mask.size for mask in masks.values())
-    now = sum(int(mask.sum()) for mask in masks.values())
-    overall = kept_counts(size, ratio, iterations, schedule, now)
-    for k in progress(range(iterations)):
-        kept = {n: c[k] for n, c in local.items()} if local else overall[k]
-        masks = prune_once(scorer(masks), masks, kept, scope)
+    for step in progress(steps):
+        scores, new = scorer(masks), {}
+        for names, kept in step:
+            own = {name: masks[name] for name in names}
+            ranked = flat({name: scores[name] for name in names})
+            new.update(unflat(keep_highest(ranked, flat(own), kept), own))
+        masks = new
     return masks

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from tf_synflow import masks as masks_lib
 from tf_synflow._compat import keras, tfmot
-from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, Problem
+from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, LOOPS, Problem
 from tf_synflow.graph import Call, Graph, flatten, layer_weights
 from tf_synflow.masks import Masks, Scores, check_choice
 from tf_synflow.wrapping import masks_of
@@ -146,15 +146,11 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         self._check_reach(masks, ratio)
         if removed == 0:
             return masks
-        return masks_lib.iterate(
-            CRITERIA[self.criterion](problem),
-            masks,
-            ratio,
-            self.iterations,
-            self.schedule,
-            self.scope,
-            self._progress_bar,
-        )
+        steps = masks_lib.plan(masks, ratio, self.iterations, self.schedule, self.scope)
+        if self.criterion in LOOPS:
+            return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
+        scorer = CRITERIA[self.criterion](problem)
+        return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""

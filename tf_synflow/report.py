@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.graph import Call, Graph, flatten
+from tf_synflow.graph import Call, Graph, flatten, named_weights
 from tf_synflow.masks import Masks
-from tf_synflow.wrapping import named_weights
 
 
 def layer_rows(model: Any, masks: Masks) -> list[dict[str, Any]]:

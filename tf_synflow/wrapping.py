@@ -10,7 +10,7 @@ import numpy as np
 
 from tf_synflow._compat import PruneLowMagnitude, deep_graphs, keras, tf, tfmot
 from tf_synflow.files import written_whole
-from tf_synflow.graph import Graph, flatten, layer_weights
+from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
 
 
@@ -160,15 +160,6 @@ def strip(model: Any) -> Any:
         if left:
             raise AssertionError(f"{left} pruned weights of {name!r} are not zero")
     return plain
-
-
-def named_weights(graph: Graph) -> dict[str, Any]:
-    """Name to variable of every weight of every layer, in the model's order."""
-    return {
-        f"{call.name}/{short}": variable
-        for call in graph.calls
-        for short, variable in layer_weights(call.layer).items()
-    }
 
 
 def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:

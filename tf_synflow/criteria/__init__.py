@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tf_synflow.criteria.magnitude import magnitude
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.criteria.random import random
-from tf_synflow.criteria.synflow import synflow
+from tf_synflow.criteria.synflow import FlowScores, prune_by_flow, synflow
 from tf_synflow.masks import Scorer
 
 Criterion = Callable[[Problem], Scorer]
@@ -20,6 +20,16 @@ CRITERIA: dict[str, Criterion] = {
     "random": random,
 }
 
+# Criteria that have a loop of their own, faster than scoring and masking in turn.
+LOOPS = {"synflow": prune_by_flow}
+
 DEFAULT_ITERATIONS = {"synflow": 100}  # 1 for the others
 
-__all__ = ["CRITERIA", "DEFAULT_ITERATIONS", "Criterion", "Problem"]
+__all__ = [
+    "CRITERIA",
+    "DEFAULT_ITERATIONS",
+    "LOOPS",
+    "Criterion",
+    "FlowScores",
+    "Problem",
+]

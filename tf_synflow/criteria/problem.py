@@ -16,6 +16,7 @@ class Problem(NamedTuple):
       exclude: Names of the layers that are left alone.
       data: What the user gave as data; None for criteria that need none.
       seed: Seeds what is random.
+      dtype: "float64" or "float32", what SynFlow computes in.
     """
 
     graph: Graph
@@ -23,3 +24,4 @@ class Problem(NamedTuple):
     exclude: tuple[str, ...] = ()
     data: Any = None
     seed: int = 0
+    dtype: str = "float64"

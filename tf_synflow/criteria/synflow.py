@@ -9,23 +9,129 @@ References:
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 6.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
+from tf_synflow import linear_parts
+from tf_synflow.channels import Channels
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.linear_twin import LinearTwin
-from tf_synflow.masks import Masks, Scorer, Scores
+from tf_synflow.graph import named_weights
+from tf_synflow.linear_twin import (
+    LinearTwin,
+    Magnitudes,
+    aligned_copy,
+    magnitudes,
+    shared_tensor,
+)
+from tf_synflow.masks import Masks, Plan, Scorer, Scores
+from tf_synflow.scaling import Signal
+from tf_synflow.survivors import Survivors
+
+
+class FlowScores(Scores):
+    """Scores by weight name, with the power of two that they are to be multiplied by.
+
+    Attributes:
+      log2_scale: S = `score * 2**log2_scale`. It is 0, and the scores are S itself,
+        wherever float64 can hold all of them.
+    """
+
+    log2_scale = 0
 
 
 def synflow(problem: Problem) -> Scorer:
     """Scores by synaptic flow; see the module for the equation."""
-    twin = LinearTwin(problem.graph, problem.weights, problem.exclude)
-    magnitudes = {n: np.abs(w.astype("float64")) for n, w in problem.weights.items()}
+    weights = _magnitudes(problem)
+    twin = LinearTwin(problem.graph, weights, exclude=problem.exclude)
 
-    def score(masks: Masks) -> Scores:
-        kept = {name: w * masks[name] for name, w in magnitudes.items()}
-        flow, gradients = twin.gradients(kept)
-        if not np.isfinite(flow):
-            raise FloatingPointError(f"the synaptic flow is {flow}: float64 overflowed")
-        return {name: gradients[name] * w for name, w in kept.items()}
+    def score(masks: Masks) -> FlowScores:
+        kept = {n: aligned_copy(w.array * masks[n]) for n, w in weights.items()}
+        flow, gradients = twin.gradients({n: shared_tensor(w) for n, w in kept.items()})
+        _check(flow)
+        pairs = zip(kept.items(), gradients, strict=True)
+        scores = FlowScores((n, (g * w).astype("float64")) for (n, w), g in pairs)
+        return _unscaled(scores, int(flow.exponent))
 
     return score
+
+
+def prune_by_flow(
+    problem: Problem,
+    masks: Masks,
+    steps: Plan,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Masks:
+    """Scores and removes, step by step: `masks.iterate(synflow(problem), ...)`, fast.
+
+    The twin is traced once, for channels of any number; dead channels are taken out of
+    the network as it shrinks; and of the scores only the lowest are ever looked at.
+
+    Args:
+      problem: The network.
+      masks: Name to mask to begin from.
+      steps: What `masks.plan` gave.
+      progress: Wraps the steps, as tqdm does.
+
+    Returns:
+      New masks.
+    """
+    graph = problem.graph
+    channels = Channels(graph, set(problem.weights))
+    weights = _magnitudes(problem)
+    for name, weight in weights.items():
+        weight.array[~masks[name]] = 0
+    dtype = next(iter(weights.values())).array.dtype
+    variables = named_weights(graph)
+    carried = {
+        name: aligned_copy(np.abs(variables[name].numpy().astype(dtype)))
+        for name in channels.axes
+        if name not in weights
+    }
+    twin = LinearTwin(graph, weights, carried, channels.axes, problem.exclude)
+    survivors = Survivors(channels, weights, carried, masks)
+    del weights, carried, variables
+    for step in progress(steps):
+        flow, gradients = twin.gradients(survivors.tensors)
+        _check(flow)
+        by_name = dict(zip(masks, gradients, strict=True))
+        for names, kept in step:
+            survivors.remove(names, by_name, kept)
+        del gradients, by_name  # make room before the weights are copied
+        survivors.cut_if_stale()
+    return survivors.masks()
+
+
+def _magnitudes(problem: Problem) -> dict[str, Magnitudes]:
+    linear = {
+        call.name
+        for call in problem.graph.calls
+        if linear_parts.find(call.layer) in linear_parts.LINEAR_IN_KERNEL
+    }
+    return {
+        name: magnitudes(weight, problem.dtype, name.rpartition("/")[0] in linear)
+        for name, weight in problem.weights.items()
+    }
+
+
+def _check(flow: Signal) -> None:
+    """Only a rule of the user's own can bring NaN or infinity in."""
+    if not np.isfinite(float(flow.tensor)):
+        raise ValueError(
+            f"the synaptic flow is {float(flow.tensor)}: a BatchNormalization holds NaN "
+            "or a negative variance, or a rule given to register_linear_part returns "
+            "something that is not finite and >= 0"
+        )
+
+
+def _unscaled(scores: FlowScores, exponent: int) -> FlowScores:
+    """The scores themselves if float64 holds every one of them, else as they are."""
+    tops = [array.max() for array in scores.values()]
+    lows = [array[array > 0].min(initial=np.inf) for array in scores.values()]
+    limits = np.finfo("float64")
+    highest = np.frexp(max(tops))[1] + exponent
+    lowest = np.frexp(min(lows))[1] + exponent
+    if highest > limits.maxexp or (np.isfinite(min(lows)) and lowest <= limits.minexp):
+        scores.log2_scale = exponent
+        return scores
+    return FlowScores({n: np.ldexp(array, exponent) for n, array in scores.items()})

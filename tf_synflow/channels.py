@@ -1,0 +1,256 @@
+"""Which axis of which weight carries which channels.
+
+A convolution's output channels are the input channels of whatever reads them, through
+BatchNorm, pooling and activations; an Add makes the channels of its branches the same;
+a Concatenate sets them side by side; a Flatten repeats them for every position. So the
+channels of a network fall into *groups* that live or die by the channel, and each axis
+of a weight is a sequence of groups. A layer that is not known here keeps all its
+channels: its groups are *held*.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_synflow._compat import keras
+from tf_synflow.graph import Call, Graph, layer_weights
+
+layers = keras.layers
+
+Axis = tuple[int, ...]  # numbers of groups, in order along the axis
+
+_PASSES = (
+    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity),
+    *(layers.ThresholdedReLU, layers.Dropout, layers.SpatialDropout2D),
+    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
+    *(layers.ActivityRegularization, layers.Softmax, layers.SpatialDropout1D),
+    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
+    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.PReLU),
+    *(layers.ZeroPadding2D, layers.Cropping2D, layers.UpSampling2D),
+)
+
+
+class Channels:
+    """The groups of a network's channels.
+
+    Attributes:
+      axes: Name of a weight to {axis: its groups}, axes counted from the end (-1 is the
+        last), for the axes that carry channels: of kernels and of what stands beside
+        them, such as BatchNorm's vectors.
+      kernels: Name of a kernel that may be pruned to its axes (channels in, out).
+      sizes: Group to its number of channels.
+    """
+
+    def __init__(self, graph: Graph, names: Collection[str]):
+        """Finds the groups.
+
+        Args:
+          graph: The model, laid flat.
+          names: The weights that may be pruned. What is not among them holds the
+            channels that it joins.
+        """
+        self._names = names
+        self._parents: list[int] = []
+        self._new_sizes: list[int] = []
+        self._held: set[int] = set()
+        self.axes: dict[str, dict[int, Axis]] = {}
+        self.kernels: dict[str, tuple[int, int]] = {}
+        signals: dict[int, Axis] = {}
+        for number, shape in zip(graph.inputs, graph.input_shapes, strict=True):
+            signals[number] = self._hold(self._group(shape[-1]))
+        for call in graph.calls:
+            inputs = [signals[number] for number in call.inputs]
+            shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
+            rule = _RULES.get(type(call.layer), _unknown)
+            output = rule(self, call, inputs, shapes) if _plain(call.layer) else None
+            if output is None:
+                output = _unknown(self, call, inputs, shapes)
+            signals.update(dict.fromkeys(call.outputs, output))
+        self._resolve([signals[number] for number in graph.outputs])
+
+    def _resolve(self, ends: list[Axis]) -> None:
+        """Replaces each group by the one that it was joined to."""
+        self._held = {self._find(group) for group in self._held}
+        self._ends = {self._find(group) for end in ends for group in end} | self._held
+        self.sizes = {self._find(g): size for g, size in enumerate(self._new_sizes)}
+        self.axes = {
+            name: {axis: tuple(map(self._find, groups)) for axis, groups in own.items()}
+            for name, own in self.axes.items()
+        }
+
+    def living(
+        self, joins: Mapping[str, np.ndarray], sizes: Mapping[int, int]
+    ) -> dict[int, np.ndarray]:
+        """The channels that are fed from the input and read up to the output.
+
+        Args:
+          joins: Name to boolean matrix `(channels in, channels out)` for each of
+            `kernels`: whether any weight joins the two. Entries of dead channels are
+            cleared in place.
+          sizes: Group to the number of channels that there are now.
+
+        Returns:
+          Group to boolean vector, True for the channels that live.
+        """
+        living = {group: np.ones(size, bool) for group, size in sizes.items()}
+        while True:
+            fed = {g: np.full(n, g in self._held) for g, n in sizes.items()}
+            read = {g: np.full(n, g in self._ends) for g, n in sizes.items()}
+            for name, join in joins.items():
+                into, out = (self.axes[name][axis] for axis in self.kernels[name])
+                _spread(join.any(1), into, read)
+                _spread(join.any(0), out, fed)
+            still = {group: living[group] & fed[group] & read[group] for group in sizes}
+            if all(np.array_equal(still[group], living[group]) for group in sizes):
+                return living
+            living = still
+            for name, join in joins.items():
+                into, out = (self.axes[name][axis] for axis in self.kernels[name])
+                join[~along(into, living)] = False
+                join[:, ~along(out, living)] = False
+
+    def _group(self, size: int) -> Axis:
+        self._parents.append(len(self._parents))
+        self._new_sizes.append(size)
+        return (self._parents[-1],)
+
+    def _find(self, group: int) -> int:
+        while self._parents[group] != group:
+            self._parents[group] = group = self._parents[self._parents[group]]
+        return group
+
+    def _hold(self, axis: Axis) -> Axis:
+        self._held.update(axis)
+        return axis
+
+    def _join(self, axes: Sequence[Axis]) -> Axis:
+        """Makes axes the same, channel by channel; holds them if they are cut apart."""
+        sizes = [[self._new_sizes[group] for group in axis] for axis in axes]
+        if any(size != sizes[0] for size in sizes):
+            for axis in axes:
+                self._hold(axis)
+            return axes[0]
+        for axis in axes[1:]:
+            for group, other in zip(axes[0], axis, strict=True):
+                self._parents[self._find(other)] = self._find(group)
+        return axes[0]
+
+    def _carry(self, name: str, axis: int, groups: Axis) -> Axis:
+        """Records the groups along an axis of a weight; a shared layer joins them."""
+        own = self.axes.setdefault(name, {})
+        own[axis] = self._join([own[axis], groups]) if axis in own else groups
+        return own[axis]
+
+
+def along(groups: Axis, living: Mapping[int, np.ndarray]) -> np.ndarray:
+    """What `living` says of each place along an axis."""
+    return np.concatenate([living[group] for group in groups])
+
+
+def _spread(flags: np.ndarray, groups: Axis, into: dict[int, np.ndarray]) -> None:
+    """Adds the flags along an axis to those of its groups."""
+    start = 0
+    for group in groups:
+        into[group] |= flags[start : start + into[group].size]
+        start += into[group].size
+
+
+def _plain(layer: Any) -> bool:
+    """Whether the channels come last and are not cut into convolution groups."""
+    return (
+        getattr(layer, "data_format", "channels_last") == "channels_last"
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "depth_multiplier", 1) == 1
+    )
+
+
+# A rule takes (channels, call, groups of the inputs, shapes of inputs and outputs) and
+# gives the groups of the output, or None if it cannot tell.
+Rule = Callable[[Channels, Call, list[Axis], list[tuple]], Axis | None]
+
+
+def _unknown(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
+    for axis in inputs:
+        channels._hold(axis)
+    size = shapes[-1][-1] if len(shapes[-1]) > 1 else 1
+    return channels._hold(channels._group(size or 1))
+
+
+def _same(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
+    return inputs[0]
+
+
+def _kernel(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """Dense and convolutions: the kernel's last axes are the channels in and out."""
+    short = "pointwise_kernel" if "Separable" in type(call.layer).__name__ else "kernel"
+    name = f"{call.name}/{short}"
+    if name not in channels._names:
+        return None
+    if short == "pointwise_kernel":
+        channels._carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
+    axes = (-1, -2) if "Transpose" in type(call.layer).__name__ else (-2, -1)
+    known = channels.axes.get(name, {}).get(axes[1])
+    channels.kernels[name] = axes
+    channels._carry(name, axes[0], inputs[0])
+    return channels._carry(name, axes[1], known or channels._group(shapes[-1][-1]))
+
+
+def _depthwise(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis:
+    return channels._carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
+
+
+def _batch_norm(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    axis = call.layer.axis
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    if [a % len(shapes[0]) for a in axes] != [len(shapes[0]) - 1]:
+        return None
+    for short in layer_weights(call.layer):
+        channels._carry(f"{call.name}/{short}", -1, inputs[0])
+    return inputs[0]
+
+
+def _merge(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    return channels._join(inputs) if len(set(shapes)) == 1 else None
+
+
+def _concatenate(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis:
+    if call.layer.axis % len(shapes[0]) == len(shapes[0]) - 1:
+        return tuple(group for axis in inputs for group in axis)
+    return channels._join(inputs)
+
+
+def _flatten(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
+    """Positions one after the other, each with all channels."""
+    return inputs[0] * math.prod(shapes[0][1:-1])
+
+
+_RULES: dict[type, Rule] = {
+    **dict.fromkeys(_PASSES, _same),
+    **dict.fromkeys(
+        (
+            *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D),
+            *(layers.Conv2DTranspose, layers.Conv3DTranspose),
+            *(layers.SeparableConv1D, layers.SeparableConv2D),
+        ),
+        _kernel,
+    ),
+    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _depthwise),
+    **dict.fromkeys((layers.Add, layers.Subtract, layers.Average), _merge),
+    layers.BatchNormalization: _batch_norm,
+    layers.Concatenate: _concatenate,
+    layers.Flatten: _flatten,
+}
