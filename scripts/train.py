@@ -72,6 +72,8 @@ def main(argv: list[str]) -> None:
         f"{prune['seconds']:.1f} s, trained in {train['seconds']:.0f} s; files in "
         f"{_WORKDIR.value}"
     )
+    if prune["collapsed_layers"]:
+        print(f"nothing is left of {', '.join(prune['collapsed_layers'])}")
 
 
 if __name__ == "__main__":

@@ -158,9 +158,7 @@ def test_a_plain_compiled_model_is_pruned_inside_fit(optimizer, epoch):
     kept = sum(int(mask.sum()) for mask in masks.values())
     assert kept == size - int((1 - 1 / RATIO) * size)
     assert alive(model, masks) == (0, kept)
-    expected = [kept / size] * 3
-    assert history["density"][-2:] == expected[-2:]
-    assert len(history["density"]) == 3 - epoch or history["density"][0] == 1.0
+    assert history["density"] == [1.0] * epoch + [kept / size] * (3 - epoch)
 
 
 def test_pruning_at_the_first_epoch_is_pruning_before_training():
@@ -180,6 +178,74 @@ def test_one_instance_serves_two_models():
         model.compile(OPTIMIZERS["sgd"](), LOSS)
         model.fit(*images(model, 8), verbose=0, callbacks=[callback])
         assert alive(model, callback.masks)[0] == 0
+
+
+@pytest.mark.parametrize("same_instance", [True, False])
+def test_a_plain_model_remembers_its_masks_in_the_next_fit(same_instance):
+    model = randomise(residual_net())
+    model.compile(keras.optimizers.Adam(0.01), LOSS)
+    x, y = images(model, 40)
+    once = tf_synflow.PruningPolicy(iterations=1)
+    first = tf_synflow.PruningCallback(RATIO, once)
+    model.fit(x, y, 8, 1, 0, [first])
+    masks = first.masks
+    for name, mask in tf_synflow.get_masks(model).items():
+        np.testing.assert_array_equal(mask, masks[name])
+    second = first if same_instance else tf_synflow.PruningCallback(RATIO, once)
+    model.fit(x, y, 8, 2, 0, [second], initial_epoch=1)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(second.masks[name], mask)
+    model.fit(x, y, 8, 1, 0, [tf_synflow.PruningCallback()])
+    assert alive(model, masks)[0] == 0
+    with pytest.raises(ValueError, match="is pruned to .* already"):
+        model.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback(2, once)])
+    with pytest.raises(ValueError, match="is pruned to .* already"):
+        tf_synflow.prune(model, 2)
+    assert alive(tf_synflow.prune(model, RATIO, policy=once), masks)[0] == 0
+
+
+def test_excluded_weights_of_a_pruned_model_are_pruned_in_place_and_in_order():
+    model = tf_synflow.prune(randomise(residual_net()), 2, exclude=["conv2"])
+    model.compile(OPTIMIZERS["sgd"](), LOSS)
+    callback = tf_synflow.PruningCallback(4, policy())
+    model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+    masks = tf_synflow.get_masks(model)
+    names = ["conv1/kernel", "conv2/kernel", "conv3/kernel", "fc/kernel"]
+    assert list(masks) == list(callback.masks) == names
+    assert alive(model, masks)[0] == 0
+
+
+def test_averages_are_sparse_under_mixed_float16_too():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = pruned_net()
+        masks = tf_synflow.get_masks(model)
+        model.compile(keras.optimizers.Adam(0.01, use_ema=True), LOSS)
+        watch = Watch(masks)
+        callbacks = [watch, tf_synflow.PruningCallback()]
+        model.fit(*images(model, 32), 8, 2, 0, callbacks)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert watch.seen == 0
+
+
+def test_an_epoch_that_never_comes_is_warned_of():
+    model = residual_net()
+    model.compile("sgd", LOSS)
+    callback = tf_synflow.PruningCallback(2, policy(), epoch=3)
+    with pytest.warns(UserWarning, match="beginning of epoch 3 .* nothing is pruned"):
+        model.fit(*images(model, 8), verbose=0, callbacks=[callback])
+
+
+def test_an_impossible_ratio_is_refused_before_any_epoch():
+    model = residual_net()
+    model.compile("sgd", LOSS)
+    before = model.get_weights()
+    callback = tf_synflow.PruningCallback(1e5, policy(), epoch=2)
+    with pytest.raises(ValueError, match="the highest ratio"):
+        model.fit(*images(model, 8), epochs=3, verbose=0, callbacks=[callback])
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_pruned_model_goes_on_from_its_masks():
@@ -255,6 +321,7 @@ def fit(callback, model=None):
             ValueError,
             "cannot be negative",
         ),
+        (lambda: tf_synflow.PruningCallback(2, epoch="1"), TypeError, "whole number"),
         (lambda: tf_synflow.PruningCallback(policy=policy()), ValueError, "add ratio="),
         (
             lambda: fit(tf_synflow.PruningCallback(2, policy()), pruned_net()),

@@ -98,7 +98,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(run):
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
     done = train(workdir)
     assert done.returncode != 0
-    assert "is not empty: it may hold another run" in done.stderr
+    assert "is no empty folder: it may hold another run" in done.stderr
     assert "Traceback" not in done.stderr
     assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
 

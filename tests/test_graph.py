@@ -3,7 +3,7 @@ import pytest
 from conftest import layers, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
+from tf_synflow._compat import keras, tf, tfmot
 from tf_synflow.graph import flatten
 
 
@@ -50,8 +50,6 @@ def test_pruned_and_reloaded_models_have_the_same_names(tmp_path):
     model = residual_net()
     pruned = tf_synflow.prune(model, 4, iterations=2)
     pruned.save(tmp_path / "pruned.keras")
-    from tf_synflow._compat import tfmot
-
     with tfmot.sparsity.keras.prune_scope():
         again = keras.models.load_model(tmp_path / "pruned.keras")
     assert names(model) == names(pruned) == names(again)
@@ -66,6 +64,43 @@ def test_a_sequential_model_built_late_is_taken():
         1,
         2,
     )
+
+
+def test_a_class_that_keeps_its_graph_keeps_its_training_step():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {"loss": 7.0}
+
+    inputs = keras.Input((3,))
+    model = Own(inputs, layers.Dense(2)(inputs))
+    pruned = tf_synflow.prune(model, 2, iterations=2)
+    assert type(pruned) is Own
+    pruned.compile("sgd", "mse")
+    assert pruned.fit(np.ones((1, 3)), np.ones((1, 2)), verbose=0).history["loss"] == [
+        7
+    ]
+
+
+class Doubled(keras.Model):
+    """Functional by its looks, but it runs its own `call`."""
+
+    def __init__(self):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, layers.Dense(2)(inputs))
+
+    def call(self, x, training=None):
+        return 2 * super().call(x)
+
+
+class Unclonable(keras.Model):
+    def __init__(self):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, layers.Dense(2)(inputs))
+
+
+def test_a_copy_that_would_lose_the_class_is_refused():
+    with pytest.raises(ValueError, match="would lose its class, Unclonable"):
+        tf_synflow.prune(Unclonable(), 2, iterations=2)
 
 
 class Subclassed(keras.Model):
@@ -88,10 +123,11 @@ def keras_3_model():
     [
         (lambda: "model", TypeError, "expected a built Sequential or functional"),
         (lambda: None, TypeError, "got builtins.NoneType"),
-        (lambda: layers.Dense(2, name="fc"), TypeError, "got a single layer .* 'fc'"),
+        (lambda: layers.Dense(2, name="fc"), TypeError, "got a single layer: .* 'fc'"),
         (lambda: tf.ones(3), TypeError, "expected a built Sequential"),
         (keras_3_model, TypeError, "Keras 3 .*TF_USE_LEGACY_KERAS=1"),
         (Subclassed, ValueError, "subclassed model .*functional API"),
+        (Doubled, ValueError, "class Doubled, which has a `call` of its own"),
         (lambda: keras.Sequential([layers.Dense(2)]), ValueError, "no input shape yet"),
     ],
 )

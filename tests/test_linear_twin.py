@@ -5,9 +5,6 @@ from paths import Units
 
 import tf_synflow
 from tf_synflow._compat import keras
-from tf_synflow.masks import kept_counts
-
-EPSILON = 1e-3
 
 
 def scale_of(bn):
@@ -115,7 +112,8 @@ def test_masks_are_those_of_the_brute_force(net):
     weights = {name: kernel(model, name).astype("float64") for name in masks}
     kept = {name: np.ones(w.shape, bool) for name, w in weights.items()}
     size = sum(w.size for w in weights.values())
-    for count in kept_counts(size, 3, 4, "exponential", size):
+    for k in (1, 2, 3, 4):
+        count = size - int((1 - 3 ** (-k / 4)) * size)
         units = Units({name: w * kept[name] for name, w in weights.items()})
         scores = units.scores(oracle(units))
         ranked = sorted(
@@ -136,11 +134,6 @@ def kernel(model, name):
     for part in nested:
         model = model.get_layer(part)
     return model.get_layer(layer).kernel.numpy()
-
-
-def outputs_of(model, x):
-    """R by the twin of a model whose weights are positive and has no biases."""
-    return float(np.sum(model(x)))
 
 
 LINEAR_LAYERS = [
@@ -170,7 +163,10 @@ LINEAR_LAYERS = [
     ((4, 2), lambda: layers.GlobalAveragePooling1D()),
     ((4, 4, 2), lambda: layers.ZeroPadding2D(((0, 1), (2, 3)))),
     ((4, 4, 2), lambda: layers.Cropping2D(1)),
-    ((4, 4, 2), lambda: layers.UpSampling2D(2, interpolation="bilinear")),
+    ((4, 4, 2), lambda: layers.UpSampling2D(2)),
+    ((5, 5, 2), lambda: layers.Conv2DTranspose(3, 3, dilation_rate=2, padding="same")),
+    ((5, 5, 2), lambda: layers.Conv2DTranspose(3, 3, dilation_rate=3)),
+    ((5, 2), lambda: layers.Conv1DTranspose(3, 3, dilation_rate=2)),
     ((4, 4, 2), lambda: layers.Reshape((8, 4))),
     ((4, 6), lambda: layers.Permute((2, 1))),
     ((6,), lambda: layers.RepeatVector(3)),
@@ -184,19 +180,76 @@ LINEAR_LAYERS = [
 def test_the_twin_of_a_positive_linear_layer_is_the_layer(shape, make):
     """On positive weights, without offsets, Keras's own forward pass is the oracle.
 
-    By Euler's theorem the scores of the layer before, which feeds every path, add up to
-    the flow; so the flow is read off them.
+    By Euler's theorem the scores of a layer that every path crosses add up to the flow;
+    so the flow is read off the layers before and after.
     """
     inputs = keras.Input(shape)
-    x = layers.Dense(shape[-1], use_bias=False, name="first")(inputs)
-    model = keras.Model(inputs, make()(x))
+    x = layers.Dense(shape[-1], use_bias=False, name="before")(inputs)
+    x = layers.Dense(2, use_bias=False, name="after")(make()(x))
+    model = keras.Model(inputs, x)
     for variable in randomise(model).weights:
         value = np.abs(variable.numpy()) + 0.1
         offset = any(s in variable.name for s in ("bias", "beta", "moving_mean"))
         variable.assign(np.zeros_like(value) if offset else value)
-    flow = tf_synflow.PruningPolicy().score(model)["first/kernel"].sum()
-    ones = np.ones((1, *shape), "float32")
-    np.testing.assert_allclose(flow, model(ones).numpy().sum(), rtol=1e-5)
+    scores = tf_synflow.PruningPolicy().score(model)
+    expected = forward(model, np.ones((1, *shape), "float32")).sum()
+    np.testing.assert_allclose(scores["before/kernel"].sum(), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores["after/kernel"].sum(), expected, rtol=1e-5)
+
+
+def forward(model, x):
+    """What Keras computes; dilated transposed layers through their dilated kernel.
+
+    TensorFlow cannot run those on the CPU. A kernel with zeros between its taps is the
+    same layer by definition.
+    """
+    layer = model.layers[2]
+    dilated = any(rate > 1 for rate in getattr(layer, "dilation_rate", ()))
+    if not (dilated and "Transpose" in type(layer).__name__):
+        return model(x).numpy()
+    config = layer.get_config()
+    rates, kernel = config["dilation_rate"], layer.kernel.numpy()
+    sizes = [(n - 1) * r + 1 for n, r in zip(kernel.shape, rates, strict=False)]
+    spread = np.zeros((*sizes, *kernel.shape[len(rates) :]), "float32")
+    spread[tuple(slice(None, None, rate) for rate in rates)] = kernel
+    config |= {"dilation_rate": 1, "kernel_size": sizes}
+    same = type(layer).from_config(config)
+    hidden = model.get_layer("before")(x)
+    same.build(hidden.shape)
+    same.kernel.assign(spread)
+    return model.get_layer("after")(same(hidden)).numpy()
+
+
+@pytest.mark.parametrize("make", [layers.Add, layers.Average])
+def test_a_merge_of_one_signal_is_that_signal(make):
+    inputs = keras.Input((3,))
+    x = make()([layers.Dense(3, name="a")(inputs)])
+    merged = keras.Model(inputs, layers.Dense(2, name="b")(x))
+    inputs = keras.Input((3,))
+    x = layers.Dense(3, name="a")(inputs)
+    plain = keras.Model(inputs, layers.Dense(2, name="b")(x))
+    plain.set_weights(merged.get_weights())
+    policy = tf_synflow.PruningPolicy()
+    expected = policy.score(plain)
+    for name, score in policy.score(merged).items():
+        np.testing.assert_array_equal(score, expected[name])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
+def test_interpolations_that_float64_does_not_have_are_refused(interpolation):
+    inputs = keras.Input((4, 4, 2))
+    x = layers.UpSampling2D(2, interpolation=interpolation, name="up")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="'up' .* has no known linear part"):
+        tf_synflow.prune(model, 2)
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+def test_operators_are_refused_with_the_layer_to_write_instead():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3)(inputs) + inputs))
+    with pytest.raises(ValueError, match=r"operator .* as a layer: keras.layers.Add"):
+        tf_synflow.prune(model, 2)
 
 
 def test_channels_first_is_the_same_network():

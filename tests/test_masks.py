@@ -38,6 +38,7 @@ def test_the_ratio_is_read_as_the_decimal_it_was_written_as():
     assert lib.kept_count(3, 3) == 1
     assert lib.kept_count(10, 0.7) == 3
     assert lib.kept_count(7, Fraction(1, 7)) == 6
+    assert lib.kept_count(10, 10**400) == 1
     assert lib.kept_count(10, 1) == lib.kept_count(10, 0) == 10
 
 

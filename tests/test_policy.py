@@ -1,7 +1,7 @@
 import os
+import re
 import subprocess
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -156,6 +156,23 @@ def test_prune_takes_a_policy_or_its_settings():
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def local_on_global(model):
+    """Of conv1, a global ranking has left less than a local one asks for."""
+    model = tf_synflow.strip(model)  # a copy
+    conv1 = model.get_layer("conv1").kernel
+    conv1.assign(conv1 * 1e-3)
+    settings = {"criterion": "magnitude", "iterations": 1}
+    return policy(**settings, scope="local").masks(
+        tf_synflow.prune(model, 4, **settings), 5
+    )
+
+
+def bad_variance(model):
+    model = keras.models.clone_model(model)
+    model.get_layer("bn").moving_variance.assign([1, np.nan, 1])
+    return model
+
+
 def without_weights():
     return keras.Sequential([layers.Input((3,)), layers.ReLU()])
 
@@ -197,6 +214,10 @@ BAD = [
         ValueError,
         "ask for a ratio of at least 3.97",
     ),
+    (lambda m: local_on_global(m), ValueError, "weight 'conv1/kernel' is pruned to"),
+    (lambda m: policy(layer_types="Dense"), TypeError, "layer classes, got 'D'"),
+    (lambda m: policy(dtype="float16"), ValueError, "unknown dtype 'float16'"),
+    (lambda m: policy().masks(bad_variance(m), 2), ValueError, "flow is nan: a Batch"),
     (
         lambda m: policy().masks(without_weights(), 2),
         ValueError,
@@ -227,9 +248,20 @@ def test_bad_input_is_refused_and_changes_nothing(use, kind, message):
         assert a.tobytes() == b.tobytes()
 
 
-def test_the_highest_ratio_named_is_one_that_works():
+def number_in(error):
+    return float(re.search(r"(?:each is|at least) ([0-9.]+)", str(error.value))[1])
+
+
+def test_the_ratios_named_in_errors_work():
     model = randomise(residual_net())
-    assert count(policy().masks(model, Fraction(SIZE, 4))) == 4
+    with pytest.raises(ValueError, match="the highest ratio that can") as error:
+        policy().masks(model, 100)
+    assert count(policy().masks(model, number_in(error))) == 4
+    pruned = tf_synflow.prune(model, 7, iterations=2)
+    now = count(tf_synflow.get_masks(pruned))
+    with pytest.raises(ValueError, match="or ask for a ratio of at least") as error:
+        policy().masks(pruned, 6.5)
+    assert count(policy().masks(pruned, number_in(error))) == now
 
 
 def test_repr_is_the_call_that_makes_it():

@@ -195,6 +195,37 @@ def test_mixed_precision_keeps_float32_masks_and_weights(masks):
         assert not weight.numpy()[~mask].any()
 
 
+def test_an_adapted_normalization_is_copied_with_what_it_learned():
+    data = np.random.default_rng(0).normal(5, 3, (100, 8)).astype("float32")
+    normalization = layers.Normalization(name="norm")
+    normalization.adapt(data)
+    model = keras.Sequential([layers.Input((8,)), normalization, layers.Dense(4)])
+    pruned = tf_synflow.prune(model, 1, criterion="magnitude")
+    expected = model.predict(data, verbose=0)
+    np.testing.assert_array_equal(pruned.predict(data, verbose=0), expected)
+    plain = tf_synflow.strip(pruned).predict(data, verbose=0)
+    np.testing.assert_array_equal(plain, expected)
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_vocabulary_is_copied_or_refused(adapted):
+    lookup = layers.IntegerLookup(
+        vocabulary=None if adapted else [3, 5], output_mode="one_hot", max_tokens=4
+    )
+    if adapted:
+        lookup.adapt(np.array([[3], [5], [7]]))
+    inputs = keras.Input((1,), dtype="int64")
+    model = keras.Model(inputs, layers.Dense(2)(lookup(inputs)))
+    if adapted:
+        with pytest.raises(ValueError, match="learned a vocabulary by adapt"):
+            tf_synflow.prune(model, 2, criterion="magnitude")
+    else:
+        pruned = tf_synflow.prune(model, 1, criterion="magnitude")
+        x = np.array([[3], [5], [9]])
+        expected = model.predict(x, verbose=0)
+        np.testing.assert_array_equal(pruned.predict(x, verbose=0), expected)
+
+
 def test_files_of_masks_round_trip_and_numpy_reads_them(masks, tmp_path):
     path = tmp_path / "masks.npz"
     tf_synflow.save_masks(path, masks)
@@ -236,12 +267,13 @@ def foreign_files(masks, folder):
     objects = np.array([{}], object)
     np.savez(folder / "pickle.npz", allow_pickle=True, **{"a/kernel": objects})
     whole.unlink()
+    residual_net().save(folder / "model.keras")
     return sorted(folder.iterdir())
 
 
 def test_foreign_and_damaged_files_are_refused(masks, tmp_path):
     files = foreign_files(masks, tmp_path)
-    assert len(files) == 8
+    assert len(files) == 9
     for file in files:
         with pytest.raises(ValueError, match="is no file of masks"):
             tf_synflow.load_masks(file)
@@ -253,6 +285,12 @@ def test_foreign_and_damaged_files_are_refused(masks, tmp_path):
     ("change", "message"),
     [
         (lambda m: m | {"conv9/kernel": m["fc/kernel"]}, r"\['conv9/kernel'\].*it has"),
+        (
+            lambda m: {"fc/bias": np.ones(4, bool)},
+            r"\['fc/bias'\], but .*can be pruned",
+        ),
+        (lambda m: {"bn/gamma": np.ones(3, bool)}, r"\['bn/gamma'\], but"),
+        (lambda m: {}, "masks is empty"),
         (lambda m: m | {"fc/kernel": m["fc/kernel"].T}, r"'fc/kernel' has shape"),
         (lambda m: m | {"fc/kernel": m["fc/kernel"] * 0.5}, "only True and False"),
         (
@@ -278,5 +316,5 @@ def test_masks_that_are_no_mapping_are_refused():
 
 
 def test_a_plain_model_has_no_masks_to_get():
-    with pytest.raises(ValueError, match="no pruning wrappers, so no masks"):
+    with pytest.raises(ValueError, match="has no masks"):
         tf_synflow.get_masks(residual_net())

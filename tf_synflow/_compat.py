@@ -18,10 +18,11 @@ import tf_keras as keras  # noqa: E402
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_wrapper,
 )
+from tf_keras.src.engine.functional import Functional  # noqa: E402
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 
-__all__ = ["PruneLowMagnitude", "deep_graphs", "keras", "tf", "tfmot"]
+__all__ = ["Functional", "PruneLowMagnitude", "deep_graphs", "keras", "tf", "tfmot"]
 
 
 @contextlib.contextmanager

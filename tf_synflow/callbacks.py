@@ -1,5 +1,6 @@
 """PruningCallback: keeps a pruned model pruned, or prunes a plain one inside `fit`."""
 
+import warnings
 from typing import Any
 
 from tf_synflow import wrapping
@@ -46,7 +47,8 @@ class PruningCallback(keras.callbacks.Callback):
           epoch: The epoch, counted from 0, at whose beginning to prune. Defaults to 0.
 
         Raises:
-          TypeError: `ratio` is no number, or `policy` no PruningPolicy.
+          TypeError: `ratio` is no number, `policy` no PruningPolicy, or `epoch` no
+            whole number.
           ValueError: `ratio` is NaN, infinite or negative, or `epoch` is negative.
         """
         super().__init__()
@@ -60,6 +62,8 @@ class PruningCallback(keras.callbacks.Callback):
             raise TypeError(
                 f"policy must be a tf_synflow.PruningPolicy, got {policy!r}"
             )
+        if isinstance(epoch, bool) or not isinstance(epoch, int):
+            raise TypeError(f"epoch must be a whole number, got {epoch!r}")
         if epoch < 0:
             raise ValueError(f"epoch is counted from 0 and cannot be negative: {epoch}")
         self.ratio = ratio
@@ -78,7 +82,7 @@ class PruningCallback(keras.callbacks.Callback):
         """Takes hold of the masks there are."""
         self._to_prune = self.ratio is not None
         graph = flatten(self.model)
-        self._pairs = wrapping.wrappers(graph)
+        self._pairs = wrapping.masked_weights(graph)
         if not self._pairs and self.ratio is None:
             raise ValueError(
                 f"model {self.model.name!r} is not pruned, so there is nothing to keep "
@@ -86,6 +90,9 @@ class PruningCallback(keras.callbacks.Callback):
                 "returned. (A stripped model has lost its masks: "
                 "tf_synflow.apply_masks(model, masks) gives them back)"
             )
+        if self._to_prune:
+            # Now, and not after the epochs that come before pruning.
+            self._policy().check(self.model, self.ratio)
         for call in graph.calls:
             if call.wrapper is not None:
                 # At -1 tfmot stops training and demands its own callback.
@@ -99,8 +106,7 @@ class PruningCallback(keras.callbacks.Callback):
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
-            policy = self.policy or PruningPolicy()
-            self._take(policy.masks(self.model, self.ratio, self.data))
+            self._take(self._policy().masks(self.model, self.ratio, self.data))
             self._hold()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -110,22 +116,32 @@ class PruningCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the density."""
         self._zero()
-        if logs is not None and self._pairs:
+        if logs is not None:
             kept = sum(float(tf.reduce_sum(m)) for _, m in self._pairs.values())
             size = sum(m.shape.num_elements() for _, m in self._pairs.values())
-            logs["density"] = kept / size
+            logs["density"] = kept / size if size else 1.0
 
     def on_train_end(self, logs: Any = None) -> None:
         """Zeroes once more, whatever an optimizer did at the end of training."""
         self._zero()
+        if self._to_prune:
+            warnings.warn(
+                f"PruningCallback was to prune at the beginning of epoch {self.epoch} "
+                "(counted from 0), but training ended before; nothing is pruned",
+                stacklevel=2,
+            )
+
+    def _policy(self) -> PruningPolicy:
+        return self.policy or PruningPolicy()
 
     def _take(self, masks: Masks) -> None:
         """Writes masks into the wrappers, or makes variables for a plain model."""
         variables = named_weights(flatten(self.model))
+        self._pairs = {name: self._pairs.get(name) for name in masks}
         with self.model.distribute_strategy.scope():
             for name, mask in masks.items():
                 weight = variables[name]
-                if name not in self._pairs:
+                if self._pairs[name] is None:
                     variable = tf.Variable(
                         tf.ones(weight.shape, tf.float32),
                         trainable=False,
@@ -148,6 +164,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _zero_averages(self) -> None:
         optimizer = self.model.optimizer
+        # Under mixed_float16 Keras puts an optimizer around the optimizer.
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if not getattr(optimizer, "use_ema", False) or not self._pairs:
             return
         # Neither is there before the optimizer's first step.

@@ -89,29 +89,22 @@ class Channels:
 
         Args:
           joins: Name to boolean matrix `(channels in, channels out)` for each of
-            `kernels`: whether any weight joins the two. Entries of dead channels are
-            cleared in place.
+            `kernels`: whether any weight joins the two.
           sizes: Group to the number of channels that there are now.
 
         Returns:
           Group to boolean vector, True for the channels that live.
         """
-        living = {group: np.ones(size, bool) for group, size in sizes.items()}
-        while True:
-            fed = {g: np.full(n, g in self._held) for g, n in sizes.items()}
-            read = {g: np.full(n, g in self._ends) for g, n in sizes.items()}
-            for name, join in joins.items():
-                into, out = (self.axes[name][axis] for axis in self.kernels[name])
-                _spread(join.any(1), into, read)
-                _spread(join.any(0), out, fed)
-            still = {group: living[group] & fed[group] & read[group] for group in sizes}
-            if all(np.array_equal(still[group], living[group]) for group in sizes):
-                return living
-            living = still
-            for name, join in joins.items():
-                into, out = (self.axes[name][axis] for axis in self.kernels[name])
-                join[~along(into, living)] = False
-                join[:, ~along(out, living)] = False
+        edges = [
+            (joins[name], *(self.axes[name][axis] for axis in axes))
+            for name, axes in self.kernels.items()
+        ]
+        back = [(join.T, out, into) for join, into, out in reversed(edges)]
+        fed, read = (
+            _reached(edges, self._held, sizes),
+            _reached(back, self._ends, sizes),
+        )
+        return {group: fed[group] & read[group] for group in sizes}
 
     def _group(self, size: int) -> Axis:
         self._parents.append(len(self._parents))
@@ -151,12 +144,26 @@ def along(groups: Axis, living: Mapping[int, np.ndarray]) -> np.ndarray:
     return np.concatenate([living[group] for group in groups])
 
 
-def _spread(flags: np.ndarray, groups: Axis, into: dict[int, np.ndarray]) -> None:
-    """Adds the flags along an axis to those of its groups."""
-    start = 0
-    for group in groups:
-        into[group] |= flags[start : start + into[group].size]
-        start += into[group].size
+def _reached(
+    edges: list[tuple[np.ndarray, Axis, Axis]],
+    start: Collection[int],
+    sizes: Mapping[int, int],
+) -> dict[int, np.ndarray]:
+    """The channels to which a way leads from the groups in `start`.
+
+    `edges` holds (matrix, groups from, groups to), in the order of the way, so that one
+    sweep finds all; a layer that feeds itself, being shared, needs more.
+    """
+    reached = {group: np.full(size, group in start) for group, size in sizes.items()}
+    while True:
+        before = sum(int(flags.sum()) for flags in reached.values())
+        for join, source, target in edges:
+            flags, first = join[along(source, reached)].any(0), 0
+            for group in target:
+                reached[group] |= flags[first : first + sizes[group]]
+                first += sizes[group]
+        if sum(int(flags.sum()) for flags in reached.values()) == before:
+            return reached
 
 
 def _plain(layer: Any) -> bool:

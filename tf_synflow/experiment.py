@@ -53,10 +53,10 @@ def run(
       FileExistsError: `workdir` holds a run already.
     """
     figures.pyplot()  # If pictures cannot be drawn, say so before the work is done.
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise FileExistsError(
-            f"{str(workdir)!r} is not empty: it may hold another run. Choose another "
-            "--workdir, or delete that one first"
+            f"{str(workdir)!r} is no empty folder: it may hold another run. Choose "
+            "another --workdir, or delete that one first"
         )
     keras.utils.set_random_seed(seed)
     data = data_lib.load(dataset)

@@ -52,7 +52,7 @@ def run_figure(
     left.set_xscale("log")
     left.set_xlabel("weights kept (%)")
     left.tick_params(axis="y", labelsize=7)
-    left.legend(loc="lower right", fontsize=8)
+    left.legend(loc="lower right", fontsize=8, bbox_to_anchor=(1, 1), frameon=False)
     epochs = [row["epoch"] for row in history]
     for key, label, style in (
         ("accuracy", "training", {"color": GREY, "linestyle": "--"}),

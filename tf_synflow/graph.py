@@ -9,7 +9,7 @@ twin, the report, the names of the weights) walks this list, so there is one ans
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from tf_synflow._compat import PruneLowMagnitude, keras, tf
+from tf_synflow._compat import Functional, PruneLowMagnitude, keras, tf
 
 
 class Call(NamedTuple):
@@ -76,6 +76,14 @@ def check_model(model: Any) -> None:
             "keras.Model(inputs, outputs), or keras.Sequential"
         )
 
+    # A functional model of a class with a `call` of its own runs that, not its graph.
+    if type(model).call not in (Functional.call, keras.Sequential.call):
+        raise ValueError(
+            f"model {model.name!r} is of the class {type(model).__name__}, which has a "
+            "`call` of its own, so that its layer calls cannot be listed; build it "
+            "with keras.Model(inputs, outputs) or keras.Sequential"
+        )
+
 
 def _not_a_model(model: Any) -> str:
     expected = "expected a built Sequential or functional tf_keras model"
@@ -88,9 +96,7 @@ def _not_a_model(model: Any) -> str:
             "tensorflow` (importing tf_synflow first does so)"
         )
     if isinstance(model, keras.layers.Layer):
-        return (
-            f"{expected}, got a single layer ({kind}, {model.name!r}); wrap it in one"
-        )
+        return f"{expected}, got a single layer: {kind}, {model.name!r}"
     return f"{expected}, got {kind}: {str(model)[:80]!r}"
 
 
@@ -180,10 +186,13 @@ def layer_weights(layer: Any) -> dict[str, Any]:
 
     Returns:
       Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
-      order. A name met again gets a number: "kernel", "kernel_1".
+      order. A name met again gets a number: "kernel", "kernel_1". Look-up tables, which
+      Keras counts among the weights, are left out.
     """
     named: dict[str, Any] = {}
     for variable in layer.weights:
+        if not hasattr(variable, "assign"):
+            continue
         short = name = variable.name.split("/")[-1].split(":")[0]
         again = 0
         while name in named:

@@ -50,8 +50,12 @@ def register_linear_part(layer_class: type, rule: Rule) -> None:
 
 
 def find(layer: Any) -> Rule | None:
-    """The rule for a layer's class, or None where there is none."""
-    return _RULES.get(type(layer))
+    """The rule for a layer's class, or None where there is none for the layer."""
+    rule = _RULES.get(type(layer))
+    # TensorFlow interpolates in float32 only, and not always by weights above 0.
+    if rule is itself and getattr(layer, "interpolation", "nearest") != "nearest":
+        return None
+    return rule
 
 
 def identity(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
@@ -177,7 +181,28 @@ def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> An
     kernel = weights["kernel"]
     sizes = [1, *_transposed_sizes(layer, x.shape[1:-1]), tf.shape(kernel)[-2]]
     padding = layer.padding.upper()
+    kernel = _dilate(kernel, layer.dilation_rate)
     return tf.nn.conv_transpose(x, kernel, sizes, layer.strides, padding)
+
+
+def _dilate(kernel: Any, rate: tuple[int, ...]) -> Any:
+    """The kernel with zeros between its taps.
+
+    TensorFlow has no gradient of a dilated transposed convolution on the CPU.
+    """
+    for axis, step in enumerate(rate):
+        if step > 1:
+            zeros = tf.zeros_like(kernel)
+            spread = tf.stack([kernel] + [zeros] * (step - 1), axis + 1)
+            shape, taps = tf.shape(kernel), kernel.shape[axis]
+            flat = [
+                *tf.unstack(shape)[:axis],
+                taps * step,
+                *tf.unstack(shape)[axis + 1 :],
+            ]
+            places = tf.range((taps - 1) * step + 1)
+            kernel = tf.gather(tf.reshape(spread, flat), places, axis=axis)
+    return kernel
 
 
 def _transposed_sizes(layer: Any, sizes: Any) -> list[int]:

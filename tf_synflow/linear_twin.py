@@ -77,9 +77,8 @@ class LinearTwin:
             name: _spec(name, array, (open_axes or {}).get(name, ()))
             for name, array in given.items()
         }
-        self._traced = tf.function(
-            self._flow_and_gradients, input_signature=[specs], autograph=False
-        )
+        function = tf.function(self._flow_and_gradients, autograph=False)
+        self._traced = function.get_concrete_function(specs)
 
     def flow(self, weights: Mapping[str, Any]) -> Signal:
         """The synaptic flow.
@@ -116,7 +115,9 @@ class LinearTwin:
         own = {short: weights[name] for short, name in names.items()}
         inputs = aligned(inputs)
         tensors = [signal.tensor for signal in inputs]
-        results = rule(call.layer, tensors if len(tensors) > 1 else tensors[0], own)
+        first = call.node.call_args[0] if call.node.call_args else None
+        listed = len(tensors) > 1 or isinstance(first, (list, tuple))
+        results = rule(call.layer, tensors if listed else tensors[0], own)
         exponent = inputs[0].exponent
         exponent += sum(self._exponents.get(name, 0) for name in names.values())
         outputs = [Signal(result, exponent) for result in tf.nest.flatten(results)]
@@ -221,6 +222,12 @@ def _rule(graph: Graph, call: Call, exclude: Collection[str]) -> linear_parts.Ru
         return rule
     kind = type(call.layer).__name__
     shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
+    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+        raise ValueError(
+            f"the operator {call.name!r} ({kind}) has no known linear part, so SynFlow "
+            "cannot see through it. Write it as a layer: keras.layers.Add()([x, y]) "
+            "for x + y, keras.layers.ReLU()(x) for tf.nn.relu(x)"
+        )
     if call.name not in exclude:
         raise ValueError(
             f"layer {call.name!r} ({kind}) has no known linear part, so SynFlow cannot "

@@ -56,15 +56,15 @@ def pruned_fraction(ratio: float) -> Fraction:
             f"ratio must be a number, got {ratio!r}: >= 1 is a compression ratio (100 "
             "keeps 1 %), 0 <= ratio < 1 the fraction removed (0.99 keeps 1 %)"
         )
-    if not math.isfinite(ratio) or ratio < 0:
+    whole = isinstance(ratio, numbers.Rational)  # finite, and maybe past any float
+    if not (whole or math.isfinite(ratio)) or ratio < 0:
         raise ValueError(
             f"ratio must be finite and not negative, got {ratio!r}: >= 1 is a "
             "compression ratio (100 keeps 1 %), 0 <= ratio < 1 the fraction removed "
             "(0.99 keeps 1 %)"
         )
     # str() gives the shortest decimal that is read back as this number.
-    exact = ratio if isinstance(ratio, numbers.Rational) else str(ratio)
-    exact = Fraction(exact)
+    exact = Fraction(ratio if whole else str(ratio))
     return exact if exact < 1 else 1 - 1 / exact
 
 
@@ -111,8 +111,11 @@ def kept_counts(
 ) -> list[int]:
     """How many of `size` weights are kept after each iteration, `kept` of them now.
 
-    The last count is `kept_count(size, ratio)`; none is above the one before.
+    The last count is `kept_count(size, ratio)`, which must not be above `kept`; none is
+    above the one before.
     """
+    if kept == 0:
+        return [0] * iterations
     counts = []
     for density in densities(ratio, iterations, schedule, kept / size)[:-1]:
         kept = min(kept, size - int((1.0 - density) * size))

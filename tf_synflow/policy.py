@@ -1,5 +1,6 @@
 """PruningPolicy: what may be pruned, how it is scored, in how many steps, over what."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -7,22 +8,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from tf_synflow import masks as masks_lib
-from tf_synflow._compat import keras, tfmot
+from tf_synflow._compat import tfmot
 from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, LOOPS, Problem
-from tf_synflow.graph import Call, Graph, flatten, layer_weights
+from tf_synflow.graph import Call, Graph, flatten
 from tf_synflow.masks import Masks, Scores, check_choice
-from tf_synflow.wrapping import masks_of
-
-_KERNELS = {
-    keras.layers.Dense: "kernel",
-    keras.layers.Conv1D: "kernel",
-    keras.layers.Conv2D: "kernel",
-    keras.layers.Conv3D: "kernel",
-    keras.layers.Conv2DTranspose: "kernel",
-    keras.layers.Conv3DTranspose: "kernel",
-    keras.layers.SeparableConv1D: "pointwise_kernel",
-    keras.layers.SeparableConv2D: "pointwise_kernel",
-}
+from tf_synflow.wrapping import masks_of, prunable_weights
 
 
 class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
@@ -43,6 +33,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         exclude: Collection[str] = (),
         layer_types: Collection[type] | None = None,
         seed: int = 0,
+        dtype: str = "float64",
         progress: bool = True,
     ):
         """Makes a policy.
@@ -60,9 +51,14 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             SynFlow, one of them that it cannot see through is the identity. Defaults
             to none.
           layer_types: Layer classes whose weights may be pruned. Defaults to all that
-            can be: Dense, convolutions and transposed convolutions, the pointwise part
-            of separable ones, and layers with a `get_prunable_weights` of their own.
+            tfmot can mask: Dense, Conv1D to Conv3D, Conv2DTranspose, Conv3DTranspose,
+            the pointwise part of SeparableConv1D and 2D, and layers with a
+            `get_prunable_weights` of their own. (Depthwise kernels and Conv1DTranspose
+            are not among them; their weights are neither pruned nor counted.)
           seed: Seeds the criterion "random". Defaults to 0.
+          dtype: What SynFlow computes in. "float64" is exact enough that independent
+            programs agree in every bit; "float32" takes half the memory, and its masks
+            differ, for a hundred rankings amplify rounding. Defaults to "float64".
           progress: Shows a progress bar when scoring takes more than a second.
             Defaults to True.
 
@@ -86,6 +82,10 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
                 f"exclude must be a list of layer names, got the string {exclude!r}; "
                 f"write exclude=[{exclude!r}]"
             )
+        for kind in layer_types or ():
+            if not isinstance(kind, type):
+                raise TypeError(f"layer_types must be layer classes, got {kind!r}")
+        check_choice("dtype", dtype, ("float64", "float32"))
         self.criterion = criterion
         self.iterations = int(iterations)
         self.schedule = schedule
@@ -93,6 +93,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         self.exclude = tuple(exclude)
         self.layer_types = None if layer_types is None else tuple(layer_types)
         self.seed = seed
+        self.dtype = dtype
         self.progress = progress
 
     def __repr__(self) -> str:
@@ -111,7 +112,10 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
         Returns:
           Name ("conv1/kernel") to float64 array of the weight's shape, in the order in
-          which the model applies its layers. For "synflow" S = dR/d|w| * |w|.
+          which the model applies its layers. For "synflow" they are S = dR/d|w| * |w|
+          wherever float64 can hold them all. In deeper networks they are S times one
+          power of two, and the ratios between them are those of S; the dictionary's
+          attribute `log2_scale` (0 otherwise) says which: S = score * 2**log2_scale.
 
         Raises:
           TypeError: `model` is no tf_keras model.
@@ -152,6 +156,13 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         scorer = CRITERIA[self.criterion](problem)
         return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
+    def check(self, model: Any, ratio: float) -> None:
+        """Raises what `masks` would raise about a model and a ratio; does nothing."""
+        masks_lib.pruned_fraction(ratio)
+        problem, masks = self._problem(model, None)
+        self._check_reach(masks, ratio)
+        CRITERIA[self.criterion](problem)
+
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""
         excluded = any(
@@ -178,7 +189,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
                 )
         now = masks_of(graph)
         masks = {n: now.get(n, np.ones(w.shape, bool)) for n, w in weights.items()}
-        return Problem(graph, weights, self.exclude, data, self.seed), masks
+        return Problem(graph, weights, self.exclude, data, self.seed, self.dtype), masks
 
     def _variables(self, graph: Graph) -> dict[str, Any]:
         """Name to variable of what may be pruned, in the model's order."""
@@ -207,32 +218,31 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         """Short name to variable of the weights of a layer that may be pruned."""
         if self.layer_types is not None and type(layer) not in self.layer_types:
             return {}
-        if type(layer) in _KERNELS:
-            own = [getattr(layer, _KERNELS[type(layer)])]
-        elif hasattr(layer, "get_prunable_weights"):
-            own = layer.get_prunable_weights()
-        else:
-            return {}
-        wanted = {id(variable) for variable in own}
-        return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}
+        return prunable_weights(layer)
 
     def _check_reach(self, masks: Masks, ratio: float) -> None:
         """Refuses a ratio that leaves too little, or more than there is now."""
         size = sum(mask.size for mask in masks.values())
-        now = sum(int(mask.sum()) for mask in masks.values())
         kept = masks_lib.kept_count(size, ratio)
         if kept < len(masks):
+            highest = math.floor(1e6 * size / len(masks)) / 1e6
             raise ValueError(
                 f"ratio={ratio} keeps {kept} of {size:,} prunable weights, fewer than "
                 f"the {len(masks)} weight tensors; the highest ratio that can keep one "
-                f"weight in each is {size / len(masks):.6g}"
+                f"weight in each is {highest!r}"
             )
-        if kept > now:
-            raise ValueError(
-                f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but the "
-                f"model is pruned to {now:,} already; ask for a ratio of at least "
-                f"{size / now:.6g}, or prune the original model"
-            )
+        whole = {"the model": masks}
+        parts = {f"weight {name!r}": {name: mask} for name, mask in masks.items()}
+        for what, own in (whole if self.scope == "global" else parts).items():
+            size = sum(mask.size for mask in own.values())
+            now = sum(int(mask.sum()) for mask in own.values())
+            kept = masks_lib.kept_count(size, ratio)
+            if kept > now:
+                raise ValueError(
+                    f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but "
+                    f"{what} is pruned to {now:,} already; prune the original model, "
+                    f"or ask for {_at_least(size, now)}"
+                )
 
     def _progress_bar(self, iterations: Any) -> Any:
         return tqdm(
@@ -247,3 +257,13 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
 def _kinds(calls: tuple[Call, ...]) -> list[str]:
     return sorted({type(call.layer).__name__ for call in calls})
+
+
+def _at_least(size: int, kept: int) -> str:
+    """The lowest ratio, to six places, that keeps no more than `kept` of `size`."""
+    if not kept:
+        return "a global ranking"  # no ratio keeps none
+    ratio = math.ceil(1e6 * size / kept) / 1e6
+    while masks_lib.kept_count(size, ratio) > kept:
+        ratio = round(ratio + 1e-6, 6)
+    return f"a ratio of at least {ratio!r}"

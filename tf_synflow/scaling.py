@@ -46,9 +46,17 @@ def exponent_of(x: Any) -> Any:
 
 def normalised(signal: Signal) -> Signal:
     """The same signal with its largest entry in [1, 2); a zero signal as it is."""
-    shift = exponent_of(tf.stop_gradient(tf.reduce_max(signal.tensor)))
-    factor = power_of_two(-shift, signal.tensor.dtype)
-    return Signal(signal.tensor * factor, signal.exponent + shift)
+    axes = list(range(signal.tensor.shape.rank))
+    top = tf.stop_gradient(tf.reduce_max(signal.tensor, axes))
+    factor, exponent = _shift(top, signal.exponent)
+    return Signal(signal.tensor * factor, exponent)
+
+
+# A function of its own, so that a deep network is traced with one call a layer.
+@tf.function(autograph=False)
+def _shift(top: Any, exponent: Any) -> tuple[Any, Any]:
+    shift = exponent_of(top)
+    return power_of_two(-shift, top.dtype), exponent + shift
 
 
 def aligned(signals: Sequence[Signal]) -> list[Signal]:

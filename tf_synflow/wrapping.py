@@ -13,6 +13,17 @@ from tf_synflow.files import written_whole
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
 
+_KERNELS = {
+    keras.layers.Dense: "kernel",
+    keras.layers.Conv1D: "kernel",
+    keras.layers.Conv2D: "kernel",
+    keras.layers.Conv3D: "kernel",
+    keras.layers.Conv2DTranspose: "kernel",
+    keras.layers.Conv3DTranspose: "kernel",
+    keras.layers.SeparableConv1D: "pointwise_kernel",
+    keras.layers.SeparableConv2D: "pointwise_kernel",
+}
+
 
 class KeepPruned(keras.constraints.Constraint):
     """Zeroes pruned weights after each update, so that nobody sees them otherwise.
@@ -69,29 +80,55 @@ def zero_pruned(variable: Any, mask: Any) -> None:
     variable.assign(tf.where(kept, value, tf.zeros_like(value)))
 
 
-def wrappers(graph: Graph) -> dict[str, tuple[Any, Any]]:
-    """Name to (weight variable, mask variable) of every wrapped weight of a model."""
+def masked_weights(graph: Graph) -> dict[str, tuple[Any, Any]]:
+    """Name to (weight variable, mask variable) of every pruned weight of a model.
+
+    A mask is in the wrapper of its layer; or, where a plain model was pruned inside
+    `fit`, in the constraint of the weight.
+    """
     found = {}
     for call in graph.calls:
-        for weight, mask, _ in call.wrapper.pruning_vars if call.wrapper else ():
-            for short, variable in layer_weights(call.layer).items():
-                if variable is weight:
-                    found[f"{call.name}/{short}"] = (weight, mask)
+        wrapped = call.wrapper.pruning_vars if call.wrapper else ()
+        masks = {id(weight): mask for weight, mask, _ in wrapped}
+        for short, variable in layer_weights(call.layer).items():
+            if isinstance(variable.constraint, KeepPruned):
+                masks.setdefault(id(variable), variable.constraint.mask)
+            if id(variable) in masks:
+                found[f"{call.name}/{short}"] = (variable, masks[id(variable)])
     return found
 
 
 def masks_of(graph: Graph) -> Masks:
-    """The masks of a model laid flat; none if nothing is wrapped."""
-    return {
-        name: mask.numpy().astype(bool) for name, (_, mask) in wrappers(graph).items()
-    }
+    """The masks of a model laid flat; none if nothing is pruned."""
+    pairs = masked_weights(graph)
+    return {name: mask.numpy().astype(bool) for name, (_, mask) in pairs.items()}
+
+
+def prunable_weights(layer: Any) -> dict[str, Any]:
+    """The weights of a layer that tfmot can mask.
+
+    Args:
+      layer: A built layer, no wrapper.
+
+    Returns:
+      Short name to variable; none if there are none.
+    """
+    if type(layer) in _KERNELS:
+        own = [getattr(layer, _KERNELS[type(layer)])]
+    elif hasattr(layer, "get_prunable_weights"):
+        own = layer.get_prunable_weights()
+    else:
+        own = []
+    wanted = {id(variable) for variable in own}
+    return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}
 
 
 def get_masks(model: Any) -> Masks:
     """The masks of a pruned model.
 
     Args:
-      model: A model that `prune` or `apply_masks` gave, or one loaded from its file.
+      model: A model that `prune` or `apply_masks` gave, or one loaded from its file; or
+        a plain model that `PruningCallback(ratio=...)` pruned inside `fit`.
 
     Returns:
       Name ("conv1/kernel") to boolean array of the weight's shape, True where it is
@@ -99,14 +136,14 @@ def get_masks(model: Any) -> Masks:
 
     Raises:
       TypeError: `model` is no tf_keras model.
-      ValueError: It has no pruning wrappers, so no masks.
+      ValueError: It has no masks.
     """
     masks = masks_of(flatten(model))
     if not masks:
         raise ValueError(
-            f"model {model.name!r} has no pruning wrappers, so no masks: it was never "
-            "pruned, or has been stripped. After PruningCallback(ratio=...) on a plain "
-            "model, the masks are in the callback: callback.masks"
+            f"model {model.name!r} has no masks: it was never pruned, or has been "
+            "stripped. (A plain model that PruningCallback(ratio=...) pruned has its "
+            "masks until it is saved: save them beside it with save_masks)"
         )
     return masks
 
@@ -164,12 +201,19 @@ def strip(model: Any) -> Any:
 
 def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
     """The masks as boolean arrays in the model's order, joined with those it has."""
-    variables, now = named_weights(graph), masks_of(graph)
+    if not masks:
+        raise ValueError("masks is empty: there is nothing to prune by")
+    now = masks_of(graph)
+    variables = {
+        f"{call.name}/{short}": variable
+        for call in graph.calls
+        for short, variable in prunable_weights(call.layer).items()
+    }
     unknown = [name for name in masks if name not in variables]
     if unknown:
         raise ValueError(
-            f"masks name the weights {unknown}, but the model has no such weights; "
-            f"it has {list(variables)}"
+            f"masks name the weights {unknown}, but the model has no such weights that "
+            f"can be pruned; it has {list(variables)}"
         )
     joined = {}
     for name, variable in variables.items():
@@ -231,6 +275,12 @@ def _rebuild(model: Any, masks: Masks, wrap: bool = True) -> Any:
 
     with model.distribute_strategy.scope(), deep_graphs():
         result = copy(model)
+        if type(result) is not type(model):
+            raise ValueError(
+                f"a copy of model {model.name!r} would lose its class, "
+                f"{type(model).__name__}: give the class an __init__(self, inputs, "
+                "outputs, **kwargs) that passes them on to keras.Model"
+            )
         for inner, new, wrapper in copies:
             _write(inner, new, wrapper, masked.get(id(inner), {}))
     return result
@@ -254,11 +304,20 @@ def _schedule(masks: Mapping[str, np.ndarray]) -> Any:
 def _write(inner: Any, new: Any, wrapper: Any, masks: Mapping[str, np.ndarray]) -> None:
     """Copies the weights of a layer, pruned ones as zeros, and writes its masks."""
     variables = layer_weights(new)
+    tables = [weight for weight in inner.weights if not hasattr(weight, "assign")]
+    if tables and not inner.get_config().get("vocabulary"):
+        raise ValueError(
+            f"layer {inner.name!r} ({type(inner).__name__}) has learned a vocabulary "
+            "by adapt(), which cannot be copied; give it the vocabulary when it is "
+            "made, vocabulary=layer.get_vocabulary(), or keep it outside the model"
+        )
     for short, old in layer_weights(inner).items():
         value = old.numpy()
         if short in masks:
             value = np.where(masks[short], value, np.zeros_like(value))
         variables[short].assign(value)
+    if hasattr(new, "finalize_state"):
+        new.finalize_state()  # Normalization computes with what it derives from them
     if wrapper is None:
         return
     for weight, mask, _ in wrapper.pruning_vars:
@@ -322,7 +381,12 @@ def load_masks(path: str | os.PathLike[str]) -> Masks:
             f"{str(path)!r} is no file of masks, or a damaged one ({error}); expected "
             "an .npz that tf_synflow.save_masks wrote"
         ) from error
-    wrong = [name for name, mask in masks.items() if mask.dtype != bool]
+    # What is no array of numpy's in the archive is given as bytes.
+    wrong = [
+        name
+        for name, mask in masks.items()
+        if not isinstance(mask, np.ndarray) or mask.dtype.kind != "b"
+    ]
     if wrong or not masks:
         raise ValueError(
             f"{str(path)!r} is no file of masks: expected boolean arrays, "

@@ -42,8 +42,7 @@ class FlowScores(Scores):
 
 def synflow(problem: Problem) -> Scorer:
     """Scores by synaptic flow; see the module for the equation."""
-    weights = _magnitudes(problem)
-    twin = LinearTwin(problem.graph, weights, exclude=problem.exclude)
+    twin, weights = network_twin(problem)
 
     def score(masks: Masks) -> FlowScores:
         kept = {n: aligned_copy(w.array * masks[n]) for n, w in weights.items()}
@@ -54,6 +53,12 @@ def synflow(problem: Problem) -> Scorer:
         return _unscaled(scores, int(flow.exponent))
 
     return score
+
+
+def network_twin(problem: Problem) -> tuple[LinearTwin, dict[str, Magnitudes]]:
+    """The twin of the whole network, and the weights to give it."""
+    weights = _magnitudes(problem)
+    return LinearTwin(problem.graph, weights, exclude=problem.exclude), weights
 
 
 def prune_by_flow(
@@ -118,9 +123,9 @@ def _check(flow: Signal) -> None:
     """Only a rule of the user's own can bring NaN or infinity in."""
     if not np.isfinite(float(flow.tensor)):
         raise ValueError(
-            f"the synaptic flow is {float(flow.tensor)}: a BatchNormalization holds NaN "
-            "or a negative variance, or a rule given to register_linear_part returns "
-            "something that is not finite and >= 0"
+            f"the synaptic flow is {float(flow.tensor)}: a BatchNormalization holds "
+            "NaN or a negative variance, or a rule given to register_linear_part "
+            "returns something that is not finite and >= 0"
         )
 
 
