@@ -20,12 +20,16 @@ _BLOCK = 1 << 16  # elements that a core looks at together: half a megabyte of f
 _TASK = 1 << 20  # elements that a thread takes at once
 
 # numpy lets go of Python's lock in its loops, so threads share them out over the cores.
-_POOL = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+_POOL = ThreadPoolExecutor(_CORES or os.cpu_count())
 
 
-def in_parallel(function: Callable, items: Iterable[Any]) -> list[Any]:
-    """The results of a function that is mostly numpy, in the order of the items."""
-    return list(_POOL.map(function, items))
+def in_parallel(function: Callable, items: Iterable[Any], size: int) -> list[Any]:
+    """The results of a function that is mostly numpy, in the order of the items.
+
+    `size` is how many numbers it works on in all: for few, threads do not pay.
+    """
+    return list(_POOL.map(function, items) if size > _TASK else map(function, items))
 
 
 class Found(NamedTuple):
@@ -91,7 +95,9 @@ def find(pairs: Sequence[Pair], bound: float) -> Found:
         return found
 
     collected: list[Found] = [Found([], [], []) for _ in pairs]
-    for (number, _), found in zip(tasks, in_parallel(look, tasks), strict=True):
+    for (number, _), found in zip(
+        tasks, in_parallel(look, tasks, sum(g.size for g, _ in pairs)), strict=True
+    ):
         for own, new in zip(collected[number], found, strict=True):
             own += new
     nothing = [np.empty(0, np.intp)]

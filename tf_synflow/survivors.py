@@ -115,7 +115,11 @@ class Survivors:
         self._fresh = sum(self._living.values())
         kernels = self._channels.kernels
         joins = dict(
-            zip(kernels, ranking.in_parallel(self._join, kernels), strict=True)
+            zip(
+                kernels,
+                ranking.in_parallel(self._join, kernels, self._fresh),
+                strict=True,
+            )
         )
         living = self._channels.living(joins, self._sizes)
         for channels in living.values():
@@ -227,5 +231,5 @@ def _take(array: np.ndarray, places: Mapping[int, np.ndarray]) -> np.ndarray:
         else:
             np.take(part, columns, 1, out=smaller[tap], mode="clip")
 
-    ranking.in_parallel(fill, np.ndindex(array.shape[:-2]))
+    ranking.in_parallel(fill, np.ndindex(array.shape[:-2]), array.size)
     return smaller
