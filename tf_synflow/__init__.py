@@ -3,13 +3,12 @@
 from tf_synflow import models
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.linear_parts import register_linear_part
+from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
 from tf_synflow.wrapping import (
     apply_masks,
     get_masks,
-    load_masks,
-    save_masks,
     strip,
 )
 

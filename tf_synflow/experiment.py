@@ -12,8 +12,9 @@ from tf_synflow import data as data_lib
 from tf_synflow import figures, models, report, training
 from tf_synflow._compat import keras
 from tf_synflow.files import written_whole
+from tf_synflow.mask_files import save_masks
 from tf_synflow.policy import PruningPolicy
-from tf_synflow.wrapping import apply_masks, save_masks, strip
+from tf_synflow.wrapping import apply_masks, strip
 
 _PACKAGES = ("tf_synflow", "tensorflow", "tf_keras", "tensorflow-model-optimization")
 

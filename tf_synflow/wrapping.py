@@ -1,15 +1,11 @@
-"""Masks in and out of models: tfmot wrappers, files, and plain models again."""
+"""Masks in and out of models: tfmot wrappers, constraints, plain models again."""
 
-import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tf_synflow._compat import PruneLowMagnitude, deep_graphs, keras, tf, tfmot
-from tf_synflow.files import written_whole
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
 
@@ -327,69 +323,3 @@ def _write(inner: Any, new: Any, wrapper: Any, masks: Mapping[str, np.ndarray]) 
         constrain(weight, mask)
     # -1 makes tfmot demand its own callback; these masks need no step to be counted.
     wrapper.pruning_step.assign(0)
-
-
-def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) -> None:
-    """Writes masks to a file, whole or not at all.
-
-    Args:
-      path: The file, by custom `.npz`: a compressed archive of boolean arrays by weight
-        name, which `numpy.load` reads.
-      masks: Name to boolean array.
-
-    Raises:
-      TypeError: `masks` is no mapping.
-      ValueError: It is empty, or an array is not boolean.
-      OSError: The file cannot be written.
-    """
-    if not isinstance(masks, Mapping):
-        raise TypeError(
-            "masks must be a mapping of weight names to boolean arrays, got "
-            f"{type(masks).__name__}"
-        )
-    if not masks:
-        raise ValueError("masks is empty: there is nothing to save")
-    for name, mask in masks.items():
-        if np.asarray(mask).dtype != bool:
-            raise ValueError(
-                f"the mask of {name!r} must be boolean, got {np.asarray(mask).dtype}"
-            )
-    with written_whole(path) as aside, open(aside, "wb") as file:
-        np.savez_compressed(file, **masks)
-
-
-def load_masks(path: str | os.PathLike[str]) -> Masks:
-    """Reads masks that `save_masks` wrote.
-
-    Args:
-      path: The file.
-
-    Returns:
-      Name to boolean array, in the order in which they were saved.
-
-    Raises:
-      FileNotFoundError: There is no such file.
-      ValueError: The file is damaged or no file of masks.
-    """
-    try:
-        if os.path.exists(path) and not zipfile.is_zipfile(path):
-            raise ValueError("it is no zip archive")
-        with np.load(path, allow_pickle=False) as stored:
-            masks = {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no file of masks, or a damaged one ({error}); expected "
-            "an .npz that tf_synflow.save_masks wrote"
-        ) from error
-    # What is no array of numpy's in the archive is given as bytes.
-    wrong = [
-        name
-        for name, mask in masks.items()
-        if not isinstance(mask, np.ndarray) or mask.dtype.kind != "b"
-    ]
-    if wrong or not masks:
-        raise ValueError(
-            f"{str(path)!r} is no file of masks: expected boolean arrays, "
-            + (f"but {wrong[:3]} are not" if wrong else "but it is empty")
-        )
-    return masks
