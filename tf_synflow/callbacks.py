@@ -92,7 +92,7 @@ class PruningCallback(keras.callbacks.Callback):
             )
         if self._to_prune:
             # Now, and not after the epochs that come before pruning.
-            self._policy().check(self.model, self.ratio)
+            self._policy().check(self.model, self.ratio, self.data)
         for call in graph.calls:
             if call.wrapper is not None:
                 # At -1 tfmot stops training and demands its own callback.

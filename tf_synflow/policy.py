@@ -1,5 +1,6 @@
 """PruningPolicy: what may be pruned, how it is scored, in how many steps, over what."""
 
+import copy
 import math
 from collections.abc import Collection
 from typing import Any
@@ -9,9 +10,17 @@ from tqdm.auto import tqdm
 
 from tf_synflow import masks as masks_lib
 from tf_synflow._compat import tfmot
-from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, LOOPS, Problem
+from tf_synflow.criteria import (
+    CRITERIA,
+    DATA_FREE,
+    DEFAULT_ITERATIONS,
+    LOOPS,
+    OwnCriterion,
+    Problem,
+    own,
+)
 from tf_synflow.graph import Call, Graph, flatten
-from tf_synflow.masks import Masks, Scores, check_choice
+from tf_synflow.masks import Masks, Scorer, Scores, check_choice
 from tf_synflow.wrapping import masks_of, prunable_weights
 
 
@@ -26,7 +35,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
     def __init__(
         self,
-        criterion: str = "synflow",
+        criterion: str | OwnCriterion = "synflow",
         iterations: int | None = None,
         schedule: str = "exponential",
         scope: str = "global",
@@ -34,12 +43,20 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         layer_types: Collection[type] | None = None,
         seed: int = 0,
         dtype: str = "float64",
+        loss: Any = None,
+        training: bool = False,
+        temperature: float | None = None,
+        invert: bool = False,
         progress: bool = True,
     ):
         """Makes a policy.
 
         Args:
-          criterion: "synflow", "magnitude" or "random". Defaults to "synflow".
+          criterion: "synflow", "magnitude" or "random"; or, of those that need data,
+            "snip", "grasp", "loss_preservation", "small_magnitude_loss_preservation" or
+            "gradient_norm_preservation"; or a function `(model, data) -> {weight name:
+            scores}`, which gets a copy of the model with pruned weights at 0 and whose
+            lowest scores are removed. Defaults to "synflow".
           iterations: How often to score and remove, at least 1. Defaults to the
             criterion's own: 100 for SynFlow, 1 for the others.
           schedule: How the density falls over the iterations, "exponential" or
@@ -56,21 +73,36 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             `get_prunable_weights` of their own. (Depthwise kernels and Conv1DTranspose
             are not among them; their weights are neither pruned nor counted.)
           seed: Seeds the criterion "random". Defaults to 0.
-          dtype: What SynFlow computes in. "float64" is exact enough that independent
-            programs agree in every bit; "float32" takes half the memory, and its masks
+          dtype: What SynFlow and the criteria that need data compute in, whatever the
+            model's own dtype. "float64" is exact enough that independent programs agree
+            in every bit; "float32" takes half the memory and less time, and its masks
             differ, for a hundred rankings amplify rounding. Defaults to "float64".
+          loss: What the criteria that need data differentiate: a Keras loss, its name,
+            or a function `(labels, outputs) -> losses`. Penalties of regularisers are
+            not part of it. Defaults to the loss that the model is compiled with; and if
+            it is not, to the cross-entropy that fits output and labels.
+          training: Whether BatchNormalization normalises by the batch while gradients
+            are taken (how data is cut then matters). Dropout is off either way.
+            Defaults to False.
+          temperature: T > 0, divides the logits. Defaults to the criterion's own: 200
+            for "grasp", 5 for the two kinds of loss preservation, otherwise 1.
+          invert: An ablation: the scores are negated, so that the highest are removed.
+            Defaults to False.
           progress: Shows a progress bar when scoring takes more than a second.
             Defaults to True.
 
         Raises:
           TypeError: `iterations` is no whole number, or `exclude` is a string.
-          ValueError: A name is unknown, or `iterations` is below 1.
+          ValueError: A name is unknown, `iterations` is below 1, or `temperature` is
+            not above 0.
         """
-        check_choice("criterion", criterion, CRITERIA)
+        if not callable(criterion):
+            check_choice("criterion", criterion, CRITERIA)
         check_choice("schedule", schedule, masks_lib.SCHEDULES)
         check_choice("scope", scope, masks_lib.SCOPES)
         if iterations is None:
-            iterations = DEFAULT_ITERATIONS.get(criterion, 1)
+            named = isinstance(criterion, str)
+            iterations = DEFAULT_ITERATIONS.get(criterion, 1) if named else 1
         if isinstance(iterations, bool) or not isinstance(
             iterations, (int, np.integer)
         ):
@@ -86,6 +118,8 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             if not isinstance(kind, type):
                 raise TypeError(f"layer_types must be layer classes, got {kind!r}")
         check_choice("dtype", dtype, ("float64", "float32"))
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.criterion = criterion
         self.iterations = int(iterations)
         self.schedule = schedule
@@ -94,6 +128,10 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         self.layer_types = None if layer_types is None else tuple(layer_types)
         self.seed = seed
         self.dtype = dtype
+        self.loss = loss
+        self.training = training
+        self.temperature = temperature
+        self.invert = invert
         self.progress = progress
 
     def __repr__(self) -> str:
@@ -108,7 +146,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
         Args:
           model: A built Sequential or functional tf_keras model. It is not changed.
-          data: For criteria that need it; none of those there are now does.
+          data: For criteria that need it: `(x, y)`, two arrays of equal length, or a
+            `tf.data.Dataset` of batches `(x, y)`. All of it is used, and how it is cut
+            into batches does not matter. Defaults to None.
 
         Returns:
           Name ("conv1/kernel") to float64 array of the weight's shape, in the order in
@@ -116,14 +156,18 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           wherever float64 can hold them all. In deeper networks they are S times one
           power of two, and the ratios between them are those of S; the dictionary's
           attribute `log2_scale` (0 otherwise) says which: S = score * 2**log2_scale.
+          The scores of criteria that need data are divided by the absolute value of
+          their total.
 
         Raises:
-          TypeError: `model` is no tf_keras model.
+          TypeError: `model` is no tf_keras model, or `data` is of no known kind.
           ValueError: It is subclassed or not built, nothing in it can be pruned, a
-            weight is not finite, or SynFlow cannot see through a layer.
+            weight is not finite, or SynFlow cannot see through a layer; data is needed
+            and not there, empty, or does not fit the model; the loss is NaN or
+            infinite; or a criterion function returns wrong names, shapes or values.
         """
         problem, masks = self._problem(model, data)
-        return CRITERIA[self.criterion](problem)(masks)
+        return self._scorer(problem)(masks)
 
     def masks(self, model: Any, ratio: float, data: Any = None) -> Masks:
         """Finds the weights to keep.
@@ -151,17 +195,18 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         if removed == 0:
             return masks
         steps = masks_lib.plan(masks, ratio, self.iterations, self.schedule, self.scope)
-        if self.criterion in LOOPS:
-            return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
-        scorer = CRITERIA[self.criterion](problem)
+        if isinstance(self.criterion, str) and self.criterion in LOOPS:
+            if not self.invert:
+                return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
+        scorer = self._scorer(problem)
         return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
-    def check(self, model: Any, ratio: float) -> None:
-        """Raises what `masks` would raise about a model and a ratio; does nothing."""
+    def check(self, model: Any, ratio: float, data: Any = None) -> None:
+        """Raises what `masks` would raise before it scores; does nothing."""
         masks_lib.pruned_fraction(ratio)
-        problem, masks = self._problem(model, None)
+        problem, masks = self._problem(model, data)
         self._check_reach(masks, ratio)
-        CRITERIA[self.criterion](problem)
+        self._scorer(problem)
 
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""
@@ -172,9 +217,17 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         return not excluded and bool(self._prunable(layer))
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
-        """Raises what `score` would (part of tfmot's interface)."""
+        """Raises what `score` would of a model (part of tfmot's interface)."""
         problem, _ = self._problem(model, None)
-        CRITERIA[self.criterion](problem)
+        if isinstance(self.criterion, str) and self.criterion in DATA_FREE:
+            self._scorer(problem)
+
+    def _scorer(self, problem: Problem) -> Scorer:
+        """What gives the scores under masks."""
+        named = isinstance(self.criterion, str)
+        criterion = CRITERIA[self.criterion] if named else own(self.criterion)
+        scorer = criterion(problem)
+        return _inverted(scorer) if self.invert else scorer
 
     def _problem(self, model: Any, data: Any) -> tuple[Problem, Masks]:
         """The weights to score, and the masks that they have now."""
@@ -189,7 +242,20 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
                 )
         now = masks_of(graph)
         masks = {n: now.get(n, np.ones(w.shape, bool)) for n, w in weights.items()}
-        return Problem(graph, weights, self.exclude, data, self.seed, self.dtype), masks
+        problem = Problem(
+            graph,
+            weights,
+            self.exclude,
+            data,
+            self.seed,
+            self.dtype,
+            model,
+            self.loss,
+            self.training,
+            self.temperature,
+            self._batch_bar,
+        )
+        return problem, masks
 
     def _variables(self, graph: Graph) -> dict[str, Any]:
         """Name to variable of what may be pruned, in the model's order."""
@@ -233,9 +299,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             )
         whole = {"the model": masks}
         parts = {f"weight {name!r}": {name: mask} for name, mask in masks.items()}
-        for what, own in (whole if self.scope == "global" else parts).items():
-            size = sum(mask.size for mask in own.values())
-            now = sum(int(mask.sum()) for mask in own.values())
+        for what, some in (whole if self.scope == "global" else parts).items():
+            size = sum(mask.size for mask in some.values())
+            now = sum(int(mask.sum()) for mask in some.values())
             kept = masks_lib.kept_count(size, ratio)
             if kept > now:
                 raise ValueError(
@@ -247,12 +313,32 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
     def _progress_bar(self, iterations: Any) -> Any:
         return tqdm(
             iterations,
-            desc=f"pruning ({self.criterion})",
+            desc=f"pruning ({getattr(self.criterion, '__name__', self.criterion)})",
             unit="iteration",
             delay=1,
             mininterval=0.5,
             disable=not self.progress,
         )
+
+    def _batch_bar(self, batches: Any) -> Any:
+        return tqdm(
+            batches,
+            desc="gradients",
+            unit="batch",
+            delay=3,
+            mininterval=0.5,
+            leave=False,
+            disable=not self.progress,
+        )
+
+
+def _inverted(scorer: Scorer) -> Scorer:
+    def score(masks: Masks) -> Scores:
+        scores = copy.copy(scorer(masks))
+        scores.update({name: -score for name, score in scores.items()})
+        return scores
+
+    return score
 
 
 def _kinds(calls: tuple[Call, ...]) -> list[str]:

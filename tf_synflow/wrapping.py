@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow._compat import PruneLowMagnitude, deep_graphs, keras, tf, tfmot
+from tf_synflow._compat import PruneLowMagnitude, keras, tf, tfmot
+from tf_synflow.copying import copy_model
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
 
@@ -239,50 +240,25 @@ def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
 
 def _rebuild(model: Any, masks: Masks, wrap: bool = True) -> Any:
     """Copies a model layer by layer, the masked weights wrapped and sparse."""
-    graph = flatten(model)
-    masked: dict[int, dict[str, np.ndarray]] = {}
-    for call in graph.calls:
+    masked: dict[int, Masks] = {}
+    for call in flatten(model).calls:
         for short in layer_weights(call.layer):
             if f"{call.name}/{short}" in masks:
                 own = masked.setdefault(id(call.layer), {})
                 own[short] = masks[f"{call.name}/{short}"]
-    made: dict[int, Any] = {}
-    copies: list[tuple[Any, Any, Any]] = []
 
-    def copy(layer: Any) -> Any:
-        if id(layer) not in made:
-            made[id(layer)] = _copy_model(layer) or _copy_layer(layer)
-        return made[id(layer)]
+    def wrapped(original: Any, layer: Any) -> Any:
+        own = masked.get(id(original)) if wrap else None
+        return None if own is None else PruneLowMagnitude(layer, _schedule(own))
 
-    def _copy_model(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            return keras.models.clone_model(layer, clone_function=copy)
-        return None
-
-    def _copy_layer(layer: Any) -> Any:
-        inner = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
-        new = type(inner).from_config(inner.get_config())
-        own = masked.get(id(inner))
-        wrapper = None
-        if wrap and own is not None:
-            wrapper = PruneLowMagnitude(new, _schedule(own))
-        copies.append((inner, new, wrapper))
-        return wrapper or new
-
-    with model.distribute_strategy.scope(), deep_graphs():
-        result = copy(model)
-        if type(result) is not type(model):
-            raise ValueError(
-                f"a copy of model {model.name!r} would lose its class, "
-                f"{type(model).__name__}: give the class an __init__(self, inputs, "
-                "outputs, **kwargs) that passes them on to keras.Model"
-            )
-        for inner, new, wrapper in copies:
-            _write(inner, new, wrapper, masked.get(id(inner), {}))
+    result, copies = copy_model(model, wrap=wrapped)
+    with model.distribute_strategy.scope():
+        for original, layer, wrapper in copies:
+            _write(layer, wrapper, masked.get(id(original), {}))
     return result
 
 
-def _schedule(masks: Mapping[str, np.ndarray]) -> Any:
+def _schedule(masks: Masks) -> Any:
     """A tfmot schedule that records the sparsity and never fires.
 
     Training steps are counted from 1, so a schedule for step 0 only never changes the
@@ -297,23 +273,12 @@ def _schedule(masks: Mapping[str, np.ndarray]) -> Any:
     )
 
 
-def _write(inner: Any, new: Any, wrapper: Any, masks: Mapping[str, np.ndarray]) -> None:
-    """Copies the weights of a layer, pruned ones as zeros, and writes its masks."""
-    variables = layer_weights(new)
-    tables = [weight for weight in inner.weights if not hasattr(weight, "assign")]
-    if tables and not inner.get_config().get("vocabulary"):
-        raise ValueError(
-            f"layer {inner.name!r} ({type(inner).__name__}) has learned a vocabulary "
-            "by adapt(), which cannot be copied; give it the vocabulary when it is "
-            "made, vocabulary=layer.get_vocabulary(), or keep it outside the model"
-        )
-    for short, old in layer_weights(inner).items():
-        value = old.numpy()
-        if short in masks:
-            value = np.where(masks[short], value, np.zeros_like(value))
-        variables[short].assign(value)
-    if hasattr(new, "finalize_state"):
-        new.finalize_state()  # Normalization computes with what it derives from them
+def _write(layer: Any, wrapper: Any, masks: Masks) -> None:
+    """Zeroes the pruned weights of a copied layer, and writes its masks."""
+    variables = layer_weights(layer)
+    for short, mask in masks.items():
+        value = variables[short].numpy()
+        variables[short].assign(np.where(mask, value, np.zeros_like(value)))
     if wrapper is None:
         return
     for weight, mask, _ in wrapper.pruning_vars:

@@ -6,9 +6,17 @@ masks (the survivors) to scores. The lowest scores are removed.
 
 from collections.abc import Callable
 
+from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_preservation
+from tf_synflow.criteria.grasp import grasp
+from tf_synflow.criteria.loss_preservation import loss_preservation
 from tf_synflow.criteria.magnitude import magnitude
+from tf_synflow.criteria.own import OwnCriterion, own
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.criteria.random import random
+from tf_synflow.criteria.small_magnitude_loss_preservation import (
+    small_magnitude_loss_preservation,
+)
+from tf_synflow.criteria.snip import snip
 from tf_synflow.criteria.synflow import FlowScores, prune_by_flow, synflow
 from tf_synflow.masks import Scorer
 
@@ -18,7 +26,15 @@ CRITERIA: dict[str, Criterion] = {
     "synflow": synflow,
     "magnitude": magnitude,
     "random": random,
+    "snip": snip,
+    "grasp": grasp,
+    "loss_preservation": loss_preservation,
+    "small_magnitude_loss_preservation": small_magnitude_loss_preservation,
+    "gradient_norm_preservation": gradient_norm_preservation,
 }
+
+# Those that need no data.
+DATA_FREE = ("synflow", "magnitude", "random")
 
 # Criteria that have a loop of their own, faster than scoring and masking in turn.
 LOOPS = {"synflow": prune_by_flow}
@@ -27,9 +43,12 @@ DEFAULT_ITERATIONS = {"synflow": 100}  # 1 for the others
 
 __all__ = [
     "CRITERIA",
+    "DATA_FREE",
     "DEFAULT_ITERATIONS",
     "LOOPS",
     "Criterion",
     "FlowScores",
+    "OwnCriterion",
     "Problem",
+    "own",
 ]

@@ -1,5 +1,6 @@
 """What a criterion is given."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,12 @@ class Problem(NamedTuple):
       exclude: Names of the layers that are left alone.
       data: What the user gave as data; None for criteria that need none.
       seed: Seeds what is random.
-      dtype: "float64" or "float32", what SynFlow computes in.
+      dtype: "float64" or "float32", what scores are computed in.
+      model: The model itself.
+      loss: The user's loss; None: the one that the model is compiled with.
+      training: Whether BatchNormalization normalises by the batch.
+      temperature: Divides the logits; None: the criterion's own.
+      progress: Wraps the batches of data, as tqdm does.
     """
 
     graph: Graph
@@ -25,3 +31,8 @@ class Problem(NamedTuple):
     data: Any = None
     seed: int = 0
     dtype: str = "float64"
+    model: Any = None
+    loss: Any = None
+    training: bool = False
+    temperature: float | None = None
+    progress: Callable[[Iterable], Iterable] = iter

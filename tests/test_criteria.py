@@ -1,0 +1,577 @@
+"""The criteria that need data, against numpy, differences and plain tapes."""
+
+import numpy as np
+import pytest
+from conftest import images, layers, randomise, residual_net
+
+import tf_synflow
+from tf_synflow._compat import keras, tf
+from tf_synflow.criteria import CRITERIA, DATA_FREE
+from tf_synflow.criteria.derivatives import Derivatives
+from tf_synflow.graph import flatten, named_weights
+from tf_synflow.masks import flat, kept_count
+
+WITH_DATA = [name for name in CRITERIA if name not in DATA_FREE]
+SECOND_ORDER = ["grasp", "gradient_norm_preservation"]
+TEMPERATURES = {
+    "snip": 1,
+    "grasp": 200,
+    "loss_preservation": 5,
+    "small_magnitude_loss_preservation": 5,
+    "gradient_norm_preservation": 1,
+}
+
+
+def scores_of(criterion, model, data, **settings):
+    policy = tf_synflow.PruningPolicy(criterion, progress=False, **settings)
+    return policy.score(model, data)
+
+
+def double(model):
+    """The same network and weights, in float64."""
+    before = keras.backend.floatx()
+    keras.backend.set_floatx("float64")
+    try:
+        new = residual_net()
+    finally:
+        keras.backend.set_floatx(before)
+    for a, b in zip(new.weights, model.weights, strict=True):
+        a.assign(b.numpy())
+    return new
+
+
+def kernels_of(model):
+    weights = named_weights(flatten(model))
+    return {name: v for name, v in weights.items() if name.endswith("kernel")}
+
+
+def loss_in_numpy(model, x, y, temperature):
+    logits = model(x.astype("float64")).numpy() / temperature
+    logits -= logits.max(-1, keepdims=True)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return -log_p[np.arange(len(y)), y].mean()
+
+
+def tape_gradients(model, x, y, temperature, training=False):
+    kernels = list(kernels_of(model).values())
+    with tf.GradientTape() as tape:
+        logits = model(x.astype("float64"), training=training) / temperature
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        loss = tf.reduce_mean(losses)
+    return [gradient.numpy() for gradient in tape.gradient(loss, kernels)]
+
+
+def differences_of_loss(model, x, y, temperature, step=1e-6):
+    """g by central differences of the loss, weight by weight."""
+    gradients = {}
+    for name, kernel in kernels_of(model).items():
+        value = kernel.numpy()
+        gradient = gradients[name] = np.empty_like(value)
+        for index in np.ndindex(value.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[index] += sign * step
+                kernel.assign(moved)
+                sides.append(loss_in_numpy(model, x, y, temperature))
+            gradient[index] = (sides[0] - sides[1]) / (2 * step)
+        kernel.assign(value)
+    return gradients
+
+
+def differences_of_gradient(model, x, y, temperature, step=1e-5):
+    """Hg by central differences of the gradient along the gradient."""
+    kernels = kernels_of(model)
+    start = [kernel.numpy() for kernel in kernels.values()]
+    directions = tape_gradients(model, x, y, temperature)
+    length = np.sqrt(sum((d**2).sum() for d in directions))
+    sides = []
+    for sign in (1, -1):
+        for kernel, value, d in zip(kernels.values(), start, directions, strict=True):
+            kernel.assign(value + sign * step * d / length)
+        sides.append(tape_gradients(model, x, y, temperature))
+    for kernel, value in zip(kernels.values(), start, strict=True):
+        kernel.assign(value)
+    products = [(a - b) / (2 * step) * length for a, b in zip(*sides, strict=True)]
+    return dict(zip(kernels, products, strict=True))
+
+
+FORMULAS = {
+    "snip": lambda w, d: np.abs(w * d),
+    "grasp": lambda w, d: w * d,
+    "loss_preservation": lambda w, d: np.abs(w * d),
+    "small_magnitude_loss_preservation": lambda w, d: np.abs(w) * np.abs(w * d),
+    "gradient_norm_preservation": lambda w, d: np.abs(w * d),
+}
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_scores_against_central_differences(criterion):
+    model = randomise(residual_net())
+    x, y = images(model, 12)
+    found = flat(scores_of(criterion, model, (x, y)))
+    second = criterion in SECOND_ORDER
+    differences = differences_of_gradient if second else differences_of_loss
+    derivatives = differences(double(model), x, y, TEMPERATURES[criterion])
+    weights = {n: v.numpy().astype("float64") for n, v in kernels_of(model).items()}
+    expected = flat(
+        {n: FORMULAS[criterion](w, derivatives[n]) for n, w in weights.items()}
+    )
+    expected /= abs(expected.sum())
+    top = np.abs(expected).max()
+    tolerance = 1e-5 if second else 1e-6
+    np.testing.assert_allclose(found / top, expected / top, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_several_batches_are_as_good_as_one(criterion):
+    model = randomise(residual_net())
+    x, y = images(model, 50)
+    whole = flat(scores_of(criterion, model, (x, y)))
+    for size in (1, 7, 50):
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+        cut = flat(scores_of(criterion, model, dataset))
+        np.testing.assert_allclose(cut, whole, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_float32_is_close_and_a_float64_model_the_same(criterion):
+    model = randomise(residual_net())
+    data = images(model, 20)
+    exact = flat(scores_of(criterion, model, data))
+    rough = flat(scores_of(criterion, model, data, dtype="float32"))
+    np.testing.assert_allclose(rough, exact, atol=1e-5 * np.abs(exact).max())
+    same = flat(scores_of(criterion, double(model), data))
+    np.testing.assert_allclose(same, exact, rtol=1e-10, atol=1e-14)
+
+
+def test_grasp_removes_first_what_raises_the_gradient_norm_most():
+    """Each weight is removed in turn, and the norm of the gradient computed anew."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, activation="tanh", dtype="float64", name="a")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, dtype="float64", name="b")(x))
+    generator = np.random.default_rng(1)
+    for variable in model.weights:  # small, so that a removal is a small step
+        variable.assign(0.05 * generator.standard_normal(variable.shape))
+    x, _ = images(model, 30)
+    y = x[:, :3].argmax(-1)  # something to learn: a gradient larger than the weights
+    found = flat(scores_of("grasp", model, (x, y)))
+
+    def norm():
+        return sum((g**2).sum() for g in tape_gradients(model, x, y, 200))
+
+    whole, changes = norm(), []
+    for kernel in kernels_of(model).values():
+        value = kernel.numpy()
+        for index in np.ndindex(value.shape):
+            without = value.copy()
+            without[index] = 0
+            kernel.assign(without)
+            changes.append(norm() - whole)
+        kernel.assign(value)
+    changes = np.array(changes)
+    assert np.argmin(found) == np.argmax(changes) and changes.max() > 0
+    assert np.argmax(found) == np.argmin(changes) and changes.min() < 0
+    ranks = [np.argsort(np.argsort(values)) for values in (found, -changes)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.98
+
+
+def relu_net(seed):
+    """Bias-free, feed-forward, all ReLU: what the conservation theorems are about."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 3, activation="relu", use_bias=False, name="c1")(inputs)
+    x = layers.Conv2D(4, 2, activation="relu", use_bias=False, name="c2")(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(7, activation="relu", use_bias=False, name="d1")(x)
+    model = keras.Model(inputs, layers.Dense(3, use_bias=False, name="d2")(x))
+    return randomise(model, seed)
+
+
+def derivatives_of(model, data):
+    policy = tf_synflow.PruningPolicy("snip", progress=False)
+    problem, masks = policy._problem(model, data)
+    return Derivatives(problem), problem.weights, masks
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_signed_snip_is_conserved_layer_by_layer_and_unit_by_unit(seed):
+    model = relu_net(seed)
+    derivatives, weights, masks = derivatives_of(model, images(model, 20, seed))
+    gradients = derivatives.gradient(masks)
+    signed = {name: weights[name] * g for name, g in gradients.items()}
+    totals = [score.sum() for score in signed.values()]
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-10)
+    into, out = signed["d1/kernel"].sum(0), signed["d2/kernel"].sum(1)
+    np.testing.assert_allclose(into, out, rtol=1e-8, atol=1e-12)
+    into, out = signed["c1/kernel"].sum((0, 1, 2)), signed["c2/kernel"].sum((0, 1, 3))
+    np.testing.assert_allclose(into, out, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grasp_is_conserved_up_to_the_squared_gradient_of_the_layer(seed):
+    """With layer l times a: |g|^2 / 2 is f(product of all a) with g_l over a_l.
+
+    So d/da of it, the layer's sum of w (Hg), plus |g_l|^2 is the same for all layers.
+    """
+    model = relu_net(seed)
+    derivatives, weights, masks = derivatives_of(model, images(model, 20, seed))
+    gradients = derivatives.gradient(masks)
+    products = derivatives.hessian_gradient(masks)
+    totals = [
+        (weights[name] * products[name]).sum() + (gradients[name] ** 2).sum()
+        for name in weights
+    ]
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-9)
+
+
+def classifier(end):
+    """The same network with logits, or with a softmax in one of three places."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, activation="relu", name="conv")(inputs)
+    x = layers.Flatten()(x)
+    if end == "fused":
+        return keras.Model(inputs, layers.Dense(4, "softmax", name="fc")(x))
+    x = layers.Dense(4, name="fc")(x)
+    if end == "softmax layer":
+        x = layers.Softmax()(x)
+    if end == "activation layer":
+        x = layers.Activation("softmax")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("end", ["fused", "softmax layer", "activation layer"])
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_logits_and_softmax_give_the_same(criterion, end):
+    plain, ended = randomise(classifier("logits")), randomise(classifier(end))
+    for model in (plain, ended):  # far from 0, where a clipped softmax would show
+        model.get_layer("fc").bias.assign([40, 0, -40, 10])
+    x, y = images(plain, 20)
+    plain.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    ended.compile(loss="sparse_categorical_crossentropy")
+    wanted = flat(scores_of(criterion, plain, (x, y)))
+    np.testing.assert_allclose(
+        flat(scores_of(criterion, ended, (x, y))), wanted, rtol=1e-9, atol=1e-13
+    )
+    one_hot = np.eye(4)[y]
+    for model, loss in (
+        (ended, "categorical_crossentropy"),
+        (plain, keras.losses.CategoricalCrossentropy(from_logits=True)),
+    ):
+        found = flat(scores_of(criterion, model, (x, one_hot), loss=loss))
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-13)
+
+
+def test_without_a_loss_it_is_the_cross_entropy_that_fits():
+    model = randomise(classifier("fused"))
+    x, y = images(model, 20)
+    given = flat(scores_of("snip", model, (x, y), loss="SparseCategoricalCrossentropy"))
+    for labels in (y, y[:, None], np.eye(4)[y]):
+        found = flat(scores_of("snip", model, (x, labels)))
+        np.testing.assert_allclose(found, given, rtol=1e-12)
+
+
+def binary(end):
+    model = keras.Sequential(
+        [layers.Input((5,)), layers.Dense(3), layers.Dense(1, end)]
+    )
+    return randomise(model)
+
+
+def test_sigmoid_and_its_logits_give_the_same():
+    x = np.random.default_rng(0).standard_normal((20, 5))
+    y = np.arange(20) % 2
+    logits = keras.losses.BinaryCrossentropy(from_logits=True)
+    wanted = flat(scores_of("grasp", binary(None), (x, y), loss=logits))
+    for settings in ({"loss": "binary_crossentropy"}, {}):
+        found = flat(scores_of("grasp", binary("sigmoid"), (x, y), **settings))
+        np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_losses_of_other_kinds_and_functions():
+    model = randomise(keras.Sequential([layers.Input((3,)), layers.Dense(2)]))
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((9, 3)), generator.standard_normal((9, 2))
+    kernel, bias = (variable.numpy().astype("float64") for variable in model.weights)
+    gradient = x.T @ (2 * (x @ kernel + bias - y))
+    expected = np.abs(kernel * gradient) / np.abs(kernel * gradient).sum()
+    for loss in (
+        "mse",
+        keras.losses.MeanSquaredError(reduction="sum"),
+        lambda labels, outputs: tf.reduce_mean((outputs - labels) ** 2, -1),
+        lambda labels, outputs: tf.reduce_mean((outputs - labels) ** 2),
+    ):
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+        found = scores_of("snip", model, dataset, loss=loss)["dense/kernel"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+@pytest.mark.parametrize("training", [False, True])
+def test_statistics_and_weights_stay_as_they_are(criterion, training):
+    model = randomise(residual_net())
+    model.compile("sgd", "mse")
+    before = [weight.tobytes() for weight in model.get_weights()]
+    data = images(model, 20)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    scores_of(criterion, model, data, training=training, loss=loss)
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+def test_training_normalises_by_the_batch():
+    model = randomise(residual_net())
+    x, y = images(model, 20)
+    found = flat(scores_of("snip", model, (x, y), training=True))
+    weights = kernels_of(model)
+    gradients = tape_gradients(double(model), x, y, 1, training=True)
+    pairs = zip(weights.values(), gradients, strict=True)
+    expected = np.concatenate([np.abs(w.numpy() * g).ravel() for w, g in pairs])
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-9, atol=1e-14)
+    assert np.abs(found - flat(scores_of("snip", model, (x, y)))).max() > 1e-3
+
+
+def test_training_is_repeatable_where_there_is_dropout():
+    inputs = keras.Input((6,))
+    x = layers.Dropout(0.5)(layers.GaussianNoise(1.0)(layers.Dense(8)(inputs)))
+    model = randomise(keras.Model(inputs, layers.Dense(3)(x)))
+    data = images(model, 30)
+    once = flat(scores_of("grasp", model, data, training=True))
+    again = flat(scores_of("grasp", model, data, training=True))
+    np.testing.assert_array_equal(once, again)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+@pytest.mark.parametrize("iterations", [1, 4])
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_single_shot_and_iterated_global_and_local(criterion, iterations, scope):
+    model = randomise(residual_net())
+    policy = tf_synflow.PruningPolicy(
+        criterion, iterations=iterations, scope=scope, progress=False
+    )
+    masks = policy.masks(model, 6, images(model, 10))
+    if scope == "local":
+        assert [m.sum() for m in masks.values()] == [
+            kept_count(m.size, 6) for m in masks.values()
+        ]
+    else:
+        size = sum(mask.size for mask in masks.values())
+        assert sum(mask.sum() for mask in masks.values()) == kept_count(size, 6)
+    if iterations > 1:
+        once = tf_synflow.PruningPolicy(criterion, scope=scope, progress=False)
+        single = once.masks(model, 6, images(model, 10))
+        assert any((single[name] != masks[name]).any() for name in masks)
+
+
+def test_a_pruned_model_is_scored_under_its_masks():
+    model = randomise(residual_net())
+    pruned = tf_synflow.prune(model, 3, criterion="magnitude")
+    masks = tf_synflow.get_masks(pruned)
+    data = images(model, 20)
+    found = scores_of("grasp", pruned, data)
+    sparse = double(tf_synflow.strip(pruned))
+    x, y = data
+    kernels = kernels_of(sparse)
+    directions = tape_gradients(sparse, x, y, 200)
+    step, sides = 1e-4, []
+    start = [kernel.numpy() for kernel in kernels.values()]
+    for sign in (1, -1):  # along the gradient of the survivors only
+        for kernel, w, d, m in zip(
+            kernels.values(), start, directions, masks.values(), strict=True
+        ):
+            kernel.assign(w + sign * step * d * m)
+        sides.append(tape_gradients(sparse, x, y, 200))
+    expected = [
+        w * (a - b) for w, a, b in zip(start, *sides, strict=True)
+    ]  # 0 where pruned
+    total = abs(sum(e.sum() for e in expected))
+    for score, e in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(score, e / total, atol=1e-5)
+
+
+def mixed_inputs():
+    """Two named inputs, one of whole numbers, through a recurrent layer."""
+    words = keras.Input((6,), dtype="int32", name="words")
+    numbers = keras.Input((4,), name="numbers")
+    x = layers.Embedding(10, 5)(words)
+    x = layers.Bidirectional(layers.LSTM(3))(x)
+    x = layers.Concatenate()([x, 2.0 * numbers])
+    return keras.Model([words, numbers], layers.Dense(3, name="fc")(x))
+
+
+def test_named_inputs_nested_layers_and_operators():
+    model = randomise(mixed_inputs())
+    generator = np.random.default_rng(0)
+    words = generator.integers(0, 10, (20, 6))
+    numbers = generator.standard_normal((20, 4))
+    y = generator.integers(0, 3, 20)
+    wanted = flat(scores_of("snip", model, ([words, numbers], y)))
+    named = {"numbers": numbers, "words": words}
+    dataset = tf.data.Dataset.from_tensor_slices((named, y)).batch(6)
+    for data in ((named, y), dataset):
+        found = flat(scores_of("snip", model, data))
+        np.testing.assert_allclose(found, wanted, rtol=1e-10)
+    features = keras.Model(model.inputs, model.get_layer("concatenate").output)
+    kernel = model.get_layer("fc").kernel
+    x = features([words, numbers]).numpy().astype("float64")
+    logits = x @ kernel.numpy() + model.get_layer("fc").bias.numpy()
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.abs(kernel.numpy() * (x.T @ (p - np.eye(3)[y])))
+    np.testing.assert_allclose(wanted, (expected / expected.sum()).ravel(), rtol=1e-4)
+
+
+def own_magnitude(model, data):
+    weights = kernels_of(model)
+    for variable in model.weights[::-1]:  # it may do as it likes with its copy
+        variable.assign(variable * 0 + 7 if "bias" in variable.name else variable)
+    return {name: np.abs(variable.numpy()) for name, variable in weights.items()}
+
+
+def test_a_function_goes_where_a_name_goes():
+    model = randomise(residual_net())
+    before = [weight.tobytes() for weight in model.get_weights()]
+    named = tf_synflow.PruningPolicy("magnitude", iterations=3).masks(model, 5)
+    masks = tf_synflow.PruningPolicy(own_magnitude, iterations=3).masks(model, 5)
+    assert all((named[name] == masks[name]).all() for name in named)
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+def test_a_function_sees_the_pruned_network_and_the_data():
+    model, seen = randomise(residual_net()), []
+
+    def criterion(copy, data):
+        assert data == "anything"
+        weights = kernels_of(copy)
+        seen.append(sum(np.count_nonzero(v.numpy()) for v in weights.values()))
+        return {name: np.abs(variable.numpy()) for name, variable in weights.items()}
+
+    policy = tf_synflow.PruningPolicy(criterion, iterations=3, schedule="linear")
+    policy.masks(model, 5, "anything")
+    size = sum(v.shape.num_elements() for v in kernels_of(model).values())
+    densities = [1, 1 - 0.8 / 3, 1 - 1.6 / 3]
+    assert seen == [size - int((1 - density) * size) for density in densities]
+
+
+def test_inverted_magnitude_keeps_the_smallest():
+    model = randomise(residual_net())
+    policy = tf_synflow.PruningPolicy("magnitude", invert=True)
+    masks = policy.masks(model, 4)
+    weights = flat({n: np.abs(v.numpy()) for n, v in kernels_of(model).items()})
+    kept = flat(masks)
+    assert weights[kept].max() < weights[~kept].min()
+    flow = tf_synflow.PruningPolicy(invert=True, iterations=1)
+    right_way = tf_synflow.PruningPolicy(iterations=1).score(model)
+    scores = flat(right_way)
+    kept = flat(flow.masks(model, 4))
+    assert scores[kept].max() <= scores[~kept].min()
+    assert flow.score(model)["conv1/kernel"].sum() == -right_way["conv1/kernel"].sum()
+
+
+def test_the_callback_prunes_by_the_compiled_loss():
+    model = randomise(classifier("fused"))
+    x, y = images(model, 32)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    expected = tf_synflow.PruningPolicy("snip").masks(model, 4, (x, y))
+    callback = tf_synflow.PruningCallback(
+        4, policy=tf_synflow.PruningPolicy("snip"), data=(x, y)
+    )
+    model.fit(x, y, verbose=0, callbacks=[callback])
+    for name, mask in tf_synflow.get_masks(model).items():
+        np.testing.assert_array_equal(mask, expected[name])
+
+
+X, Y = np.zeros((6, 4, 4, 2), "float32"), np.arange(6) % 4
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def batches(x=X, y=Y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+
+
+def frozen_nan(model):
+    model = keras.models.clone_model(model)
+    model.get_layer("bn").moving_mean.assign([np.nan, 0, 0])
+    return model
+
+
+def two_outputs(model):
+    return keras.Model(model.inputs, [model.output, model.output])
+
+
+def named(**scores):
+    """A criterion function that returns magnitudes, some of them replaced."""
+
+    def criterion(model, data):
+        found = {name: np.abs(v.numpy()) for name, v in kernels_of(model).items()}
+        found |= {f"{name}/kernel": score for name, score in scores.items()}
+        return {name: score for name, score in found.items() if score is not None}
+
+    return criterion
+
+
+BAD = [
+    ("snip", None, {}, ValueError, "needs data, and got none"),
+    ("snip", X, {}, TypeError, "expected data=.x, y."),
+    ("snip", (X, Y, Y), {}, TypeError, "expected data="),
+    ("snip", iter([]), {}, TypeError, "expected data="),
+    ("snip", (X[:0], Y[:0]), {}, ValueError, "data is empty"),
+    ("snip", batches().take(0), {}, ValueError, "data is empty"),
+    ("snip", batches().repeat(), {}, ValueError, "never ends"),
+    ("snip", batches().map(lambda x, y: x), {}, TypeError, "elements of this"),
+    ("snip", batches().unbatch(), {}, ValueError, "comes in batches"),
+    ("snip", (X, Y[:4]), {}, ValueError, "differ in length"),
+    ("snip", (X[:, :3], Y), {}, ValueError, r"shape \(None, 3, 4, 2\)"),
+    ("snip", (X[..., :1], Y), {}, ValueError, "the model's input is"),
+    ("snip", ([X, X], Y), {}, ValueError, "differ in length"),
+    ("snip", batches((X, X)), {}, ValueError, r"2\) and \(None, 4, 4, 2\), batch axis"),
+    ("snip", batches({"a": X}), {}, ValueError, "no input for .'input_1'."),
+    ("snip", (X, Y + 1), {}, ValueError, "from 0 to 3, one of 4 outputs; got 4"),
+    ("snip", (X, Y - 1), {}, ValueError, "got -1"),
+    ("snip", (X, Y + 0.5), {}, ValueError, "whole numbers"),
+    ("snip", (X, np.eye(5)[Y]), {}, ValueError, "labels have shape"),
+    ("snip", (X, np.eye(4)[Y]), {"loss": LOGITS}, ValueError, "labels have shape"),
+    ("snip", (X, np.array(list("abcabc"))), {}, ValueError, "must be numbers"),
+    ("snip", (X * np.nan, Y), {}, ValueError, "the loss is nan"),
+    ("snip", (X, Y), {"loss": 3}, TypeError, "must be a Keras loss"),
+    ("snip", (X, Y), {"loss": "nonsense"}, ValueError, "nonsense"),
+    ("grasp", (X, np.eye(4)[Y]), {"loss": "mse"}, ValueError, "temperature=1"),
+    ("snip", (X, Y), {"temperature": 0}, ValueError, "above 0"),
+    (
+        "snip",
+        (X, Y),
+        {"loss": lambda y, p: tf.reduce_sum(tf.sqrt(p * 0), -1)},
+        ValueError,
+        "no finite slope",
+    ),
+    (named(conv1=None), None, {}, ValueError, "missing are .'conv1/kernel'."),
+    (named(conv9=1), None, {}, ValueError, "not among them are .'conv9/kernel'."),
+    (named(fc=np.ones(3)), None, {}, ValueError, r"of shape \(3,\) for 'fc/kernel'"),
+    (named(fc=np.full((16, 4), np.nan)), None, {}, ValueError, "returned NaN"),
+    (lambda model, data: [1], None, {}, TypeError, "must return a dictionary"),
+]
+
+
+@pytest.mark.parametrize(("criterion", "data", "settings", "kind", "message"), BAD)
+def test_bad_input_is_refused_and_changes_nothing(
+    criterion, data, settings, kind, message
+):
+    model = randomise(residual_net())
+    before = [weight.tobytes() for weight in model.get_weights()]
+    with pytest.raises(kind, match=message):
+        tf_synflow.prune(model, 4, criterion=criterion, data=data, **settings)
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+def test_models_that_no_loss_fits_are_refused():
+    with pytest.raises(ValueError, match="2 outputs"):
+        scores_of("snip", two_outputs(residual_net()), (X, Y))
+    with pytest.raises(ValueError, match="'bn/moving_mean' holds NaN"):
+        scores_of("snip", frozen_nan(residual_net()), (X, Y))
+
+
+def test_missing_data_is_refused_before_the_first_epoch():
+    model = residual_net()
+    model.compile("sgd", LOGITS)
+    callback = tf_synflow.PruningCallback(4, tf_synflow.PruningPolicy("snip"), epoch=3)
+    before = [weight.tobytes() for weight in model.get_weights()]
+    with pytest.raises(ValueError, match="needs data"):
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=[callback])
+    assert [weight.tobytes() for weight in model.get_weights()] == before

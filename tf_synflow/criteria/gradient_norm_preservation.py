@@ -1,0 +1,28 @@
+"""Gradient-norm preservation: |w (H g)|.
+
+GraSP's score without its sign: what is removed changes the norm of the gradient least,
+up or down, so that pruning alters the training that follows as little as it can.
+
+References:
+  Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
+  arXiv 2009.11839, section 4.3.
+"""
+
+import numpy as np
+
+from tf_synflow.criteria.derivatives import Derivatives, over_total
+from tf_synflow.criteria.problem import Problem
+from tf_synflow.masks import Masks, Scorer, Scores
+
+
+def gradient_norm_preservation(problem: Problem) -> Scorer:
+    """Scores by |w (H g)|, at T = 1."""
+    derivatives = Derivatives(problem)
+
+    def score(masks: Masks) -> Scores:
+        products = derivatives.hessian_gradient(masks)
+        return over_total(
+            {n: np.abs(problem.weights[n] * p) for n, p in products.items()}
+        )
+
+    return score

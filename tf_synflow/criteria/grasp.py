@@ -1,0 +1,28 @@
+"""GraSP: w (H g), signed: the lowest are removed.
+
+Removing a weight, a step of -w, changes half the squared norm of the gradient by
+-w (H g) to first order. So the lowest scores are those whose removal raises the norm of
+the gradient most, or lowers it least: what is left trains fastest. (A published
+implementation had the sign reversed.)
+
+References:
+  Wang, Zhang, Grosse. Picking winning tickets before training by preserving gradient
+  flow. ICLR 2020. arXiv 2002.07376, equation 8.
+"""
+
+from tf_synflow.criteria.derivatives import Derivatives, over_total
+from tf_synflow.criteria.problem import Problem
+from tf_synflow.masks import Masks, Scorer, Scores
+
+TEMPERATURE = 200.0
+
+
+def grasp(problem: Problem) -> Scorer:
+    """Scores by w (H g), with the logits divided by 200."""
+    derivatives = Derivatives(problem, TEMPERATURE)
+
+    def score(masks: Masks) -> Scores:
+        products = derivatives.hessian_gradient(masks)
+        return over_total({n: problem.weights[n] * p for n, p in products.items()})
+
+    return score

@@ -1,0 +1,73 @@
+"""A criterion of the user's own: a function from model and data to scores."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.copying import copy_model
+from tf_synflow.criteria.problem import Problem
+from tf_synflow.graph import flatten, named_weights
+from tf_synflow.masks import Masks, Scorer, Scores
+
+OwnCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
+
+
+def own(function: OwnCriterion) -> Callable[[Problem], Scorer]:
+    """The criterion that a function of the user's is.
+
+    Args:
+      function: `(model, data) -> {weight name: scores}`. It gets an uncompiled copy of
+        the model, in which pruned weights are 0 (do with it what you like), and the
+        user's data as it was given; and returns, for every prunable weight, an array of
+        the weight's shape. The lowest are removed.
+    """
+
+    def criterion(problem: Problem) -> Scorer:
+        model, _ = copy_model(problem.model)
+        initial = model.get_weights()
+        variables = named_weights(flatten(model))
+
+        def score(masks: Masks) -> Scores:
+            model.set_weights(initial)  # whatever the function did to them
+            for name, weight in problem.weights.items():
+                variables[name].assign(weight * masks[name])
+            return _checked(function, function(model, problem.data), problem.weights)
+
+        return score
+
+    return criterion
+
+
+def _checked(
+    function: OwnCriterion, scores: Any, weights: Mapping[str, np.ndarray]
+) -> Scores:
+    """The scores as float64 arrays in the model's order."""
+    what = f"the criterion {getattr(function, '__name__', repr(function))}"
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"{what} must return a dictionary of weight names to arrays, got "
+            f"{type(scores).__name__}"
+        )
+    missing = [name for name in weights if name not in scores]
+    unknown = [name for name in scores if name not in weights]
+    if missing or unknown:
+        raise ValueError(
+            f"{what} must return scores for exactly the prunable weights "
+            f"{list(weights)}; missing are {missing}, not among them are {unknown}"
+        )
+    checked = {}
+    for name, weight in weights.items():
+        score = np.asarray(scores[name], "float64")
+        if score.shape != weight.shape:
+            raise ValueError(
+                f"{what} returned scores of shape {score.shape} for {name!r}, whose "
+                f"shape is {weight.shape}"
+            )
+        if not np.isfinite(score).all():
+            raise ValueError(
+                f"{what} returned NaN or infinite scores for {name!r}; a ranking of "
+                "them would mean nothing"
+            )
+        checked[name] = score
+    return checked

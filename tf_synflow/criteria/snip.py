@@ -1,0 +1,25 @@
+"""SNIP: |w g|, how much the loss changes, to first order, if a weight is removed.
+
+References:
+  Lee, Ajanthan, Torr. SNIP: Single-shot network pruning based on connection
+  sensitivity. ICLR 2019. arXiv 1810.02340, equation 6.
+"""
+
+import numpy as np
+
+from tf_synflow.criteria.derivatives import Derivatives, over_total
+from tf_synflow.criteria.problem import Problem
+from tf_synflow.masks import Masks, Scorer, Scores
+
+
+def snip(problem: Problem) -> Scorer:
+    """Scores by |w g|, g the gradient of the loss over all data."""
+    derivatives = Derivatives(problem)
+
+    def score(masks: Masks) -> Scores:
+        gradients = derivatives.gradient(masks)
+        return over_total(
+            {n: np.abs(problem.weights[n] * g) for n, g in gradients.items()}
+        )
+
+    return score
