@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 import tf_synflow
-from tf_synflow import data, experiment, masks, models
+from tf_synflow import data, experiment, masks, models, training
 from tf_synflow.criteria import CRITERIA
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of the run.")
@@ -26,6 +26,24 @@ _SCHEDULE = flags.DEFINE_enum(
     "schedule", "exponential", masks.SCHEDULES, "How the density falls."
 )
 _SCOPE = flags.DEFINE_enum("scope", "global", masks.SCOPES, "What is ranked together.")
+_DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Scores in.")
+_PRUNE_IMAGES = flags.DEFINE_integer(
+    "prune_images", None, "Training images to score by. Default: ten times the classes."
+)
+_PRUNE_IN_TRAINING_MODE = flags.DEFINE_bool(
+    "prune_in_training_mode", False, "BatchNorm normalises by the batch when scoring."
+)
+_LEVELS = flags.DEFINE_integer(
+    "levels", 0, "Levels of training, pruning and rewinding.", lower_bound=0
+)
+_INVERT = flags.DEFINE_bool("invert", False, "Ablation: remove the highest scores.")
+_SHUFFLE = flags.DEFINE_bool("shuffle", False, "Ablation: shuffle within each layer.")
+_REINITIALISE = flags.DEFINE_bool(
+    "reinitialise", False, "Ablation: draw the weights anew after pruning."
+)
+_OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "grda"], "Trains with.")
+_C = flags.DEFINE_float("c", 5e-4, "Of GRDA: strength of the threshold.")
+_MU = flags.DEFINE_float("mu", 0.51, "Of GRDA: growth of the threshold, 0.5 to 1.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the data.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float(
@@ -52,11 +70,20 @@ def main(argv: list[str]) -> None:
                 schedule=_SCHEDULE.value,
                 scope=_SCOPE.value,
                 seed=_SEED.value,
+                dtype=_DTYPE.value,
+                training=_PRUNE_IN_TRAINING_MODE.value,
+                invert=_INVERT.value,
             ),
-            epochs=_EPOCHS.value,
-            batch_size=_BATCH_SIZE.value,
-            learning_rate=_LEARNING_RATE.value,
-            seed=_SEED.value,
+            recipe=training.Recipe(
+                _EPOCHS.value,
+                _BATCH_SIZE.value,
+                _LEARNING_RATE.value,
+                _SEED.value,
+                (_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+            ),
+            prune_images=_PRUNE_IMAGES.value,
+            levels=_LEVELS.value,
+            ablation=experiment.Ablation(_SHUFFLE.value, _REINITIALISE.value),
             flags={
                 flag.name: flag.value
                 for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])

@@ -67,6 +67,7 @@ def test_results_hold_what_was_promised_and_agree_with_the_files(run):
         "final_accuracy",
         "best_accuracy",
         "final_top5_accuracy",
+        "final_sparsity",
         "seconds",
     }
     with open(workdir / "history.csv") as file:

@@ -1,11 +1,13 @@
 """Prune Keras networks before training, without data: SynFlow for tf_keras."""
 
-from tf_synflow import models
+from tf_synflow import ablations, models, optimizers
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.linear_parts import register_linear_part
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
+from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.sparsity import SparsityCallback
 from tf_synflow.wrapping import (
     apply_masks,
     get_masks,
@@ -17,11 +19,15 @@ __version__ = "0.1.0"
 __all__ = [
     "PruningCallback",
     "PruningPolicy",
+    "SparsityCallback",
+    "ablations",
     "apply_masks",
     "get_masks",
     "load_masks",
     "models",
+    "optimizers",
     "prune",
+    "prune_with_rewinding",
     "register_linear_part",
     "save_masks",
     "strip",

@@ -30,6 +30,7 @@ def copy_model(
     model: Any,
     make: Callable[[Any], Any] = same_layer,
     wrap: Callable[[Any, Any], Any] = lambda original, layer: None,
+    weights: bool = True,
 ) -> tuple[Any, list[CopiedLayer]]:
     """Copies a model, pruning wrappers taken off.
 
@@ -39,6 +40,8 @@ def copy_model(
         one of the same class and configuration.
       wrap: From a layer and its copy, gives a wrapper to stand in the new model, or
         None. Defaults to none.
+      weights: Whether the values of the weights are copied too; if not, they are as the
+        layers initialise them. Defaults to True.
 
     Returns:
       The new model, uncompiled and of the same class; and all layers copied.
@@ -75,7 +78,7 @@ def copy_model(
                 f"{type(model).__name__}: give the class an __init__(self, inputs, "
                 "outputs, **kwargs) that passes them on to keras.Model"
             )
-        for copied in copies:
+        for copied in copies if weights else ():
             _copy_weights(copied.original, copied.layer)
     return result, copies
 

@@ -1,22 +1,38 @@
 """One run: build, prune, retrain, evaluate, and write what came out."""
 
+import itertools
 import json
 import platform
 import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_synflow import data as data_lib
 from tf_synflow import figures, models, report, training
 from tf_synflow._compat import keras
+from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.files import written_whole
 from tf_synflow.mask_files import save_masks
 from tf_synflow.policy import PruningPolicy
-from tf_synflow.wrapping import apply_masks, strip
+from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.training import Recipe
+from tf_synflow.wrapping import apply_masks, get_masks, strip
 
 _PACKAGES = ("tf_synflow", "tensorflow", "tf_keras", "tensorflow-model-optimization")
+
+
+class Ablation(NamedTuple):
+    """What is done to a network once it is pruned; see `ablations`.
+
+    Attributes:
+      shuffle: Shuffles each mask within its weight tensor.
+      reinitialise: Draws the weights anew.
+    """
+
+    shuffle: bool = False
+    reinitialise: bool = False
 
 
 def run(
@@ -26,10 +42,10 @@ def run(
     dataset: str,
     ratio: float,
     policy: PruningPolicy,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
+    recipe: Recipe,
+    prune_images: int | None = None,
+    levels: int = 0,
+    ablation: Ablation = Ablation(),  # noqa: B008 (it cannot be changed)
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
@@ -40,10 +56,12 @@ def run(
       dataset: Name of the data set; see `data.load`.
       ratio: See `PruningPolicy.masks`.
       policy: How to prune.
-      epochs: See `training.train`, as the next two.
-      batch_size: Images a step.
-      learning_rate: At the first step.
-      seed: Seeds the weights and the order of the images.
+      recipe: How to train; its seed also seeds the weights and what is drawn at random.
+      prune_images: How many random training images a criterion that needs data gets.
+        Defaults to ten times the classes.
+      levels: If above 0, so many levels of training, pruning and rewinding come before;
+        see `prune_with_rewinding`. Defaults to 0.
+      ablation: What is done to the pruned network. Defaults to nothing.
       flags: Written into the results as they are.
 
     Returns:
@@ -59,27 +77,31 @@ def run(
             f"{str(workdir)!r} is no empty folder: it may hold another run. Choose "
             "another --workdir, or delete that one first"
         )
-    keras.utils.set_random_seed(seed)
     data = data_lib.load(dataset)
+    keras.utils.set_random_seed(recipe.seed)
     network = models.build(model, data.input_shape, data.classes)
+    sample = data_lib.sample(data, prune_images or 10 * data.classes, recipe.seed)
     start = time.perf_counter()
-    masks = policy.masks(network, ratio)
+    policy.check(network, ratio, sample)
+    if levels:
+        pruned = _rewound(network, ratio, policy, data, sample, workdir, recipe, levels)
+    else:
+        pruned = apply_masks(network, policy.masks(network, ratio, sample))
+    if ablation.shuffle:
+        pruned = apply_masks(network, shuffle(get_masks(pruned), recipe.seed))
+    if ablation.reinitialise:
+        pruned = reinitialise(pruned, recipe.seed + 1)
     seconds = time.perf_counter() - start
+    masks = get_masks(pruned)
     layers = report.layer_rows(network, masks)
     workdir.mkdir(parents=True, exist_ok=True)
     save_masks(workdir / "masks.npz", masks)
-    pruned = apply_masks(network, masks)
-    trained = training.train(
-        pruned,
-        data,
-        workdir,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    trained = training.train(pruned, data, workdir, recipe)
     with written_whole(workdir / "model.keras") as aside:
         strip(pruned).save(aside)
+    title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
+    history = training.read_history(workdir)
+    figures.run_figure(workdir / "run.png", title, layers, history)
     results = {
         "flags": dict(flags),
         "versions": versions(),
@@ -94,12 +116,32 @@ def run(
         "train": trained,
         "layers": layers,
     }
-    title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
-    history = training.read_history(workdir)
-    figures.run_figure(workdir / "run.png", title, layers, history)
     with written_whole(workdir / "results.json") as aside:
         aside.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return results
+
+
+def _rewound(
+    network: Any,
+    ratio: float,
+    policy: PruningPolicy,
+    data: data_lib.Dataset,
+    sample: tuple,
+    workdir: Path,
+    recipe: Recipe,
+    levels: int,
+) -> Any:
+    """The network after levels of training, each with a folder of its own."""
+    numbers = itertools.count(1)
+
+    def train(pruned: Any) -> None:
+        level = workdir / f"level_{next(numbers)}"
+        level.mkdir(parents=True)
+        training.train(pruned, data, level, recipe)
+
+    return prune_with_rewinding(
+        network, ratio, train, levels, policy=policy, data=sample
+    )
 
 
 def versions() -> dict[str, str]:

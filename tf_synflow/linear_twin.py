@@ -101,7 +101,8 @@ class LinearTwin:
             signals.update(zip(call.outputs, outputs, strict=True))
         tops = aligned([signals[number] for number in self._graph.outputs])
         total = tf.add_n([tf.reduce_sum(top.tensor) for top in tops])
-        return normalised(Signal(total, tops[0].exponent))
+        total = normalised(Signal(total, tops[0].exponent, tops[0].offset))
+        return Signal(total.tensor, total.whole_exponent)
 
     def _apply(
         self,
@@ -118,20 +119,24 @@ class LinearTwin:
         first = call.node.call_args[0] if call.node.call_args else None
         listed = len(tensors) > 1 or isinstance(first, (list, tuple))
         results = rule(call.layer, tensors if listed else tensors[0], own)
-        exponent = inputs[0].exponent
-        exponent += sum(self._exponents.get(name, 0) for name in names.values())
-        outputs = [Signal(result, exponent) for result in tf.nest.flatten(results)]
+        offset = inputs[0].offset
+        offset += sum(self._exponents.get(name, 0) for name in names.values())
+        outputs = [
+            Signal(result, inputs[0].exponent, offset)
+            for result in tf.nest.flatten(results)
+        ]
         if rule in linear_parts.NEVER_GROW:
             return outputs
         return [normalised(output) for output in outputs]
 
-    def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Signal, list[Any]]:
+    def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Any, Any, list]:
         weights = [tensors[name] for name in self._names]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             flow = self.flow(tensors)
         zero = tf.UnconnectedGradients.ZERO
-        return flow, tape.gradient(flow.tensor, weights, unconnected_gradients=zero)
+        gradients = tape.gradient(flow.tensor, weights, unconnected_gradients=zero)
+        return flow.tensor, flow.exponent, gradients
 
     def gradients(self, tensors: Mapping[str, Any]) -> tuple[Signal, list[np.ndarray]]:
         """The flow and its gradients.
@@ -145,8 +150,8 @@ class LinearTwin:
           they are the scores, divided by `2**R.exponent`.
         """
         with tf.device("CPU"):
-            flow, gradients = self._traced(dict(tensors))
-        return Signal(*flow), [np.asarray(gradient) for gradient in gradients]
+            flow, exponent, gradients = self._traced(dict(tensors))
+        return Signal(flow, exponent), [np.asarray(gradient) for gradient in gradients]
 
 
 class Magnitudes(NamedTuple):

@@ -201,12 +201,13 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         scorer = self._scorer(problem)
         return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
-    def check(self, model: Any, ratio: float, data: Any = None) -> None:
-        """Raises what `masks` would raise before it scores; does nothing."""
+    def check(self, model: Any, ratio: float, data: Any = None) -> Masks:
+        """Raises what `masks` would raise before it scores; gives the masks now."""
         masks_lib.pruned_fraction(ratio)
         problem, masks = self._problem(model, data)
         self._check_reach(masks, ratio)
         self._scorer(problem)
+        return masks
 
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""

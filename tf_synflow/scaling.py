@@ -20,11 +20,19 @@ class Signal(NamedTuple):
 
     Attributes:
       tensor: Float tensor with entries >= 0.
-      exponent: Scalar integer tensor e; the true signal is `tensor * 2**e`.
+      exponent: Scalar integer tensor e; the true signal is `tensor * 2**(e + offset)`.
+      offset: What is known of the exponent beforehand, a Python integer: TensorFlow
+        takes hours to fold a chain of thousands of constants.
     """
 
     tensor: Any
     exponent: Any
+    offset: int = 0
+
+    @property
+    def whole_exponent(self) -> Any:
+        """The exponent with its offset, as a tensor."""
+        return self.exponent + self.offset if self.offset else self.exponent
 
 
 def power_of_two(exponent: Any, dtype: Any) -> Any:
@@ -49,7 +57,7 @@ def normalised(signal: Signal) -> Signal:
     axes = list(range(signal.tensor.shape.rank))
     top = tf.stop_gradient(tf.reduce_max(signal.tensor, axes))
     factor, exponent = _shift(top, signal.exponent)
-    return Signal(signal.tensor * factor, exponent)
+    return Signal(signal.tensor * factor, exponent, signal.offset)
 
 
 # A function of its own, so that a deep network is traced with one call a layer.
@@ -63,11 +71,14 @@ def aligned(signals: Sequence[Signal]) -> list[Signal]:
     """The same signals with one exponent, the highest, as they must have to meet."""
     if len(signals) == 1:
         return list(signals)
-    highest = tf.reduce_max(tf.stack([signal.exponent for signal in signals]))
+    offset = signals[0].offset
+    exponents = [s._replace(offset=s.offset - offset).whole_exponent for s in signals]
+    highest = tf.reduce_max(tf.stack(exponents))
     return [
         Signal(
-            tensor * power_of_two(exponent - highest, tensor.dtype),
+            signal.tensor * power_of_two(exponent - highest, signal.tensor.dtype),
             highest,
+            offset,
         )
-        for tensor, exponent in signals
+        for signal, exponent in zip(signals, exponents, strict=True)
     ]

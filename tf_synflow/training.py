@@ -3,12 +3,14 @@
 import csv
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_synflow._compat import keras, tf
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.data import Dataset
 from tf_synflow.files import written_whole
+from tf_synflow.optimizers import GRDA
+from tf_synflow.sparsity import SparsityCallback, sparsity
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -34,60 +36,74 @@ class HistoryFile(keras.callbacks.Callback):
             writer.writerows(self.rows)
 
 
-def train(
-    model: Any,
-    data: Dataset,
-    workdir: Path,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Trains a pruned model, with SGD, Nesterov momentum 0.9 and cosine decay to 0.
+class Recipe(NamedTuple):
+    """How to train.
+
+    Attributes:
+      epochs: Passes over the training images.
+      batch_size: Images a step.
+      learning_rate: At the first step; it falls to 0 by a cosine.
+      seed: Seeds the order of the images.
+      grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    grda: tuple[float, float] | None = None
+
+
+def train(model: Any, data: Dataset, workdir: Path, recipe: Recipe) -> dict[str, Any]:
+    """Trains a pruned model.
 
     Args:
       model: What `prune` returned.
       data: The data set.
-      workdir: Folder for `history.csv` and TensorBoard's event files.
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: At the first step.
-      seed: Seeds the order of the images.
+      workdir: Folder for `history.csv` and TensorBoard's event files; it must exist.
+      recipe: How.
 
     Returns:
       `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
-      images (0 to 1), and `seconds`.
+      images (0 to 1), `final_sparsity` (zeros over all trainable weights, 0 to 1), and
+      `seconds`.
     """
     images = len(data.train[0])
-    steps = -(-images // batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
+    steps = recipe.epochs * -(-images // recipe.batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    if recipe.grda is None:
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+    else:
+        optimizer = GRDA(schedule, *recipe.grda)
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
         ],
     )
-    shuffled = tf.data.Dataset.from_tensor_slices(data.train).shuffle(images, seed)
+    whole = tf.data.Dataset.from_tensor_slices(data.train)
+    shuffled = whole.shuffle(images, recipe.seed)
     history = HistoryFile(workdir / "history.csv")
     start = time.perf_counter()
     model.fit(
-        shuffled.batch(batch_size),
-        epochs=epochs,
+        shuffled.batch(recipe.batch_size),
+        epochs=recipe.epochs,
         validation_data=tf.data.Dataset.from_tensor_slices(data.test).batch(256),
         callbacks=[
             PruningCallback(),
+            SparsityCallback(),
             history,
             keras.callbacks.TensorBoard(workdir / "tensorboard"),
         ],
     )
     return {
-        "epochs": epochs,
+        "epochs": recipe.epochs,
         "final_accuracy": history.rows[-1]["val_accuracy"],
         "best_accuracy": max(row["val_accuracy"] for row in history.rows),
         "final_top5_accuracy": history.rows[-1]["val_top5_accuracy"],
+        "final_sparsity": sparsity(model),
         "seconds": time.perf_counter() - start,
     }
 
