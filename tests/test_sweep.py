@@ -1,0 +1,118 @@
+"""The grid and its bookkeeping, with a program in place of train.py that is quick."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tf_synflow import sweep
+
+ROOT = Path(__file__).parents[1]
+AXES = {
+    "model": ["a", "b"],
+    "dataset": ["d"],
+    "criterion": ["x", "y", "z"],
+    "ratio": ["10"],
+    "seed": ["0", "1"],
+}
+# Writes results whose accuracy is the seed's; fails for criterion z.
+PROGRAM = """
+import json, pathlib, sys
+flags = dict(flag[2:].split("=") for flag in sys.argv[1:])
+if flags["criterion"] == "z":
+    sys.exit("z is no criterion")
+folder = pathlib.Path(flags["workdir"])
+folder.mkdir()
+(folder / "calls").write_text(json.dumps(flags))
+accuracy = 0.5 + 0.1 * int(flags["seed"])
+(folder / "results.json").write_text(json.dumps({
+    "prune": {"kept": 7, "seconds": 1.5, "collapsed_layers": ["l"]},
+    "train": {"final_accuracy": accuracy, "best_accuracy": 0.9, "seconds": 2.0},
+}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def test_the_grid_is_every_combination_and_shards_are_its_parts():
+    runs = sweep.grid(AXES)
+    assert len(runs) == 12
+    assert len({tuple(run.values()) for run in runs}) == 12
+    parts = [sweep.grid(AXES, f"{i}/5") for i in range(5)]
+    assert sorted(map(str, sum(parts, []))) == sorted(map(str, runs))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("shard", ["5/5", "-1/5", "1", "a/b", ""])
+def test_bad_shards_are_refused(shard):
+    with pytest.raises(ValueError, match="shard must be i/n"):
+        sweep.grid(AXES, shard)
+
+
+def test_an_empty_axis_is_refused():
+    with pytest.raises(ValueError, match="there is no seed"):
+        sweep.grid({**AXES, "seed": []})
+
+
+def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
+    folder, runs = tmp_path / "sweep", sweep.grid(AXES)
+    (folder / "a-d-x-10-0.unfinished").mkdir(parents=True)  # of a sweep that was killed
+    failed = sweep.carry_out(folder, runs, ["--epochs=3"], program)
+    assert [run["criterion"] for run in failed] == ["z"] * 4
+    error = (folder / "a-d-z-10-1.error.txt").read_text()
+    assert "z is no criterion" in error and "--seed=1" in error
+    call = json.loads((folder / "b-d-y-10-1" / "calls").read_text())
+    assert call["epochs"] == "3" and call["model"] == "b" and call["ratio"] == "10"
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) == 12 and not any("unfinished" in name for name in names)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("calls")}
+    program.write_text(PROGRAM.replace('"z"', '"none"'))
+    assert sweep.carry_out(folder, runs, [], program) == []
+    assert not list(folder.glob("*.error.txt"))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(folder.rglob("calls"))) == 12
+
+
+def test_rows_and_summary(tmp_path, program):
+    runs = sweep.grid({**AXES, "criterion": ["x"]})
+    sweep.carry_out(tmp_path / "sweep", runs[:-1], [], program)
+    rows = sweep.rows(tmp_path / "sweep", runs)
+    assert [row["final_accuracy"] for row in rows] == [0.5, 0.6, 0.5]
+    first, second = sweep.summary(rows)
+    assert (first["model"], first["seeds"], second["seeds"]) == ("a", 2, 1)
+    assert first["final_accuracy_mean"] == pytest.approx(0.55)
+    assert (first["final_accuracy_min"], first["final_accuracy_max"]) == (0.5, 0.6)
+    assert first["emptied_layers_mean"] == 1 and first["kept_max"] == 7
+    sweep.write_csv(tmp_path / "runs.csv", rows)
+    with open(tmp_path / "runs.csv") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "0"]
+
+
+def test_the_script_trains_and_sums_up(tmp_path):
+    command = [
+        sys.executable, "scripts/sweep.py", f"--sweepdir={tmp_path / 'sweep'}",
+        "--criteria=magnitude,random", "--ratios=10", "--", "--epochs=1",
+        "--model=resnet20",
+    ]  # fmt: skip
+    dry = subprocess.run(
+        [*command[:3], "--dry_run", *command[3:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert dry.stdout.splitlines()[0] == "2 runs, 0 of them done already"
+    assert len(dry.stdout.splitlines()) == 3 and not (tmp_path / "sweep").exists()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "sweep" / "summary.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [row["criterion"] for row in table] == ["magnitude", "random"]
+    assert {row["kept_mean"] for row in table} == {"27090"}

@@ -1,0 +1,145 @@
+"""A grid of runs: which there are, carrying out the missing, and what came out."""
+
+import csv
+import itertools
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_synflow.files import written_whole
+
+AXES = ("model", "dataset", "criterion", "ratio", "seed")
+
+Run = dict[str, str]  # axis to value, as written on the command line
+
+
+def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
+    """All combinations, or a part of them.
+
+    Args:
+      axes: For each of `AXES`, its values.
+      shard: "i/n": every n-th run, beginning with the i-th, counted from 0; so that n
+        machines share the grid.
+
+    Raises:
+      ValueError: An axis has no value, or `shard` is not i/n with 0 <= i < n.
+    """
+    for axis in AXES:
+        if not axes[axis]:
+            raise ValueError(f"the grid is empty: there is no {axis}")
+    part, _, parts = shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
+    products = itertools.product(*(axes[axis] for axis in AXES))
+    runs = [dict(zip(AXES, values, strict=True)) for values in products]
+    return runs[int(part) :: int(parts)]
+
+
+def folder(sweep: Path, run: Run) -> Path:
+    """The folder of a run."""
+    return sweep / "-".join(run[axis] for axis in AXES)
+
+
+def is_done(sweep: Path, run: Run) -> bool:
+    """Whether a run has its results."""
+    return (folder(sweep, run) / "results.json").is_file()
+
+
+def carry_out(
+    sweep: Path,
+    runs: Sequence[Run],
+    flags: Sequence[str],
+    script: Path,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[Run]:
+    """Carries out the runs that have no results yet, one after the other.
+
+    Each is a process of its own, which works in a folder beside its final one; so what
+    an interrupted sweep leaves is done again, and what is there is whole. The output of
+    a run that fails goes to `<its name>.error.txt`, and the next one begins.
+
+    Args:
+      sweep: Folder of the sweep; made if need be.
+      runs: What `grid` gave.
+      flags: More flags for each run.
+      script: `scripts/train.py`.
+      progress: Wraps the runs, as tqdm does.
+
+    Returns:
+      The runs that failed.
+    """
+    sweep.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for run in progress(runs):
+        if is_done(sweep, run):
+            continue
+        final = folder(sweep, run)
+        aside = final.with_name(final.name + ".unfinished")
+        error = final.with_name(final.name + ".error.txt")
+        shutil.rmtree(aside, ignore_errors=True)
+        command = [sys.executable, str(script), *flags, f"--workdir={aside}"]
+        command += [f"--{axis}={value}" for axis, value in run.items()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            failed.append(run)
+            with written_whole(error) as path:
+                path.write_text(f"{' '.join(command)}\n{done.stderr[-20_000:]}")
+        else:
+            error.unlink(missing_ok=True)
+            aside.rename(final)
+    return failed
+
+
+def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for each run that has results."""
+    found = []
+    for run in runs:
+        if not is_done(sweep, run):
+            continue
+        text = (folder(sweep, run) / "results.json").read_text("utf-8")
+        results = json.loads(text)
+        prune, train = results["prune"], results["train"]
+        found.append(
+            {
+                **run,
+                "kept": prune["kept"],
+                "final_accuracy": train["final_accuracy"],
+                "best_accuracy": train["best_accuracy"],
+                "prune_seconds": prune["seconds"],
+                "train_seconds": train["seconds"],
+                "emptied_layers": len(prune["collapsed_layers"]),
+            }
+        )
+    return found
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, minimum and maximum over the seeds, for each of the other combinations."""
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in runs:
+        groups.setdefault(tuple(row[axis] for axis in AXES[:-1]), []).append(row)
+    found = []
+    for key, group in groups.items():
+        row = {**dict(zip(AXES, key, strict=False)), "seeds": len(group)}
+        for column in group[0]:
+            if column not in AXES:
+                values = [member[column] for member in group]
+                row[f"{column}_mean"] = statistics.mean(values)
+                row[f"{column}_min"] = min(values)
+                row[f"{column}_max"] = max(values)
+        found.append(row)
+    return found
+
+
+def write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table, if it has rows."""
+    if table:
+        with written_whole(path) as aside, open(aside, "w", newline="") as file:
+            writer = csv.DictWriter(file, table[0])
+            writer.writeheader()
+            writer.writerows(table)
