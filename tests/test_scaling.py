@@ -42,3 +42,16 @@ def test_signals_that_meet_have_the_highest_exponent():
     tensors = [float(s.tensor[0]) for s in scaling.aligned(signals)]
     assert exponents == [1000] * 3
     assert tensors == [1.5 * 2.0**-997, 1.5, 0.0]
+
+
+def test_what_is_known_of_the_exponent_counts_as_well():
+    signals = [
+        Signal(tf.constant([1.5], tf.float64), tf.constant(exponent, tf.int64), offset)
+        for exponent, offset in ((3, 0), (1, 5), (7, -9))
+    ]
+    exponents = [int(s.whole_exponent) for s in scaling.aligned(signals)]
+    tensors = [float(s.tensor[0]) for s in scaling.aligned(signals)]
+    assert exponents == [6] * 3
+    assert tensors == [1.5 / 8, 1.5, 1.5 / 256]
+    same = scaling.normalised(signals[1])
+    assert (int(same.exponent), same.offset) == (1, 5)

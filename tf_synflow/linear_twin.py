@@ -17,7 +17,7 @@ References:
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ class LinearTwin:
         carried: Mapping[str, np.ndarray] | None = None,
         open_axes: Mapping[str, Collection[int]] | None = None,
         exclude: Collection[str] = (),
+        settle: Callable[[Signal], Signal] = normalised,
     ):
         """Prepares the twin.
 
@@ -54,10 +55,13 @@ class LinearTwin:
             call. Defaults to none.
           exclude: Names of layers that may be passed over: one of them that has no
             known linear part is taken to be the identity.
+          settle: What is done to a layer's output to keep it in range. Defaults to
+            scaling by a power of two.
 
         Raises:
           ValueError: A layer has no known linear part, or an input has no fixed shape.
         """
+        self._settle = settle
         given = {name: weight.array for name, weight in weights.items()}
         given |= carried or {}
         dtype = next(iter(given.values())).dtype
@@ -127,7 +131,7 @@ class LinearTwin:
         ]
         if rule in linear_parts.NEVER_GROW:
             return outputs
-        return [normalised(output) for output in outputs]
+        return [self._settle(output) for output in outputs]
 
     def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Any, Any, list]:
         weights = [tensors[name] for name in self._names]
