@@ -49,7 +49,11 @@ def _row(criterion: str, seed: int, data: object) -> dict[str, object]:
     shape = (_SIZE.value, _SIZE.value, 3)
     model = models.build(_MODEL.value, shape, _CLASSES.value)
     policy = tf_synflow.PruningPolicy(
-        criterion, iterations=_ITERATIONS.value, dtype=_DTYPE.value, seed=seed
+        criterion,
+        iterations=_ITERATIONS.value,
+        dtype=_DTYPE.value,
+        seed=seed,
+        on_collapse="ignore",
     )
     steps = round((_LAST.value - _FIRST.value) / _STEP.value)
     alphas = [_FIRST.value + _STEP.value * step for step in range(steps + 1)]

@@ -18,6 +18,14 @@ tf.config.set_logical_device_configuration(
 layers = keras.layers
 
 
+def pytest_collection_modifyitems(items):
+    """Warnings are errors here; that a tiny net collapses is no fault of a test."""
+    for item in items:
+        item.add_marker(
+            pytest.mark.filterwarnings("ignore::tf_synflow.LayerCollapseWarning")
+        )
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.backend.clear_session()

@@ -29,12 +29,11 @@ def scores_of(criterion, model, data, **settings):
 
 def double(model):
     """The same network and weights, in float64."""
-    before = keras.backend.floatx()
-    keras.backend.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("float64")
     try:
         new = residual_net()
     finally:
-        keras.backend.set_floatx(before)
+        keras.mixed_precision.set_global_policy("float32")
     for a, b in zip(new.weights, model.weights, strict=True):
         a.assign(b.numpy())
     return new

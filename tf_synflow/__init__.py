@@ -2,10 +2,12 @@
 
 from tf_synflow import ablations, models, optimizers
 from tf_synflow.callbacks import PruningCallback
+from tf_synflow.collapse import LayerCollapseError, LayerCollapseWarning
 from tf_synflow.linear_parts import register_linear_part
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
+from tf_synflow.report import Report, report
 from tf_synflow.rewinding import prune_with_rewinding
 from tf_synflow.sparsity import SparsityCallback
 from tf_synflow.wrapping import (
@@ -17,8 +19,11 @@ from tf_synflow.wrapping import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "LayerCollapseError",
+    "LayerCollapseWarning",
     "PruningCallback",
     "PruningPolicy",
+    "Report",
     "SparsityCallback",
     "ablations",
     "apply_masks",
@@ -29,6 +34,7 @@ __all__ = [
     "prune",
     "prune_with_rewinding",
     "register_linear_part",
+    "report",
     "save_masks",
     "strip",
 ]

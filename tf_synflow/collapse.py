@@ -1,18 +1,66 @@
-"""At which compression ratio a criterion empties a layer: layer collapse.
+"""Layer collapse: a layer of which nothing is left, while others still stand.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 3.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_synflow.graph import Graph
 from tf_synflow.masks import Masks, iterate, plan
-from tf_synflow.policy import PruningPolicy
-from tf_synflow.report import collapsed_layers
+from tf_synflow.reach import on_paths
+
+ACTIONS = ("warn", "raise", "ignore")
+
+
+class LayerCollapseWarning(UserWarning):
+    """A layer has lost all of its prunable weights."""
+
+
+class LayerCollapseError(ValueError):
+    """The same, where `on_collapse="raise"` was asked for."""
+
+
+def emptied(masks: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the weight tensors of which nothing is kept."""
+    return [name for name, mask in masks.items() if not mask.any()]
+
+
+def notice(graph: Graph, before: Masks, after: Masks, on_collapse: str) -> None:
+    """Warns or raises if pruning has emptied a layer.
+
+    Args:
+      graph: The model, laid flat.
+      before: Name to mask before pruning; what was empty then is not mentioned again.
+      after: Name to mask after it.
+      on_collapse: One of `ACTIONS`.
+
+    Raises:
+      LayerCollapseError: A layer was emptied, and `on_collapse` is "raise".
+    """
+    names = [name for name in emptied(after) if before[name].any()]
+    if not names or on_collapse == "ignore":
+        return
+    try:
+        connected = on_paths(graph, after)[1]
+    except ValueError:
+        what = "whether input and output are still connected is not known"
+    else:
+        what = (
+            "side branches: input and output are still connected through other layers"
+            if connected
+            else "no path is left from input to output, so the network cannot learn; "
+            'take a lower ratio, or criterion="synflow", which keeps a path'
+        )
+    message = f"pruning has left nothing of {', '.join(names)}: {what}"
+    if on_collapse == "raise":
+        raise LayerCollapseError(message)
+    warnings.warn(message, LayerCollapseWarning, stacklevel=4)
 
 
 class Collapse(NamedTuple):
@@ -29,7 +77,7 @@ class Collapse(NamedTuple):
 
 def first_collapse(
     model: Any,
-    policy: PruningPolicy,
+    policy: Any,
     alphas: Sequence[float],
     data: Any = None,
     progress: Callable[[Iterable], Iterable] = iter,
@@ -41,7 +89,7 @@ def first_collapse(
 
     Args:
       model: A built Sequential or functional tf_keras model.
-      policy: How to prune.
+      policy: A `PruningPolicy`; what it does on collapse should be "ignore".
       alphas: Rising; what `policy.masks` allows, as 10**alpha.
       data: For criteria that need it.
       progress: Wraps the alphas, as tqdm does.
@@ -49,14 +97,13 @@ def first_collapse(
     for alpha, masks in zip(
         progress(alphas), _pruned(model, policy, alphas, data), strict=True
     ):
-        emptied = collapsed_layers(masks)
-        if emptied:
-            return Collapse(alpha, emptied)
+        if emptied(masks):
+            return Collapse(alpha, emptied(masks))
     return Collapse(None, [])
 
 
 def _pruned(
-    model: Any, policy: PruningPolicy, alphas: Sequence[float], data: Any
+    model: Any, policy: Any, alphas: Sequence[float], data: Any
 ) -> Iterable[Masks]:
     if policy.iterations > 1:
         for alpha in alphas:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_synflow import data as data_lib
-from tf_synflow import figures, models, report, training
+from tf_synflow import figures, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
+from tf_synflow.collapse import emptied
 from tf_synflow.files import written_whole
 from tf_synflow.mask_files import save_masks
 from tf_synflow.policy import PruningPolicy
+from tf_synflow.report import report
 from tf_synflow.rewinding import prune_with_rewinding
 from tf_synflow.training import Recipe
 from tf_synflow.wrapping import apply_masks, get_masks, strip
@@ -93,7 +95,7 @@ def run(
         pruned = reinitialise(pruned, recipe.seed + 1)
     seconds = time.perf_counter() - start
     masks = get_masks(pruned)
-    layers = report.layer_rows(network, masks)
+    layers = report(pruned).layers
     workdir.mkdir(parents=True, exist_ok=True)
     save_masks(workdir / "masks.npz", masks)
     trained = training.train(pruned, data, workdir, recipe)
@@ -111,7 +113,7 @@ def run(
             "prunable": sum(row["size"] for row in layers),
             "kept": sum(row["kept"] for row in layers),
             "seconds": seconds,
-            "collapsed_layers": report.collapsed_layers(masks),
+            "collapsed_layers": emptied(masks),
         },
         "train": trained,
         "layers": layers,

@@ -1,5 +1,6 @@
 """Pictures of a run."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,51 @@ def pyplot() -> Any:
     return pyplot
 
 
+def report_figure(
+    path: str | os.PathLike[str],
+    title: str,
+    layers: Sequence[Mapping[str, Any]],
+    totals: Mapping[str, Any],
+) -> None:
+    """Draws the density and the effective density of each layer.
+
+    Args:
+      path: The file, .png or .svg.
+      title: Above the picture.
+      layers: See `Report.layers`.
+      totals: See `Report.totals`.
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise ValueError(f"a picture's name ends in .png or .svg, got {str(path)!r}")
+    plt = pyplot()
+    figure, axes = plt.subplots(
+        figsize=(7, max(2.4, 0.2 * len(layers) + 1)), layout="constrained"
+    )
+    axes.set_title(title)
+    _densities(axes, layers, totals["prunable"]["density"])
+    if totals["effective"] is not None:
+        values = [100 * row["effective_density"] for row in layers]
+        axes.plot(
+            values, range(len(layers)), "|", color="black", label="on a path", ms=6
+        )
+    axes.legend(loc="upper left", fontsize=8, bbox_to_anchor=(1, 1), frameon=False)
+    with written_whole(path) as aside:
+        figure.savefig(aside, dpi=130)
+    plt.close(figure)
+
+
+def _densities(axes: Any, layers: Sequence[Mapping[str, Any]], whole: float) -> None:
+    """A bar for each layer, on a logarithmic axis, and a line for the network."""
+    names = [row["name"].removesuffix("/kernel") for row in layers]
+    axes.barh(names, [100 * row["density"] for row in layers], color=BLUE)
+    axes.axvline(100 * whole, color=ORANGE, label=f"whole network: {100 * whole:.3g} %")
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("weights kept (%)")
+    axes.tick_params(axis="y", labelsize=7)
+
+
 def run_figure(
     path: Path,
     title: str,
@@ -36,7 +82,7 @@ def run_figure(
     Args:
       path: The PNG file.
       title: Above the picture.
-      layers: Rows of `report.layer_rows`.
+      layers: See `Report.layers`.
       history: Rows of `history.csv`.
     """
     plt = pyplot()
@@ -44,14 +90,8 @@ def run_figure(
         1, 2, figsize=(11, max(3.6, 0.2 * len(layers))), layout="constrained"
     )
     figure.suptitle(title)
-    names = [row["name"].removesuffix("/kernel") for row in layers]
     kept = sum(row["kept"] for row in layers) / sum(row["size"] for row in layers)
-    left.barh(names, [100 * row["density"] for row in layers], color=BLUE)
-    left.axvline(100 * kept, color=ORANGE, label=f"whole network: {100 * kept:.3g} %")
-    left.invert_yaxis()
-    left.set_xscale("log")
-    left.set_xlabel("weights kept (%)")
-    left.tick_params(axis="y", labelsize=7)
+    _densities(left, layers, kept)
     left.legend(loc="lower right", fontsize=8, bbox_to_anchor=(1, 1), frameon=False)
     epochs = [row["epoch"] for row in history]
     for key, label, style in (

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from tf_synflow import masks as masks_lib
 from tf_synflow._compat import tfmot
+from tf_synflow.collapse import ACTIONS, notice
 from tf_synflow.criteria import (
     CRITERIA,
     DATA_FREE,
@@ -47,6 +48,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         training: bool = False,
         temperature: float | None = None,
         invert: bool = False,
+        on_collapse: str = "warn",
         progress: bool = True,
     ):
         """Makes a policy.
@@ -88,6 +90,11 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             for "grasp", 5 for the two kinds of loss preservation, otherwise 1.
           invert: An ablation: the scores are negated, so that the highest are removed.
             Defaults to False.
+          on_collapse: What to do when pruning leaves nothing of a layer: "warn" (a
+            `LayerCollapseWarning` that says whether input and output are still
+            connected), "raise" a `LayerCollapseError`, or "ignore". In ResNets SynFlow
+            empties 1x1 shortcuts at high ratios, which does no harm. Defaults to
+            "warn".
           progress: Shows a progress bar when scoring takes more than a second.
             Defaults to True.
 
@@ -118,6 +125,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             if not isinstance(kind, type):
                 raise TypeError(f"layer_types must be layer classes, got {kind!r}")
         check_choice("dtype", dtype, ("float64", "float32"))
+        check_choice("on_collapse", on_collapse, ACTIONS)
         if temperature is not None and not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.criterion = criterion
@@ -132,6 +140,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         self.training = training
         self.temperature = temperature
         self.invert = invert
+        self.on_collapse = on_collapse
         self.progress = progress
 
     def __repr__(self) -> str:
@@ -188,6 +197,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           TypeError: `model` is no tf_keras model or `ratio` no number.
           ValueError: As for `score`; or `ratio` is NaN, infinite, negative, more than
             leaves a weight for each tensor, or less than the model has already.
+          LayerCollapseError: Nothing is left of a layer, and `on_collapse` is "raise".
         """
         removed = masks_lib.pruned_fraction(ratio)
         problem, masks = self._problem(model, data)
@@ -195,11 +205,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         if removed == 0:
             return masks
         steps = masks_lib.plan(masks, ratio, self.iterations, self.schedule, self.scope)
-        if isinstance(self.criterion, str) and self.criterion in LOOPS:
-            if not self.invert:
-                return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
-        scorer = self._scorer(problem)
-        return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
+        new = self._pruned(problem, masks, steps)
+        notice(problem.graph, masks, new, self.on_collapse)
+        return new
 
     def check(self, model: Any, ratio: float, data: Any = None) -> Masks:
         """Raises what `masks` would raise before it scores; gives the masks now."""
@@ -222,6 +230,13 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         problem, _ = self._problem(model, None)
         if isinstance(self.criterion, str) and self.criterion in DATA_FREE:
             self._scorer(problem)
+
+    def _pruned(self, problem: Problem, masks: Masks, steps: masks_lib.Plan) -> Masks:
+        named = isinstance(self.criterion, str)
+        if named and self.criterion in LOOPS and not self.invert:
+            return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
+        scorer = self._scorer(problem)
+        return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
     def _scorer(self, problem: Problem) -> Scorer:
         """What gives the scores under masks."""
