@@ -1,0 +1,40 @@
+"""Says what is left of a saved model.
+
+python scripts/report.py --model=small.keras
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+import tf_synflow
+from tf_synflow.files import written_whole
+from tf_synflow.model_files import load_model
+
+_MODEL = flags.DEFINE_string(
+    "model", None, ".keras or .h5 file, or folder of a SavedModel.", required=True
+)
+_IMPORT = flags.DEFINE_list("import", [], "Modules that register classes of your own.")
+_JSON = flags.DEFINE_string("json", None, "File for the report as JSON.")
+_PLOT = flags.DEFINE_string("plot", None, "File for the picture, .png or .svg.")
+
+
+def main(argv: list[str]) -> None:
+    """Reports on the model that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    try:
+        found = tf_synflow.report(load_model(_MODEL.value, _IMPORT.value))
+        if _JSON.value:
+            with written_whole(_JSON.value) as aside:
+                Path(aside).write_text(found.to_json() + "\n", "utf-8")
+        if _PLOT.value:
+            found.plot(_PLOT.value)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        sys.exit(f"report.py: {error}")
+    print(found)
+
+
+if __name__ == "__main__":
+    app.run(main)

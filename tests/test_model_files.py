@@ -1,0 +1,211 @@
+"""Saved models in and out, and the scripts that prune and report them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import images, layers, randomise, residual_net
+
+import tf_synflow
+from tf_synflow._compat import keras
+from tf_synflow.model_files import load_model, save_model
+
+ROOT = Path(__file__).parents[1]
+
+MODULE = """
+import tf_keras, tf_synflow
+
+@tf_keras.saving.register_keras_serializable("tests")
+class Double(tf_keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+tf_synflow.register_linear_part(Double, lambda layer, x, weights: 2 * x)
+"""
+
+
+def run(script, *flags, path=()):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *path])}
+    command = [sys.executable, f"scripts/{script}.py", *map(str, flags)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.fixture
+def model():
+    return randomise(residual_net())
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_every_format_there_and_back(model, tmp_path, ending, pruned):
+    if pruned:
+        model = tf_synflow.prune(model, 4, iterations=2)
+    save_model(tmp_path / f"model{ending}", model)
+    again = load_model(tmp_path / f"model{ending}")
+    x, _ = images(model, 5)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    assert tf_synflow.report(again).to_dict() == tf_synflow.report(model).to_dict()
+    assert [path.name for path in tmp_path.iterdir()] == [f"model{ending}"]
+
+
+def test_what_is_there_is_left_alone(model, tmp_path):
+    (tmp_path / "model.keras").write_text("precious")
+    with pytest.raises(FileExistsError, match="exists already and is left alone"):
+        save_model(tmp_path / "model.keras", model)
+    assert (tmp_path / "model.keras").read_text() == "precious"
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        save_model(tmp_path / "nowhere" / "model.keras", model)
+    with pytest.raises(ValueError, match="ends in .keras or .h5, or has no ending"):
+        save_model(tmp_path / "model.tf", model)
+
+
+def broken(tmp_path, kind):
+    path = tmp_path / f"model.{'h5' if kind.endswith('h5') else 'keras'}"
+    good = tmp_path / f"good{path.suffix}"
+    randomise(residual_net()).save(good)
+    whole = good.read_bytes()
+    good.unlink()
+    contents = {
+        "empty": b"",
+        "empty h5": b"",
+        "truncated": whole[: len(whole) // 2],
+        "truncated h5": whole[: len(whole) // 2],
+        "foreign": b"PK\x03\x04 not a model at all",
+        "text h5": b"hello",
+    }
+    path.write_bytes(contents[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "empty h5", "truncated", "truncated h5", "foreign", "text h5"]
+)
+def test_broken_files_are_refused_in_plain_words(tmp_path, kind):
+    with pytest.raises(ValueError, match="cannot read a tf_keras model from"):
+        load_model(broken(tmp_path, kind))
+
+
+def test_missing_and_foreign_models_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no model at"):
+        load_model(tmp_path / "none.keras")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="cannot read"):
+        load_model(tmp_path / "folder")
+
+
+def test_layers_of_ones_own_need_the_module_that_registers_them(tmp_path):
+    (tmp_path / "own_layers.py").write_text(MODULE)
+    program = (
+        "import sys, tf_keras, own_layers\n"
+        "x = inputs = tf_keras.Input((5,))\n"
+        "x = own_layers.Double()(tf_keras.layers.Dense(6)(x))\n"
+        "tf_keras.Model(inputs, tf_keras.layers.Dense(3)(x)).save(sys.argv[1])\n"
+    )
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    command = [sys.executable, "-c", program, str(tmp_path / "own.keras")]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+    flags = [f"--model={tmp_path / 'own.keras'}", "--ratio=2", "--iterations=3"]
+    flags.append(f"--output={tmp_path / 'pruned.keras'}")
+    done = run("prune", *flags, path=[str(tmp_path)])
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "name the module that registers them" in done.stderr
+    done = run("prune", *flags, "--import=own_layers", path=[str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    assert "24 of 48 kept" in done.stdout
+
+
+def test_prune_and_report_from_the_command_line(model, tmp_path):
+    save_model(tmp_path / "big", model)
+    output = tmp_path / "small.h5"
+    done = run(
+        "prune",
+        *(f"--model={tmp_path / 'big'}", f"--output={output}", "--ratio=0.75"),
+        "--iterations=5",
+    )
+    assert done.returncode == 0, done.stderr
+    pruned = load_model(output)
+    expected = tf_synflow.PruningPolicy(iterations=5).masks(model, 4)
+    saved = tf_synflow.load_masks(f"{output}.masks.npz")
+    for name, mask in tf_synflow.get_masks(pruned).items():
+        np.testing.assert_array_equal(mask, expected[name])
+        np.testing.assert_array_equal(saved[name], expected[name])
+    report = json.loads(Path(f"{output}.report.json").read_text())
+    assert report == tf_synflow.report(pruned).to_dict()
+    again = run(
+        "report",
+        *(f"--model={output}", f"--json={tmp_path / 'r.json'}"),
+        f"--plot={tmp_path / 'r.png'}",
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    assert json.loads((tmp_path / "r.json").read_text()) == report
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stripped_output_needs_keras_alone(model, tmp_path):
+    save_model(tmp_path / "big.keras", model)
+    output = tmp_path / "plain.keras"
+    done = run(
+        "prune",
+        *(f"--model={tmp_path / 'big.keras'}", f"--output={output}", "--ratio=4"),
+        *("--strip", "--criterion=magnitude"),
+    )
+    assert done.returncode == 0, done.stderr
+    program = (
+        "import sys, tf_keras\n"
+        "tf_keras.models.load_model(sys.argv[1], compile=False)\n"
+        "assert not {'tf_synflow', 'tensorflow_model_optimization'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+    command = [sys.executable, "-c", program, str(output)]
+    subprocess.run(command, check=True, env=environment)
+
+
+def test_nothing_is_left_half_written_when_the_disk_is_full(tmp_path):
+    """Writes fail midway, past a limit on the size of files."""
+    inputs = keras.Input((300,))
+    big = keras.Model(inputs, layers.Dense(300)(inputs))
+    big.save(tmp_path / "big.keras")
+    program = (
+        "import resource, signal, sys\n"
+        "from tf_synflow.model_files import load_model, save_model\n"
+        "model = load_model(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    save_model(sys.argv[2], model)\n"
+        "except OSError as error:\n"
+        "    sys.exit('refused')\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "big.keras")]
+    command.append(str(tmp_path / "out.keras"))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert "refused" in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["big.keras"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "nothing.keras"}, "there is no model at 'nothing.keras'"),
+        ({"output": "nowhere/out.keras"}, "create it first"),
+        ({"ratio": "1e9"}, "the highest ratio"),
+        ({"exclude": "conv9"}, "the model has no such"),
+    ],
+)
+def test_bad_flags_leave_nothing_behind(model, tmp_path, change, message):
+    save_model(tmp_path / "model.keras", model)
+    flags = {"model": tmp_path / "model.keras", "output": tmp_path / "out.keras"}
+    flags |= {"ratio": 2, **change}
+    done = run("prune", *(f"--{name}={value}" for name, value in flags.items()))
+    assert done.returncode != 0 and message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]

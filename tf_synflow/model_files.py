@@ -1,0 +1,97 @@
+"""Saved models: read with plain errors, written whole or not at all."""
+
+import importlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tf_synflow._compat import keras, tfmot
+from tf_synflow.files import written_whole
+from tf_synflow.graph import check_model
+
+
+def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> Any:
+    """Reads a saved Keras model, pruned or not.
+
+    Args:
+      path: A `.keras` or `.h5` file, or the folder of a SavedModel.
+      modules: Python modules to import before, which register classes of the user's own
+        (`keras.saving.register_keras_serializable`) or linear parts of them.
+
+    Returns:
+      The model, uncompiled.
+
+    Raises:
+      FileNotFoundError: There is nothing at `path`.
+      ModuleNotFoundError: A module cannot be found.
+      ValueError: It is no Keras model that this version can read, or one that cannot be
+        pruned.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no model at {str(path)!r}")
+    for module in modules:
+        importlib.import_module(module)
+    try:
+        with tfmot.sparsity.keras.prune_scope():
+            model = keras.models.load_model(path, compile=False)
+    # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ValueError(
+            f"cannot read a tf_keras model from {str(path)!r} "
+            f"({type(error).__name__}: {reason[:300]}). Expected a whole .keras or .h5 "
+            "file, or the folder of a SavedModel, as model.save of tf_keras writes. If "
+            "it has layers of your own, name the module that registers them"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"what {str(path)!r} holds is no Keras model but {type(model).__name__}: "
+            "a SavedModel that Keras did not write cannot be pruned"
+        )
+    check_model(model)
+    return model
+
+
+def save_model(path: str | os.PathLike[str], model: Any) -> None:
+    """Writes a model, whole or not at all.
+
+    Args:
+      path: Ends in `.keras` or `.h5`; or has no ending, for the folder of a SavedModel.
+        It must not exist yet.
+      model: A Keras model.
+
+    Raises:
+      FileExistsError: There is something at `path`.
+      FileNotFoundError: Its folder does not exist.
+      ValueError: It has another ending.
+    """
+    path = checked_output(path)
+    with written_whole(path) as aside:
+        model.save(aside)
+
+
+def checked_output(path: str | os.PathLike[str]) -> Path:
+    """Refuses a path that a model cannot be written to; see `save_model`."""
+    path = Path(path)
+    if path.suffix not in (".keras", ".h5", ""):
+        raise ValueError(
+            f"a model's name ends in .keras or .h5, or has no ending for a SavedModel, "
+            f"got {str(path)!r}"
+        )
+    if path.exists():
+        raise FileExistsError(
+            f"{str(path)!r} exists already and is left alone; choose another name, or "
+            "delete it first"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not "
+            "exist; create it first"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(
+            f"cannot write {str(path)!r}: no permission to write into its folder"
+        )
+    return path
