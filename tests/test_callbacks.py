@@ -338,3 +338,35 @@ def fit(callback, model=None):
 def test_bad_input_is_refused(use, kind, message):
     with pytest.raises(kind, match=message):
         use()
+
+
+def scalars(folder):
+    """(tag, step) to value of all events in a folder."""
+    found = {}
+    for file in folder.glob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:tf_record_iterator")
+def test_densities_go_to_tensorboard(tmp_path):
+    model = randomise(residual_net())
+    model.compile("sgd", LOSS)
+    callback = tf_synflow.PruningCallback(ratio=5, epoch=1, log_dir=tmp_path)
+    model.fit(*images(model, 16), epochs=3, verbose=0, callbacks=[callback])
+    found = scalars(tmp_path)
+    assert {step for _, step in found} == {0, 1, 2}
+    totals = tf_synflow.report(model).totals
+    for step in (1, 2):
+        assert found["density", step] == pytest.approx(35 / 175)
+        assert found["effective_density", step] == pytest.approx(
+            totals["effective_density"]
+        )
+        assert found["dead_channels", step] == totals["dead_channels"]
+        for row in tf_synflow.report(model).layers:
+            name = row["name"]
+            assert found[f"density/{name}", step] == pytest.approx(row["density"])
+            assert found[f"dead_channels/{name}", step] == row["dead_channels"]
+    assert found["density", 0] == found["effective_density", 0] == 1

@@ -1,5 +1,6 @@
 """PruningCallback: keeps a pruned model pruned, or prunes a plain one inside `fit`."""
 
+import os
 import warnings
 from typing import Any
 
@@ -8,6 +9,7 @@ from tf_synflow._compat import keras, tf
 from tf_synflow.graph import flatten, named_weights
 from tf_synflow.masks import Masks, pruned_fraction
 from tf_synflow.policy import PruningPolicy
+from tf_synflow.report import Report, report
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -36,6 +38,7 @@ class PruningCallback(keras.callbacks.Callback):
         policy: PruningPolicy | None = None,
         data: Any = None,
         epoch: int = 0,
+        log_dir: str | os.PathLike[str] | None = None,
     ):
         """Makes the callback; an instance can serve several calls of `fit`.
 
@@ -45,6 +48,9 @@ class PruningCallback(keras.callbacks.Callback):
           policy: How to prune. Defaults to `PruningPolicy()`.
           data: For criteria that need it. Defaults to None.
           epoch: The epoch, counted from 0, at whose beginning to prune. Defaults to 0.
+          log_dir: Folder for TensorBoard: `density`, `effective_density` and
+            `dead_channels` of each layer and of the network, after each epoch. Defaults
+            to None: no events.
 
         Raises:
           TypeError: `ratio` is no number, `policy` no PruningPolicy, or `epoch` no
@@ -70,6 +76,9 @@ class PruningCallback(keras.callbacks.Callback):
         self.policy = policy
         self.data = data
         self.epoch = epoch
+        self.log_dir = log_dir
+        self._writer: Any = None
+        self._report: Report | None = None
         self._pairs: dict[str, tuple[Any, Any]] = {}
         self._to_prune = False
 
@@ -81,6 +90,9 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes hold of the masks there are."""
         self._to_prune = self.ratio is not None
+        self._report = None
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
         graph = flatten(self.model)
         self._pairs = wrapping.masked_weights(graph)
         if not self._pairs and self.ratio is None:
@@ -120,10 +132,15 @@ class PruningCallback(keras.callbacks.Callback):
             kept = sum(float(tf.reduce_sum(m)) for _, m in self._pairs.values())
             size = sum(m.shape.num_elements() for _, m in self._pairs.values())
             logs["density"] = kept / size if size else 1.0
+        if self._writer is not None:
+            self._log(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Zeroes once more, whatever an optimizer did at the end of training."""
         self._zero()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         if self._to_prune:
             warnings.warn(
                 f"PruningCallback was to prune at the beginning of epoch {self.epoch} "
@@ -131,11 +148,27 @@ class PruningCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def _log(self, epoch: int) -> None:
+        """Writes TensorBoard's events; masks change only where they are taken."""
+        self._report = self._report or report(self.model)
+        whole = self._report.totals
+        with self._writer.as_default(step=epoch):
+            tf.summary.scalar("density", whole["prunable"]["density"])
+            for what in ("effective_density", "dead_channels"):
+                if whole[what] is not None:
+                    tf.summary.scalar(what, whole[what])
+            for row in self._report.layers:
+                for what in ("density", "effective_density", "dead_channels"):
+                    if row[what] is not None:
+                        tf.summary.scalar(f"{what}/{row['name']}", row[what])
+        self._writer.flush()
+
     def _policy(self) -> PruningPolicy:
         return self.policy or PruningPolicy()
 
     def _take(self, masks: Masks) -> None:
         """Writes masks into the wrappers, or makes variables for a plain model."""
+        self._report = None
         variables = named_weights(flatten(self.model))
         self._pairs = {name: self._pairs.get(name) for name in masks}
         with self.model.distribute_strategy.scope():

@@ -92,7 +92,7 @@ def train(model: Any, data: Dataset, workdir: Path, recipe: Recipe) -> dict[str,
         epochs=recipe.epochs,
         validation_data=tf.data.Dataset.from_tensor_slices(data.test).batch(256),
         callbacks=[
-            PruningCallback(),
+            PruningCallback(log_dir=workdir / "tensorboard" / "pruning"),
             SparsityCallback(),
             history,
             keras.callbacks.TensorBoard(workdir / "tensorboard"),
