@@ -18,11 +18,24 @@ import tf_keras as keras  # noqa: E402
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_wrapper,
 )
+from tf_keras.src.applications import (  # noqa: E402
+    convnext,
+    inception_resnet_v2,
+)
 from tf_keras.src.engine.functional import Functional  # noqa: E402
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 
-__all__ = ["Functional", "PruneLowMagnitude", "deep_graphs", "keras", "tf", "tfmot"]
+__all__ = [
+    "Functional",
+    "PruneLowMagnitude",
+    "convnext",
+    "deep_graphs",
+    "inception_resnet_v2",
+    "keras",
+    "tf",
+    "tfmot",
+]
 
 
 @contextlib.contextmanager

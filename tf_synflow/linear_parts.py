@@ -11,7 +11,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tf_synflow._compat import keras, tf
+import numpy as np
+
+from tf_synflow._compat import convnext, inception_resnet_v2, keras, tf
 
 Rule = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -78,7 +80,8 @@ _rule(
     *("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "ThresholdedReLU", "Softmax"),
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
     *("AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
-    "Identity",
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation"),
+    *("RandomContrast", "RandomBrightness", "UnitNormalization", "Identity"),
 )(identity)
 
 
@@ -96,9 +99,13 @@ def itself(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     return layer.call(x)
 
 
-@_rule("Add", "Subtract")
+@_rule("Add", "Subtract", "Multiply")
 def add(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
-    """A sum; the -1 of a difference counts by its absolute value."""
+    """A sum; the -1 of a difference counts by its absolute value.
+
+    A product of signals is linear in each: at unit signals its linear part is their
+    sum; see `operators`.
+    """
     return functools.reduce(tf.add, inputs)
 
 
@@ -120,14 +127,56 @@ def batch_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     scale = 1.0 / tf.sqrt(weights["moving_variance"] + layer.epsilon)
     if layer.scale:
         scale = weights["gamma"] * scale
+    return x * _along_axes(scale, layer, x)
+
+
+def _along_axes(scale: Any, layer: Any, x: Any) -> Any:
+    """A scale for the layer's axes in a shape that fits the signal."""
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     axes = sorted(axis % x.shape.rank for axis in axes)
-    if axes != [x.shape.rank - 1]:
-        shape = tf.shape(x)
-        ones = tf.ones_like(shape)
-        picks = [axis in axes for axis in range(x.shape.rank)]
-        scale = tf.reshape(scale, tf.where(picks, shape, ones))
-    return x * scale
+    if axes == [x.shape.rank - 1]:
+        return scale
+    shape = tf.shape(x)
+    picks = [axis in axes for axis in range(x.shape.rank)]
+    return tf.reshape(scale, tf.where(picks, shape, tf.ones_like(shape)))
+
+
+@_rule("LayerNormalization", "GroupNormalization")
+def other_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Multiplies by |gamma|: the statistics are those of the signal, not known here."""
+    return x * _along_axes(weights["gamma"], layer, x) if "gamma" in weights else x
+
+
+@_rule("Rescaling")
+def rescaling(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Multiplies by |scale|; the offset drops out."""
+    return x * tf.constant(np.abs(layer.scale), x.dtype)
+
+
+@_rule("Normalization")
+def normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Divides by the standard deviation that was given or learned by adapt()."""
+    if "variance" in weights:
+        variance = tf.reshape(weights["variance"], layer._broadcast_shape)
+    else:
+        variance = tf.cast(layer.variance, x.dtype)
+    return x / tf.maximum(tf.sqrt(variance), keras.backend.epsilon())
+
+
+def _layer_scale(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Multiplies by |gamma|, the one weight there is."""
+    (gamma,) = weights.values()
+    return x * gamma
+
+
+def _scaled_residual(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
+    """The first input plus |scale| times the second."""
+    return inputs[0] + abs(layer.scale) * inputs[1]
+
+
+register_linear_part(convnext.LayerScale, _layer_scale)
+register_linear_part(convnext.StochasticDepth, identity)
+register_linear_part(inception_resnet_v2.CustomScaleLayer, _scaled_residual)
 
 
 @_rule("Dense")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow import linear_parts
+from tf_synflow import linear_parts, operators
 from tf_synflow._compat import tf
 from tf_synflow.graph import Call, Graph, layer_weights, named_weights
 from tf_synflow.scaling import Signal, aligned, normalised
@@ -226,16 +226,17 @@ def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
 
 def _rule(graph: Graph, call: Call, exclude: Collection[str]) -> linear_parts.Rule:
     """The rule for a call, or an error that names the layer and the ways out."""
-    rule = linear_parts.find(call.layer)
+    rule = linear_parts.find(call.layer) or operators.find(call)
     if rule is not None:
         return rule
     kind = type(call.layer).__name__
     shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
     if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
         raise ValueError(
-            f"the operator {call.name!r} ({kind}) has no known linear part, so SynFlow "
-            "cannot see through it. Write it as a layer: keras.layers.Add()([x, y]) "
-            "for x + y, keras.layers.ReLU()(x) for tf.nn.relu(x)"
+            f"the operator {call.name!r} ({getattr(call.layer, 'symbol', kind)}) has "
+            "no known linear part, so SynFlow cannot see through it. Write it as a "
+            "layer: one of Keras, keras.layers.ReLU()(x), or one of your own, with "
+            "tf_synflow.register_linear_part"
         )
     if call.name not in exclude:
         raise ValueError(

@@ -34,7 +34,10 @@ _BY_INPUT = (
 )
 _RECURRENT = (_layers.SimpleRNN, _layers.GRU, _layers.LSTM)
 # Weights that are added, looked up, or applied once a channel.
-_FREE = ("bias", "embeddings", "gamma", "beta", "moving_mean", "moving_variance")
+_FREE = (
+    *("bias", "embeddings", "gamma", "beta", "moving_mean", "moving_variance"),
+    *("mean", "variance", "alpha"),
+)
 
 
 class Report:
@@ -229,12 +232,10 @@ def _positions(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
         for short, variable in layer_weights(call.layer).items():
             name = f"{call.name}/{short}"
             uses = 0
-            if short not in _FREE:
+            if short not in _FREE and variable.shape.rank > 1:
                 uses = _uses(graph, call)
                 if uses is None and call.name not in uncounted:
                     uncounted.append(call.name)
-                if variable.shape.rank < 2:
-                    uses = 0
             before = positions.get(name, 0)
             known = uses is not None and before is not None
             positions[name] = before + uses if known else None
