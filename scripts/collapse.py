@@ -6,7 +6,6 @@ A network of the papers, new weights for each seed, images of standard normal no
 random labels for the criteria that need data.
 """
 
-import csv
 import sys
 import time
 
@@ -18,7 +17,7 @@ import tf_synflow
 from tf_synflow import collapse, models
 from tf_synflow._compat import keras
 from tf_synflow.criteria import CRITERIA, DATA_FREE
-from tf_synflow.files import written_whole
+from tf_synflow.files import write_csv
 
 _MODEL = flags.DEFINE_enum("model", "vgg16_bn", sorted(models.MODELS), "Network.")
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
@@ -27,7 +26,9 @@ _CRITERIA = flags.DEFINE_list("criteria", list(CRITERIA), "Which to try.")
 _ITERATIONS = flags.DEFINE_integer(
     "iterations", None, "Defaults to the criterion's own: 100 for SynFlow, 1 otherwise."
 )
-_IMAGES = flags.DEFINE_integer("images", None, "Defaults to ten for each class.")
+_IMAGES = flags.DEFINE_integer(
+    "images", None, "Defaults to ten for each class.", lower_bound=1
+)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many seeds, from 0.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Computes in.")
 _FIRST = flags.DEFINE_float("first", 1.0, "First alpha, log10 of the ratio.")
@@ -89,11 +90,7 @@ def main(argv: list[str]) -> None:
                 sys.exit(f"collapse.py: {error}")
             print(*rows[-1].values(), sep=", ", flush=True)
             if _OUTPUT.value:
-                with written_whole(_OUTPUT.value) as aside:
-                    with open(aside, "w", newline="") as file:
-                        writer = csv.DictWriter(file, rows[0])
-                        writer.writeheader()
-                        writer.writerows(rows)
+                write_csv(_OUTPUT.value, rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ same command goes on where it was stopped. runs.csv has a row for each run, summ
 the mean, minimum and maximum over the seeds.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from absl import app, flags
 from tqdm.auto import tqdm
 
 from tf_synflow import sweep
+from tf_synflow.files import write_csv
 
 _SWEEPDIR = flags.DEFINE_string("sweepdir", None, "Folder for the runs.", required=True)
 _AXES = {
@@ -45,12 +47,17 @@ def main(argv: list[str]) -> None:
             print(sweep.folder(folder, run))
         return
     script = Path(__file__).with_name("train.py")
-    failed = sweep.carry_out(
-        folder, runs, argv[1:], script, lambda r: tqdm(r, unit="run")
-    )
+    # Told to end, it ends the run that it has begun too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("sweep.py: told to end"))
+    try:
+        failed = sweep.carry_out(
+            folder, runs, argv[1:], script, lambda r: tqdm(r, unit="run")
+        )
+    except ValueError as error:
+        sys.exit(f"sweep.py: {error}")
     every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
-    sweep.write_csv(folder / "runs.csv", every)
-    sweep.write_csv(folder / "summary.csv", sweep.summary(every))
+    write_csv(folder / "runs.csv", every)
+    write_csv(folder / "summary.csv", sweep.summary(every))
     for row in sweep.summary(every):
         accuracy = " to ".join(
             f"{100 * row[f'final_accuracy_{which}']:.2f}" for which in ("min", "max")

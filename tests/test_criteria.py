@@ -1,5 +1,7 @@
 """The criteria that need data, against numpy, differences and plain tapes."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from conftest import images, layers, randomise, residual_net
@@ -491,6 +493,9 @@ def frozen_nan(model):
     return model
 
 
+binary_loss = keras.losses.BinaryCrossentropy()
+
+
 def two_outputs(model):
     return keras.Model(model.inputs, [model.output, model.output])
 
@@ -530,6 +535,12 @@ BAD = [
     ("snip", (X, np.array(list("abcabc"))), {}, ValueError, "must be numbers"),
     ("snip", (X * np.nan, Y), {}, ValueError, "the loss is nan"),
     ("snip", (X, Y), {"loss": 3}, TypeError, "must be a Keras loss"),
+    ("snip", (X, Y), {"loss": keras.losses.Huber}, TypeError, "not a class"),
+    ("snip", (X, {"a": Y}), {}, ValueError, "y must be one array of numbers"),
+    ("snip", ([[1, 2], [3]], Y), {}, ValueError, "x is no array"),
+    ("snip", (X, np.eye(4)[Y] * -7), {}, ValueError, "probabilities, 0 to 1"),
+    ("snip", (X, Y), {"temperature": "2"}, ValueError, "above 0, got '2'"),
+    ("snip", (X, Y), {"loss": "mse"}, ValueError, "mean_squared_error wants"),
     ("snip", (X, Y), {"loss": "nonsense"}, ValueError, "nonsense"),
     ("grasp", (X, np.eye(4)[Y]), {"loss": "mse"}, ValueError, "temperature=1"),
     ("snip", (X, Y), {"temperature": 0}, ValueError, "above 0"),
@@ -562,6 +573,12 @@ def test_bad_input_is_refused_and_changes_nothing(
 def test_models_that_no_loss_fits_are_refused():
     with pytest.raises(ValueError, match="2 outputs"):
         scores_of("snip", two_outputs(residual_net()), (X, Y))
+    with pytest.raises(ValueError, match="BinaryCrossentropy goes with a sigmoid"):
+        scores_of("snip", classifier("fused"), (X, np.eye(4)[Y]), loss=binary_loss)
+    hidden = classifier("logits")
+    hidden = keras.Model(hidden.inputs, tf.nn.softmax(hidden.output))
+    with pytest.raises(ValueError, match="say which loss"):
+        scores_of("snip", hidden, (X, Y))
     with pytest.raises(ValueError, match="'bn/moving_mean' holds NaN"):
         scores_of("snip", frozen_nan(residual_net()), (X, Y))
 
@@ -574,3 +591,209 @@ def test_missing_data_is_refused_before_the_first_epoch():
     with pytest.raises(ValueError, match="needs data"):
         model.fit(X, Y, epochs=4, verbose=0, callbacks=[callback])
     assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+def trained_gradient(model, x, y):
+    """|w g| over its total, from what one step of Keras's own training changes."""
+    kernels = kernels_of(model)
+    before = {name: variable.numpy() for name, variable in kernels.items()}
+    model.optimizer = keras.optimizers.SGD(1.0)
+    model.train_on_batch(x, y)
+    score = {n: abs(before[n] * (before[n] - v.numpy())) for n, v in kernels.items()}
+    total = sum(part.sum() for part in score.values())
+    return flat(score) / total
+
+
+def regression():
+    model = [layers.Input((5,)), layers.Dense(4, "tanh"), layers.Dense(1)]
+    return randomise(keras.Sequential(model))
+
+
+class OwnLoss(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return tf.reduce_mean((y_pred - y_true) ** 2, -1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        "mean_absolute_error",
+        keras.losses.Huber(),
+        keras.losses.log_cosh,
+        lambda y, p: tf.reduce_mean((p - y) ** 2, -1),
+        OwnLoss(),
+    ],
+)
+@pytest.mark.parametrize("shape", [(12,), (12, 1)])
+def test_labels_of_a_regression_are_as_keras_has_them(loss, shape):
+    model = regression()
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((12, 5)).astype("float32")
+    y = generator.standard_normal(shape).astype("float32")
+    model.compile("sgd", loss)
+    found = flat(scores_of("snip", model, (x, y)))
+    expected = trained_gradient(model, x, y)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+SCE, CCE = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        (SCE(from_logits=True, ignore_class=1), lambda y: y),
+        (CCE(from_logits=True, label_smoothing=0.3), lambda y: np.eye(4)[y]),
+        ([SCE(from_logits=True)], lambda y: y),
+        ({"fc": SCE(from_logits=True)}, lambda y: y),
+        (SCE(from_logits=True, reduction="sum"), lambda y: y),
+    ],
+)
+def test_what_the_compiled_loss_says_counts(loss, labels):
+    model = randomise(classifier("logits"))
+    x, y = images(model, 24)
+    model.compile("sgd", loss)
+    found = flat(scores_of("snip", model, (x, labels(y))))
+    np.testing.assert_allclose(found, trained_gradient(model, x, labels(y)), atol=1e-4)
+
+
+def test_a_given_temperature_divides_the_logits():
+    model = randomise(residual_net())
+    x, y = images(model, 12)
+    found = flat(scores_of("snip", model, (x, y), temperature=7))
+    gradients = tape_gradients(double(model), x, y, 7)
+    weights = [v.numpy() for v in kernels_of(model).values()]
+    expected = np.concatenate(
+        [abs(w * g).ravel() for w, g in zip(weights, gradients, strict=True)]
+    )
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+@pytest.mark.parametrize("invert", [False, True])
+def test_iterating_is_scoring_and_masking_in_turn(criterion, invert):
+    model = randomise(residual_net())
+    data = images(model, 10)
+    settings = {"criterion": criterion, "progress": False, "invert": invert}
+    found = tf_synflow.PruningPolicy(**settings, iterations=3).masks(model, 6, data)
+    once, pruned = tf_synflow.PruningPolicy(**settings), model
+    for removed in (int((1 - 6 ** (-k / 3)) * 175) for k in (1, 2, 3)):
+        masks = once.masks(pruned, Fraction(removed, 175), data)
+        pruned = tf_synflow.apply_masks(model, masks)
+    for name, mask in tf_synflow.get_masks(pruned).items():
+        np.testing.assert_array_equal(found[name], mask)
+
+
+def test_time_steps_that_are_masked_do_not_count():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(10, 5, mask_zero=True)(inputs)
+    x = layers.LSTM(4, return_sequences=True)(x)
+    model = keras.Model(inputs, layers.Dense(3, name="fc")(x))
+    model = randomise(model)
+    generator = np.random.default_rng(0)
+    words, y = generator.integers(0, 4, (9, 6)), generator.integers(0, 3, (9, 6))
+    model.compile("sgd", LOGITS)
+    for temperature in (1, 3):
+        scale = (lambda z: z) if temperature == 1 else (lambda z: z / 3)
+        kernel = model.get_layer("fc").kernel.numpy().astype("float64")
+        states = keras.Model(inputs, x)(words).numpy().astype("float64")
+        logits = scale(states @ kernel + model.get_layer("fc").bias.numpy())
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        error = (p - np.eye(3)[y]) * (words != 0)[..., None]
+        expected = abs(kernel * np.einsum("bti,btj->ij", states, error))
+        found = scores_of("snip", model, (words, y), temperature=temperature)
+        np.testing.assert_allclose(
+            found["fc/kernel"], expected / expected.sum(), rtol=1e-4, atol=1e-6
+        )
+
+
+def shared_softmax():
+    squash = layers.Activation("softmax")
+    inputs = keras.Input((4, 4, 2))
+    x = squash(layers.Dense(6)(layers.Flatten()(inputs)))
+    return randomise(keras.Model(inputs, squash(layers.Dense(4)(x))))
+
+
+def test_an_activation_that_is_used_elsewhere_stays():
+    model = shared_softmax()
+    x, y = images(model, 20)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    found = flat(scores_of("snip", model, (x, y)))
+    np.testing.assert_allclose(found, trained_gradient(model, x, y), atol=1e-4)
+    with pytest.raises(ValueError, match="set temperature=1"):
+        scores_of("grasp", model, (x, y))
+
+
+def test_a_recurrent_cells_own_activation_is_not_the_last():
+    inputs = keras.Input((4, 2))
+    x = layers.LSTM(1, activation="sigmoid")(layers.Dense(3)(inputs))
+    model = randomise(keras.Model(inputs, x))
+    x = np.random.default_rng(0).standard_normal((8, 4, 2)).astype("float32")
+    y = np.arange(8) % 2
+    model.compile("sgd", "binary_crossentropy")
+    found = scores_of("snip", model, (x, y))["dense/kernel"].ravel()
+    kernel = model.get_layer("dense").kernel
+    with tf.GradientTape() as tape:
+        p = model(x)[:, 0]
+        loss = tf.reduce_mean(tf.where(y == 1, -tf.math.log(p), -tf.math.log(1 - p)))
+    expected = abs(kernel * tape.gradient(loss, kernel)).numpy().ravel()
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-3)
+
+
+def test_the_callback_prunes_on_two_devices(two_devices):
+    x, y = images(residual_net(), 32)
+    with two_devices.scope():
+        model = randomise(residual_net())
+        model.compile("sgd", LOGITS)
+    policy = tf_synflow.PruningPolicy("grasp")
+    expected = policy.masks(randomise(residual_net()), 4, (x, y))
+    callback = tf_synflow.PruningCallback(4, policy, (x, y))
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=[callback])
+    for name, mask in tf_synflow.get_masks(model).items():
+        np.testing.assert_array_equal(mask, expected[name])
+
+
+def test_batches_of_different_lengths():
+    inputs = keras.Input((None, 3))
+    x = layers.GlobalAveragePooling1D()(layers.Dense(4, name="a")(inputs))
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="b")(x)))
+    generator = np.random.default_rng(0)
+    parts = [generator.standard_normal((6, n, 3)) for n in (5, 7)]
+    labels = [generator.integers(0, 2, 6) for _ in parts]
+
+    def batches():
+        yield from zip(parts, labels, strict=True)
+
+    signature = (tf.TensorSpec((None, None, 3)), tf.TensorSpec((None,), tf.int64))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    found = scores_of("snip", model, dataset)["b/kernel"]
+    features = keras.Model(inputs, x)
+    states = np.concatenate([features(part).numpy() for part in parts])
+    kernel, bias = (v.numpy() for v in model.get_layer("b").weights)
+    logits = (states @ kernel + bias).astype("float64")
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = abs(kernel * (states.T @ (p - np.eye(2)[np.concatenate(labels)])))
+    share = found / found.sum()
+    np.testing.assert_allclose(share, expected / expected.sum(), rtol=1e-4)
+
+
+def test_dropout_in_a_recurrent_layer_is_off_in_training_too():
+    inputs = keras.Input((5, 3))
+    x = layers.LSTM(4, dropout=0.5, recurrent_dropout=0.5)(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(3)(x)))
+    generator = np.random.default_rng(0)
+    data = generator.standard_normal((20, 5, 3)), generator.integers(0, 3, 20)
+    once = flat(scores_of("snip", model, data, training=True))
+    np.testing.assert_array_equal(
+        once, flat(scores_of("snip", model, data, training=True))
+    )
+
+
+def test_scores_that_are_all_zero_are_worth_a_warning():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2, use_bias=False)])
+    with pytest.warns(UserWarning, match="all scores are 0"):
+        scores_of("snip", randomise(model), (np.zeros((4, 3)), np.arange(4) % 2))

@@ -4,11 +4,13 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tf_synflow import sweep
+from tf_synflow.files import write_csv
 
 ROOT = Path(__file__).parents[1]
 AXES = {
@@ -57,6 +59,11 @@ def test_bad_shards_are_refused(shard):
         sweep.grid(AXES, shard)
 
 
+def test_a_value_that_stands_twice_is_refused():
+    with pytest.raises(ValueError, match="a seed stands there twice"):
+        sweep.grid({**AXES, "seed": ["0", "0"]})
+
+
 def test_an_empty_axis_is_refused():
     with pytest.raises(ValueError, match="there is no seed"):
         sweep.grid({**AXES, "seed": []})
@@ -64,7 +71,8 @@ def test_an_empty_axis_is_refused():
 
 def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
     folder, runs = tmp_path / "sweep", sweep.grid(AXES)
-    (folder / "a-d-x-10-0.unfinished").mkdir(parents=True)  # of a sweep that was killed
+    killed = folder / "a-d-x-10-0.unfinished-123"  # left by a sweep that was killed
+    killed.mkdir(parents=True)
     failed = sweep.carry_out(folder, runs, ["--epochs=3"], program)
     assert [run["criterion"] for run in failed] == ["z"] * 4
     error = (folder / "a-d-z-10-1.error.txt").read_text()
@@ -72,13 +80,55 @@ def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
     call = json.loads((folder / "b-d-y-10-1" / "calls").read_text())
     assert call["epochs"] == "3" and call["model"] == "b" and call["ratio"] == "10"
     names = {path.name for path in folder.iterdir()}
-    assert len(names) == 12 and not any("unfinished" in name for name in names)
+    assert len(names) == 13 and not any("unfinished" in name for name in names)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("calls")}
     program.write_text(PROGRAM.replace('"z"', '"none"'))
-    assert sweep.carry_out(folder, runs, [], program) == []
+    assert sweep.carry_out(folder, runs, ["--epochs=3"], program) == []
     assert not list(folder.glob("*.error.txt"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(list(folder.rglob("calls"))) == 12
+
+
+def test_other_flags_want_another_folder(tmp_path, program):
+    runs = sweep.grid({axis: values[:1] for axis, values in AXES.items()})
+    sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=3"], program)
+    with pytest.raises(ValueError, match=r"begun with the flags .'--epochs=3'."):
+        sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=4"], program)
+
+
+def test_a_folder_that_is_no_finished_run_is_left_alone(tmp_path, program):
+    runs = sweep.grid({**AXES, "criterion": ["x"]})
+    mine = tmp_path / "sweep" / "a-d-x-10-1" / "mine"
+    mine.mkdir(parents=True)
+    failed = sweep.carry_out(tmp_path / "sweep", runs, [], program)
+    assert failed == [runs[1]] and mine.is_dir()
+    error = (tmp_path / "sweep" / "a-d-x-10-1.error.txt").read_text()
+    assert "no finished run" in error
+
+
+def test_a_sweep_that_is_told_to_end_ends_its_run(tmp_path, program):
+    program.write_text("import time\ntime.sleep(60)\n")
+    starter = (
+        "import signal, sys, pathlib\n"
+        "from tf_synflow import sweep\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "print('ready', flush=True)\n"
+        f"runs = sweep.grid({AXES!r})\n"
+        f"path = pathlib.Path({str(tmp_path)!r})\n"
+        "sweep.carry_out(path / 'sweep', runs, [], path / 'program.py')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", starter], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 20
+    while not (child := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(20) == 3 and child
+    assert not Path(f"/proc/{child[0]}").exists()
 
 
 def test_rows_and_summary(tmp_path, program):
@@ -91,7 +141,7 @@ def test_rows_and_summary(tmp_path, program):
     assert first["final_accuracy_mean"] == pytest.approx(0.55)
     assert (first["final_accuracy_min"], first["final_accuracy_max"]) == (0.5, 0.6)
     assert first["emptied_layers_mean"] == 1 and first["kept_max"] == 7
-    sweep.write_csv(tmp_path / "runs.csv", rows)
+    write_csv(tmp_path / "runs.csv", rows)
     with open(tmp_path / "runs.csv") as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "0"]
 

@@ -23,11 +23,13 @@ from tf_keras.src.applications import (  # noqa: E402
     inception_resnet_v2,
 )
 from tf_keras.src.engine.functional import Functional  # noqa: E402
+from tf_keras.src.losses import LossFunctionWrapper  # noqa: E402
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 
 __all__ = [
     "Functional",
+    "LossFunctionWrapper",
     "PruneLowMagnitude",
     "convnext",
     "deep_graphs",

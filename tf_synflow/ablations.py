@@ -38,24 +38,46 @@ def shuffle(masks: Mapping[str, np.ndarray], seed: int = 0) -> Masks:
     }
 
 
+_STREAM = 2718
+
+
+def _unseeded(layer: Any) -> Any:
+    """A new layer like it, whose initialisers have no seed of their own."""
+
+    def strip(config: Any) -> Any:
+        if isinstance(config, list):
+            return [strip(part) for part in config]
+        if not isinstance(config, Mapping):
+            return config
+        inner = {key: strip(value) for key, value in config.items()}
+        if config.get("module") == "keras.initializers" and "seed" in inner["config"]:
+            inner["config"]["seed"] = None
+        return inner
+
+    return type(layer).from_config(strip(layer.get_config()))
+
+
 def reinitialise(model: Any, seed: int = 0) -> Any:
     """Draws the weights of a model anew, and keeps its masks.
 
     Args:
       model: A built Sequential or functional tf_keras model, pruned or not. It is not
         changed.
-      seed: Seeds the initialisers that have no seed of their own, by
-        `keras.utils.set_random_seed`. Defaults to 0.
+      seed: Seeds what is drawn, by `keras.utils.set_random_seed`; seeds of the
+        initialisers themselves do not count. Defaults to 0.
 
     Returns:
       A new, uncompiled model: every weight as its layer initialises it, under the same
-      masks.
+      masks. What a layer such as Normalization has learned by `adapt` is kept.
 
     Raises:
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built.
     """
     masks = masks_of(flatten(model))
-    keras.utils.set_random_seed(seed)
-    fresh, _ = copy_model(model, weights=False)
+    # Not `seed` itself: it may well be what the model was made with.
+    (fresh_seed,) = np.random.SeedSequence([seed, _STREAM]).generate_state(1)
+    keras.utils.set_random_seed(int(fresh_seed))
+    adapted = {id(c.layer) for c in flatten(model).calls if hasattr(c.layer, "adapt")}
+    fresh, _ = copy_model(model, _unseeded, weights=lambda layer: id(layer) in adapted)
     return apply_masks(fresh, masks) if masks else fresh

@@ -93,7 +93,12 @@ def first_collapse(
       alphas: Rising; what `policy.masks` allows, as 10**alpha.
       data: For criteria that need it.
       progress: Wraps the alphas, as tqdm does.
+
+    Raises:
+      ValueError: There is no alpha, or as `policy.masks`.
     """
+    if not alphas:
+        raise ValueError("there is no alpha to try")
     for alpha, masks in zip(
         progress(alphas), _pruned(model, policy, alphas, data), strict=True
     ):
@@ -105,12 +110,12 @@ def first_collapse(
 def _pruned(
     model: Any, policy: Any, alphas: Sequence[float], data: Any
 ) -> Iterable[Masks]:
+    masks = policy.check(model, 10 ** max(alphas), data)
     if policy.iterations > 1:
         for alpha in alphas:
             yield policy.masks(model, 10**alpha, data)
         return
     scores = policy.score(model, data)
-    whole = {name: np.ones(score.shape, bool) for name, score in scores.items()}
     for alpha in alphas:
-        steps = plan(whole, 10**alpha, 1, policy.schedule, policy.scope)
-        yield iterate(lambda masks: scores, whole, steps)
+        steps = plan(masks, 10**alpha, 1, policy.schedule, policy.scope)
+        yield iterate(lambda masks: scores, masks, steps)

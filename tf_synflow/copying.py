@@ -30,7 +30,7 @@ def copy_model(
     model: Any,
     make: Callable[[Any], Any] = same_layer,
     wrap: Callable[[Any, Any], Any] = lambda original, layer: None,
-    weights: bool = True,
+    weights: Callable[[Any], bool] = lambda original: True,
 ) -> tuple[Any, list[CopiedLayer]]:
     """Copies a model, pruning wrappers taken off.
 
@@ -40,8 +40,8 @@ def copy_model(
         one of the same class and configuration.
       wrap: From a layer and its copy, gives a wrapper to stand in the new model, or
         None. Defaults to none.
-      weights: Whether the values of the weights are copied too; if not, they are as the
-        layers initialise them. Defaults to True.
+      weights: Whether a layer's weights are copied too; if not, they are as the layer
+        initialises them. Defaults to all.
 
     Returns:
       The new model, uncompiled and of the same class; and all layers copied.
@@ -78,7 +78,9 @@ def copy_model(
                 f"{type(model).__name__}: give the class an __init__(self, inputs, "
                 "outputs, **kwargs) that passes them on to keras.Model"
             )
-        for copied in copies if weights else ():
+        for copied in copies:
+            if not weights(copied.original):
+                continue
             _copy_weights(copied.original, copied.layer)
     return result, copies
 

@@ -82,7 +82,9 @@ def run(
     data = data_lib.load(dataset)
     keras.utils.set_random_seed(recipe.seed)
     network = models.build(model, data.input_shape, data.classes)
-    sample = data_lib.sample(data, prune_images or 10 * data.classes, recipe.seed)
+    training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
+    images = 10 * data.classes if prune_images is None else prune_images
+    sample = data_lib.sample(data, images, recipe.seed)
     start = time.perf_counter()
     policy.check(network, ratio, sample)
     if levels:

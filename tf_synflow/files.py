@@ -1,10 +1,11 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 
@@ -37,3 +38,19 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(aside / path.name, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_csv(
+    path: str | os.PathLike[str], table: Sequence[Mapping[str, object]]
+) -> None:
+    """Writes a table with a header, whole or not at all; nothing if it has no rows.
+
+    Args:
+      path: The file.
+      table: Rows with the same keys, which are the columns.
+    """
+    if table:
+        with written_whole(path) as aside, open(aside, "w", newline="") as file:
+            writer = csv.DictWriter(file, table[0])
+            writer.writeheader()
+            writer.writerows(table)

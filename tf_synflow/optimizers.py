@@ -31,7 +31,9 @@ class GRDA(keras.optimizers.Optimizer):
     Its state is, for each variable, v (the same shape and dtype) and l (a float64
     number). A model saved with it loads where tf_synflow is imported, and goes on
     training as if it had not stopped, from `.keras` and `.h5` files and checkpoints.
-    (From a SavedModel Keras restores no optimizer's state.)
+    (From a SavedModel or `.weights.h5` Keras restores no optimizer's state.) The
+    weights follow from v: what else sets them in the middle of training
+    (`set_weights`) lasts until the next step.
 
     ```python
     model.compile(tf_synflow.optimizers.GRDA(0.1, c=5e-4, mu=0.51), loss)
@@ -61,9 +63,14 @@ class GRDA(keras.optimizers.Optimizer):
             `keras.optimizers.Optimizer`.
 
         Raises:
-          ValueError: c is negative, mu is outside (0.5, 1), or weight decay or averages
-            of the weights are asked for, which the method does not have.
+          ValueError: The learning rate or c is negative, mu is outside (0.5, 1), or
+            weight decay or averages of the weights are asked for, which the method does
+            not have.
         """
+        if isinstance(learning_rate, (int, float)) and not 0 <= learning_rate < 1e30:
+            raise ValueError(
+                f"learning_rate must be finite and not negative, got {learning_rate!r}"
+            )
         if not 0 <= c < float("inf"):
             raise ValueError(f"c must be finite and not negative, got {c!r}")
         if not 0.5 < mu < 1:
@@ -95,7 +102,10 @@ class GRDA(keras.optimizers.Optimizer):
         if getattr(self, "_built", False):
             return
         self._duals = [
-            self.add_variable_from_reference(variable, "dual") for variable in var_list
+            self.add_variable_from_reference(
+                variable, "dual", initial_value=tf.convert_to_tensor(variable)
+            )
+            for variable in var_list
         ]
         self._thresholds = []
         for variable in var_list:

@@ -84,7 +84,8 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             not part of it. Defaults to the loss that the model is compiled with; and if
             it is not, to the cross-entropy that fits output and labels.
           training: Whether BatchNormalization normalises by the batch while gradients
-            are taken (how data is cut then matters). Dropout is off either way.
+            are taken (how data is cut then matters). All else, dropout too, is as in
+            inference either way.
             Defaults to False.
           temperature: T > 0, divides the logits. Defaults to the criterion's own: 200
             for "grasp", 5 for the two kinds of loss preservation, otherwise 1.
@@ -126,8 +127,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
                 raise TypeError(f"layer_types must be layer classes, got {kind!r}")
         check_choice("dtype", dtype, ("float64", "float32"))
         check_choice("on_collapse", on_collapse, ACTIONS)
-        if temperature is not None and not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        if temperature is not None:
+            if isinstance(temperature, (bool, str)) or not 0 < temperature < math.inf:
+                raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.criterion = criterion
         self.iterations = int(iterations)
         self.schedule = schedule
@@ -157,7 +159,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           model: A built Sequential or functional tf_keras model. It is not changed.
           data: For criteria that need it: `(x, y)`, two arrays of equal length, or a
             `tf.data.Dataset` of batches `(x, y)`. All of it is used, and how it is cut
-            into batches does not matter. Defaults to None.
+            into batches does not matter (but see `training`). A Dataset is gone through
+            once for the gradient and once more for Hessian-vector products: random
+            augmentation would give each other images. Defaults to None.
 
         Returns:
           Name ("conv1/kernel") to float64 array of the weight's shape, in the order in

@@ -8,6 +8,8 @@ References:
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tf_synflow import masks as masks_lib
 from tf_synflow.masks import Masks, Scores
 from tf_synflow.policy import PruningPolicy
@@ -59,9 +61,12 @@ def prune_with_rewinding(
     """
     if not callable(train):
         raise TypeError(f"train must be a function of a model, got {train!r}")
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
+    whole = isinstance(levels, (int, np.integer)) and not isinstance(levels, bool)
+    if not whole or levels < 1:
         raise ValueError(f"levels must be a whole number from 1 on, got {levels!r}")
     policy = policy or PruningPolicy("magnitude")
+    if not isinstance(policy, PruningPolicy):
+        raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
     masks = policy.check(model, ratio, data)
 
     def scores_once_trained(masks: Masks) -> Scores:

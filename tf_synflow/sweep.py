@@ -1,8 +1,8 @@
 """A grid of runs: which there are, carrying out the missing, and what came out."""
 
-import csv
 import itertools
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -27,11 +27,14 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
         machines share the grid.
 
     Raises:
-      ValueError: An axis has no value, or `shard` is not i/n with 0 <= i < n.
+      ValueError: An axis has no value or one twice, or `shard` is not i/n with 0 <= i <
+        n.
     """
     for axis in AXES:
         if not axes[axis]:
             raise ValueError(f"the grid is empty: there is no {axis}")
+        if len(set(axes[axis])) < len(axes[axis]):
+            raise ValueError(f"a {axis} stands there twice: {list(axes[axis])}")
     part, _, parts = shard.partition("/")
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
@@ -72,27 +75,52 @@ def carry_out(
 
     Returns:
       The runs that failed.
+
+    Raises:
+      ValueError: The folder is that of a sweep with other flags.
     """
     sweep.mkdir(parents=True, exist_ok=True)
+    _keep_flags(sweep / "flags.json", list(flags))
     failed = []
     for run in progress(runs):
         if is_done(sweep, run):
             continue
         final = folder(sweep, run)
-        aside = final.with_name(final.name + ".unfinished")
+        # A process that outlived its sweep may still write to that sweep's folder.
+        for left in sweep.glob(f"{final.name}.unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        aside = sweep / f"{final.name}.unfinished-{os.getpid()}"
         error = final.with_name(final.name + ".error.txt")
-        shutil.rmtree(aside, ignore_errors=True)
         command = [sys.executable, str(script), *flags, f"--workdir={aside}"]
         command += [f"--{axis}={value}" for axis, value in run.items()]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
+        if final.exists():
+            reason = f"{final} is there, but no finished run; delete it first"
+        else:
+            done = subprocess.run(command, capture_output=True, text=True)
+            reason = done.stderr[-20_000:] if done.returncode else ""
+        if reason:
             failed.append(run)
             with written_whole(error) as path:
-                path.write_text(f"{' '.join(command)}\n{done.stderr[-20_000:]}")
+                path.write_text(f"{' '.join(command)}\n{reason}\n")
         else:
             error.unlink(missing_ok=True)
             aside.rename(final)
     return failed
+
+
+def _keep_flags(path: Path, flags: list[str]) -> None:
+    """Writes the flags down, or compares them with those of before."""
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        if before != flags:
+            raise ValueError(
+                f"the sweep in {str(path.parent)!r} was begun with the flags {before}, "
+                f"and results of other flags, {flags}, cannot stand beside its own; "
+                "choose another folder"
+            )
+        return
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(flags) + "\n", "utf-8")
 
 
 def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -134,12 +162,3 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 row[f"{column}_max"] = max(values)
         found.append(row)
     return found
-
-
-def write_csv(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table, if it has rows."""
-    if table:
-        with written_whole(path) as aside, open(aside, "w", newline="") as file:
-            writer = csv.DictWriter(file, table[0])
-            writer.writeheader()
-            writer.writerows(table)

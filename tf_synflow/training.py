@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tf_synflow._compat import keras, tf
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.data import Dataset
-from tf_synflow.files import written_whole
+from tf_synflow.files import write_csv
 from tf_synflow.optimizers import GRDA
 from tf_synflow.sparsity import SparsityCallback, sparsity
 
@@ -30,10 +30,7 @@ class HistoryFile(keras.callbacks.Callback):
         """Adds a row: epoch (from 1), the logs, and seconds."""
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
         self.rows.append({**row, "seconds": time.perf_counter() - self._start})
-        with written_whole(self.path) as aside, open(aside, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.path, self.rows)
 
 
 class Recipe(NamedTuple):
@@ -54,6 +51,18 @@ class Recipe(NamedTuple):
     grda: tuple[float, float] | None = None
 
 
+def optimizer(recipe: Recipe, steps: int) -> Any:
+    """The optimizer of a recipe, for so many steps in all.
+
+    Raises:
+      ValueError: A number is out of its range.
+    """
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    if recipe.grda is None:
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+    return GRDA(schedule, *recipe.grda)
+
+
 def train(model: Any, data: Dataset, workdir: Path, recipe: Recipe) -> dict[str, Any]:
     """Trains a pruned model.
 
@@ -70,13 +79,8 @@ def train(model: Any, data: Dataset, workdir: Path, recipe: Recipe) -> dict[str,
     """
     images = len(data.train[0])
     steps = recipe.epochs * -(-images // recipe.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-    if recipe.grda is None:
-        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
-    else:
-        optimizer = GRDA(schedule, *recipe.grda)
     model.compile(
-        optimizer,
+        optimizer(recipe, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

@@ -9,6 +9,7 @@ References:
   (Hv is the gradient of g'v, v held fixed; H itself is never formed.)
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,16 +23,12 @@ from tf_synflow.criteria.samples import Samples
 from tf_synflow.graph import flatten, named_weights
 from tf_synflow.masks import Masks, Scores
 
-# What makes a layer random, and the value that makes it the identity.
-_RANDOM = {
-    keras.layers.Dropout: "rate",
-    keras.layers.SpatialDropout1D: "rate",
-    keras.layers.SpatialDropout2D: "rate",
-    keras.layers.SpatialDropout3D: "rate",
-    keras.layers.AlphaDropout: "rate",
-    keras.layers.GaussianDropout: "rate",
-    keras.layers.GaussianNoise: "stddev",
-}
+
+class _ByTheBatch(keras.layers.BatchNormalization):
+    """Normalises by the batch, while all else, such as dropout, is as in inference."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        return super().call(inputs, training=True, mask=mask)
 
 
 class Derivatives:
@@ -50,33 +47,37 @@ class Derivatives:
             temperature is asked for where the logits cannot be told.
         """
         self._samples = Samples(problem.data, problem.model)
-        last = next(c for c in problem.graph.calls if _gives_output(c, problem.graph))
-        activation = losses.activation_of(last.layer)
+        end, last = losses.ending(problem.graph)
         inputs, labels = next(iter(self._samples))
-        loss, logits = losses.find_loss(problem.model, problem.loss, activation, labels)
+        loss, logits = losses.find_loss(problem.model, problem.loss, end, labels)
         temperature = problem.temperature or temperature
         if temperature != 1 and not logits:
             raise ValueError(
                 f"this criterion divides the logits by a temperature ({temperature:g}),"
-                f" but the loss, {_name(loss)}, is not computed from logits, nor does "
-                "the model end in a softmax that could be taken off; return logits and "
-                "use a loss with from_logits=True, or set temperature=1"
+                f" but what the logits are for the loss {losses.name_of(loss)} is not "
+                "known; use one of Keras's cross-entropies, from_logits=True or behind "
+                "a softmax layer, or set temperature=1"
             )
         self._problem = problem
         self._loss = loss
         self._summed = losses.summed(loss, temperature)
-        self._model = _copy(problem, last.layer if logits and activation else None)
+        self._model = _copy(problem, last if logits and end != "logits" else None)
         variables = named_weights(flatten(self._model))
-        self._variables = {name: variables[name] for name in problem.weights}
+        # Of a variable that is mirrored on several devices, the first one.
+        self._variables = {
+            name: getattr(variables[name], "values", [variables[name]])[0]
+            for name in problem.weights
+        }
         for name, variable in variables.items():
             if not np.isfinite(variable.numpy()).all():
                 raise ValueError(
                     f"{name!r} holds NaN or infinite values, so the loss would too"
                 )
         self._check(labels)
+        shapes = [(None, *tensor.shape[1:]) for tensor in problem.model.inputs]
         signature = (
-            [_any_length(tensor) for tensor in inputs],
-            _any_length(labels),
+            [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, inputs, strict=True)],
+            tf.TensorSpec([None] * labels.shape.rank, labels.dtype),
         )
         self._gradients = tf.function(self._batch_gradients, signature, autograph=False)
         directions = [
@@ -150,7 +151,7 @@ class Derivatives:
 
     def _sum(self, inputs: list[Any], labels: Any) -> tuple[Any, Any]:
         inputs = inputs[0] if len(inputs) == 1 else inputs
-        outputs = self._model(inputs, training=self._problem.training)
+        outputs = self._model(inputs, training=False)
         return self._summed(labels, outputs)
 
     def _batch_gradients(self, inputs: list[Any], labels: Any) -> tuple:
@@ -195,44 +196,39 @@ def over_total(scores: Scores) -> Scores:
     """
     total = abs(sum(float(score.sum()) for score in scores.values()))
     if not total > 0:
+        if not any(score.any() for score in scores.values()):
+            warnings.warn(
+                "all scores are 0: no weight has a gradient on this data, so weights "
+                "are removed by their position",
+                stacklevel=2,
+            )
         return scores
     return {name: score / total for name, score in scores.items()}
 
 
-def _gives_output(call: Any, graph: Any) -> bool:
-    return graph.outputs[0] in call.outputs
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
-def _any_length(tensor: Any) -> Any:
-    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
-
-
 def _copy(problem: Problem, without_activation: Any) -> Any:
-    """A copy that computes in the problem's dtype, without randomness."""
+    """A copy that computes in the problem's dtype; see `_ByTheBatch` for training."""
 
     def make(layer: Any) -> Any:
         config = _in_dtype(layer.get_config(), problem.dtype)
-        if type(layer) in _RANDOM:
-            config[_RANDOM[type(layer)]] = 0.0
         if layer is without_activation:
-            if isinstance(layer, keras.layers.Softmax):
+            if type(layer) is keras.layers.Softmax:
                 return keras.layers.Activation(
                     "linear", name=layer.name, dtype=problem.dtype
                 )
             config["activation"] = "linear"
+        if problem.training and type(layer) is keras.layers.BatchNormalization:
+            return _ByTheBatch.from_config(config)
         return type(layer).from_config(config)
 
     try:
         return copy_model(problem.model, make)[0]
-    except (TypeError, tf.errors.InvalidArgumentError) as error:
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
-            f"a layer of the model cannot compute in {problem.dtype}: {error}. Layers "
-            "of your own must follow their `dtype`; or set the policy's dtype to what "
-            "the model computes in"
+            f"the model cannot be copied to compute in {problem.dtype}: {error}. "
+            "Layers of your own must follow their `dtype`, and take the arguments of "
+            "their `get_config`; or set the policy's dtype to what the model computes "
+            "in"
         ) from error
 
 

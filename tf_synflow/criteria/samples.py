@@ -52,6 +52,8 @@ class Samples:
         empty = True
         for x, y in self._dataset:
             inputs = self._inputs(x)
+            if not hasattr(y, "shape"):
+                raise TypeError(f"labels must be one array, got {type(y).__name__}")
             self._fit([tuple(tensor.shape) for tensor in inputs])
             if y.shape.rank == 0 or y.shape[0] != inputs[0].shape[0]:
                 raise ValueError(
@@ -95,11 +97,8 @@ class Samples:
             )
 
     def _cut(self, x: Any, y: Any) -> Any:
-        inputs = [np.asarray(array) for array in self._parts(x)]
-        y = np.asarray(y)
-        for what, array in [("x", array) for array in inputs] + [("y", y)]:
-            if array.dtype == object:
-                raise ValueError(f"{what} is no array: its rows differ in shape")
+        inputs = [_array("x", part) for part in self._parts(x)]
+        y = _array("y", y)
         lengths = [len(a) if a.ndim else None for a in [*inputs, y]]
         if len(set(lengths)) != 1:
             raise ValueError(
@@ -109,7 +108,7 @@ class Samples:
             raise ValueError("data is empty: there is no sample to score by")
         self._fit([(None, *array.shape[1:]) for array in inputs])
         whole = tf.data.Dataset.from_tensor_slices((tuple(inputs), y))
-        return whole.batch(_BATCH_SIZE)
+        return whole.batch(self._shapes[0][0] or _BATCH_SIZE)
 
     def _parts(self, x: Any) -> list[Any]:
         """The arrays of x: one input may be a plain list of numbers."""
@@ -130,6 +129,16 @@ class Samples:
         if all(shape.rank is not None for shape in shapes):
             self._fit([tuple(shape) for shape in shapes])
         return dataset
+
+
+def _array(what: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{what} is no array: {error}") from error
+    if array.dtype == object:
+        raise ValueError(f"{what} must be one array of numbers, got {type(values)}")
+    return array
 
 
 def _text(shapes: list[tuple[int | None, ...]]) -> str:
