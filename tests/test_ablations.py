@@ -62,3 +62,22 @@ def test_reinitialised_weights_come_from_the_layers_own_initialisers():
 def test_bad_input():
     with pytest.raises(TypeError, match="expected a built"):
         reinitialise("model")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_weights_are_new_whatever_the_model_was_seeded_with(seed):
+    keras.utils.set_random_seed(0)
+    initial = keras.initializers.HeNormal(seed=seed)
+    dense = layers.Dense(4, kernel_initializer=initial)
+    pruned = tf_synflow.prune(keras.Sequential([layers.Input((3,)), dense]), 1)
+    for number in (0, 1):
+        fresh = reinitialise(pruned, number)
+        assert (fresh.get_weights()[0] != pruned.get_weights()[0]).all()
+
+
+def test_what_was_learned_by_adapt_is_kept():
+    normalization = layers.Normalization()
+    normalization.adapt(np.float32([[1, 2], [3, 6]]))
+    model = keras.Sequential([layers.Input((2,)), normalization, layers.Dense(3)])
+    fresh = reinitialise(model)
+    np.testing.assert_array_equal(fresh.layers[0](np.float32([[2, 4]])), [[0, 0]])

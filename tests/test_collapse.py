@@ -69,4 +69,27 @@ def test_the_script_writes_a_table(tmp_path):
         table = list(csv.DictReader(file))
     assert [row["criterion"] for row in table] == ["magnitude"] * 2 + ["snip"] * 2
     assert [row["seed"] for row in table] == list("0101")
-    assert {row["first_alpha"] for row in table} <= {"1.5", "2.5", "3.5", "none"}
+    keras.utils.set_random_seed(1)  # the second row, by hand
+    model = tf_synflow.models.build("resnet20", (8, 8, 3), 4)
+    policy = tf_synflow.PruningPolicy("magnitude", on_collapse="ignore")
+    emptied = [
+        alpha
+        for alpha in (1.5, 2.5, 3.5)
+        if not all(m.any() for m in policy.masks(model, 10**alpha).values())
+    ]
+    assert table[1]["first_alpha"] == f"{emptied[0]:g}"
+
+
+def test_a_pruned_model_goes_on_from_its_masks():
+    masks = tf_synflow.PruningPolicy("magnitude").masks(chain(), 1)
+    masks["a/kernel"][:5] = False  # 50 of the largest weights are gone
+    pruned = tf_synflow.apply_masks(chain(), masks)
+    policy = tf_synflow.PruningPolicy("magnitude", on_collapse="ignore")
+    # 250 are left, of which b has the lowest 100: empty from 150 of 300 on.
+    assert first_collapse(pruned, policy, [0.29]) == (None, [])
+    assert first_collapse(pruned, policy, [0.31]) == (0.31, ["b/kernel"])
+
+
+def test_no_alpha_is_no_answer():
+    with pytest.raises(ValueError, match="there is no alpha to try"):
+        first_collapse(chain(), tf_synflow.PruningPolicy("magnitude"), [])

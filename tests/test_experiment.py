@@ -113,10 +113,12 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(run):
         ("--ratio=-3", "finite and not negative"),
         ("--ratio=1000000", "the highest ratio"),
         ("--epochs=0", "--epochs"),
+        ("--optimizer=grda --mu=2", "mu must be within"),
+        ("--criterion=snip --prune_images=0", "cannot take 0 of the 1437"),
     ],
 )
 def test_bad_flags_are_refused_before_anything_is_written(tmp_path, flag, message):
-    done = train(tmp_path / "run", flag)
+    done = train(tmp_path / "run", *flag.split())
     assert done.returncode != 0
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
