@@ -4,7 +4,8 @@ from conftest import layers, randomise
 from paths import Units
 
 import tf_synflow
-from tf_synflow._compat import keras
+from tf_synflow._compat import keras, tf
+from tf_synflow.masks import kept_count
 
 
 def scale_of(bn):
@@ -173,6 +174,9 @@ LINEAR_LAYERS = [
     ((4, 4, 2), lambda: layers.BatchNormalization(axis=1)),
     ((4, 4, 2), lambda: layers.BatchNormalization(scale=False)),
     ((4, 4, 2), lambda: layers.BatchNormalization(axis=[1, 3])),
+    ((4, 3), lambda: layers.Rescaling(0.25)),
+    ((4, 3), lambda: layers.Rescaling([0.5, 2.0, 3.0])),
+    ((4, 3), lambda: layers.Normalization(mean=[0, 0, 0], variance=[4, 1, 9])),
 ]
 
 
@@ -244,12 +248,106 @@ def test_interpolations_that_float64_does_not_have_are_refused(interpolation):
         tf_synflow.prune(model, 2)
 
 
+LINEAR_OPERATORS = [
+    lambda x: 3.0 * x,
+    lambda x: x / 4.0,
+    lambda x: x * np.float32([1, 2, 3, 4]),
+    lambda x: x + x,
+    lambda x: tf.add_n([x, x, x]),
+    lambda x: tf.nn.relu(x),
+    lambda x: tf.abs(x),
+    lambda x: tf.reshape(x, (-1, 4, 3)),
+    lambda x: tf.transpose(x, (0, 2, 1)),
+    lambda x: tf.reduce_mean(x, 1),
+    lambda x: tf.concat([x, 2.0 * x], -1),
+    lambda x: x[:, 1:, ::2],
+    lambda x: tf.squeeze(tf.expand_dims(x, 1), 1),
+    lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 0]]),
+    lambda x: tf.split(x, 2, -1)[0],
+]
+
+
 @pytest.mark.filterwarnings("ignore:The following Variables")
-def test_operators_are_refused_with_the_layer_to_write_instead():
+@pytest.mark.parametrize("operator", LINEAR_OPERATORS)
+def test_the_twin_of_a_linear_operator_is_the_operator(operator):
+    inputs = keras.Input((3, 4))
+    x = operator(layers.Dense(4, use_bias=False, name="before")(inputs))
+    x = layers.Dense(2, use_bias=False, name="after")(x)
+    model = keras.Model(inputs, x)
+    for variable in randomise(model).weights:
+        variable.assign(abs(variable) + 0.1)
+    scores = tf_synflow.PruningPolicy().score(model)
+    expected = model(np.ones((1, 3, 4), "float32")).numpy().sum()
+    np.testing.assert_allclose(scores["before/kernel"].sum(), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores["after/kernel"].sum(), expected, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+@pytest.mark.parametrize("offset", [lambda x: x + 7.0, lambda x: x - 0.5, lambda x: -x])
+def test_offsets_and_signs_drop_out(offset):
+    def net(change):
+        inputs = keras.Input((3,))
+        x = change(layers.Dense(4, name="a")(inputs))
+        return randomise(keras.Model(inputs, layers.Dense(2, name="b")(x)))
+
+    found = tf_synflow.PruningPolicy().score(net(offset))
+    expected = tf_synflow.PruningPolicy().score(net(lambda x: x))
+    for name, score in expected.items():
+        np.testing.assert_allclose(found[name], score, rtol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+@pytest.mark.parametrize("product", [layers.Multiply(), lambda pair: pair[0] * pair[1]])
+def test_a_gate_is_a_parallel_branch(product):
+    """Every path of gate and of main branch counts, and R is linear in each layer."""
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3)(inputs) + inputs))
-    with pytest.raises(ValueError, match=r"operator .* as a layer: keras.layers.Add"):
+    main = layers.Dense(4, name="main")(inputs)
+    squeezed = layers.Dense(2, name="squeeze")(main)
+    gate = layers.Dense(4, "sigmoid", name="gate")(squeezed)
+    x = layers.Dense(2, name="end")(product([main, gate]))
+    model = randomise(keras.Model(inputs, x))
+    names = [f"{name}/kernel" for name in ("main", "squeeze", "gate", "end")]
+    units = Units({name: kernel(model, name) for name in names})
+    through = units.dense(units.input((3,)), "main/kernel")
+    gated = units.dense(units.dense(through, "squeeze/kernel"), "gate/kernel")
+    expected = units.scores(units.dense(units.add(through, gated), "end/kernel"))
+    for name, score in tf_synflow.PruningPolicy().score(model).items():
+        np.testing.assert_allclose(score, expected[name], rtol=1e-12)
+
+
+def test_layer_normalisation_multiplies_by_gamma():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, name="a")(inputs)
+    x = layers.LayerNormalization(name="norm")(x)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="b")(x)))
+    first, second = (abs(kernel(model, f"{n}/kernel").astype("float64")) for n in "ab")
+    gamma = abs(model.get_layer("norm").gamma.numpy().astype("float64"))
+    scores = tf_synflow.PruningPolicy().score(model)
+    expected = first * (gamma * second.sum(1))
+    np.testing.assert_allclose(scores["a/kernel"], expected, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+@pytest.mark.parametrize(
+    "operator", [lambda x: 1 / x, lambda x: tf.sqrt(x), lambda x: x / tf.norm(x)]
+)
+def test_other_operators_are_refused_by_name(operator):
+    inputs = keras.Input((3,))
+    x = operator(layers.Dense(3)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="operator .* has no known linear part"):
         tf_synflow.prune(model, 2)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
+def test_networks_with_gates_are_pruned_and_stay_connected(name):
+    build = getattr(keras.applications, name)
+    model = build(input_shape=(64, 64, 3), weights=None, classes=10)
+    pruned = tf_synflow.prune(model, 10, iterations=30, progress=False)
+    totals = tf_synflow.report(pruned).totals
+    size = totals["prunable"]["size"]
+    assert totals["prunable"]["kept"] == kept_count(size, 10)
+    assert totals["connected"] and not totals["emptied"]
 
 
 def test_channels_first_is_the_same_network():
@@ -277,15 +375,11 @@ def test_channels_first_is_the_same_network():
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", [layers.Multiply, layers.Dot])
-def test_a_layer_without_a_linear_part_is_refused_by_name(make):
+def test_a_layer_without_a_linear_part_is_refused_by_name():
     inputs = keras.Input((4,))
-    x = layers.Dense(4)(inputs)
-    join = make(axes=1, name="join") if make is layers.Dot else make(name="join")
-    model = keras.Model(inputs, layers.Dense(2)(join([x, inputs])))
-    message = (
-        rf"'join' \({make.__name__}\) has no known linear part.*exclude=\['join'\]"
-    )
+    x = layers.Dot(axes=1, name="join")([layers.Dense(4)(inputs), inputs])
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    message = r"'join' \(Dot\) has no known linear part.*exclude=\['join'\]"
     with pytest.raises(ValueError, match=message):
         tf_synflow.prune(model, 2)
 

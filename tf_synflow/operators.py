@@ -27,9 +27,9 @@ _IDENTITIES = (
 )
 # Linear, and non-negative on non-negative signals, as they are.
 _LINEAR = (
-    *("reshape", "transpose", "compat.v1.transpose", "squeeze", "expand_dims"),
+    *("reshape", "transpose", "squeeze", "expand_dims"),
     *("math.reduce_mean", "math.reduce_sum", "concat", "stack", "unstack", "split"),
-    *("tile", "repeat", "slice", "strided_slice", "pad", "compat.v1.pad", "gather"),
+    *("tile", "repeat", "slice", "strided_slice", "pad", "gather"),
     "nn.avg_pool2d",
 )
 
@@ -37,7 +37,7 @@ _LINEAR = (
 def find(call: Call) -> Any:
     """The rule for a call of an operator layer, or None; see `linear_parts`."""
     kind = type(call.layer).__name__
-    symbol = getattr(call.layer, "symbol", "")
+    symbol = getattr(call.layer, "symbol", "").removeprefix("compat.v1.")
     if kind == "SlicingOpLambda" or (kind == "TFOpLambda" and symbol in _LINEAR):
         return functools.partial(_as_it_is, call)
     if kind != "TFOpLambda":
@@ -84,4 +84,4 @@ def _as_it_is(call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]) -
     arguments = tf.nest.map_structure(put, call.node.call_args)
     named = tf.nest.map_structure(put, call.node.call_kwargs)
     named.pop("name", None)
-    return layer.function(*arguments, **named)
+    return layer.call(*arguments, **named)
