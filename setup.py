@@ -12,6 +12,7 @@ TEST = [
     *DEMO,
     "hypothesis>=6.100",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.6",
 ]
 

@@ -1,13 +1,6 @@
-"""What is left of a network, by layer and in total: a table, a dictionary, a picture.
-
-A multiply-add (MAC) is one weight times one number, added up: a convolution uses each
-weight once for each position of its output, a transposed one for each position of its
-input, Dense for each position before the last axis, a recurrent layer for each time
-step; zeros that are padded on count as well, as is usual.
-"""
+"""What is left of a network, by layer and in total: table, dictionary, picture."""
 
 import json
-import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -15,29 +8,12 @@ from typing import Any
 import numpy as np
 
 from tf_synflow import figures
-from tf_synflow._compat import keras
 from tf_synflow.collapse import emptied
-from tf_synflow.graph import Call, Graph, flatten, layer_weights, named_weights
+from tf_synflow.graph import Graph, flatten, named_weights
 from tf_synflow.masks import Masks
+from tf_synflow.multiply_adds import uses_of_weights
 from tf_synflow.reach import on_paths
 from tf_synflow.wrapping import masks_of, prunable_weights
-
-_layers = keras.layers
-_BY_OUTPUT = (
-    *(_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
-    *(_layers.DepthwiseConv1D, _layers.DepthwiseConv2D),
-    *(_layers.SeparableConv1D, _layers.SeparableConv2D),
-)
-_BY_INPUT = (
-    *(_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
-    *(_layers.SimpleRNN, _layers.GRU, _layers.LSTM),
-)
-_RECURRENT = (_layers.SimpleRNN, _layers.GRU, _layers.LSTM)
-# Weights that are added, looked up, or applied once a channel.
-_FREE = (
-    *("bias", "embeddings", "gamma", "beta", "moving_mean", "moving_variance"),
-    *("mean", "variance", "alpha"),
-)
 
 
 class Report:
@@ -195,7 +171,7 @@ def report(model: Any) -> Report:
     except ValueError as error:
         effective, connected = None, None
         notes.append(f"Paths from input to output are not known: {error}")
-    positions, uncounted = _positions(graph)
+    positions, uncounted = uses_of_weights(graph)
     if uncounted:
         notes.append(f"Multiply-adds leave out: {', '.join(uncounted)}")
     rows = [
@@ -219,39 +195,6 @@ def _kept(graph: Graph) -> Masks:
             name = f"{call.name}/{short}"
             masks[name] = now[name] if name in now else variable.numpy() != 0
     return masks
-
-
-def _positions(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
-    """How often each weight is used for one input; and layers that are not known.
-
-    None stands for a number that depends on a size that is not fixed.
-    """
-    positions: dict[str, int | None] = {}
-    uncounted = []
-    for call in graph.calls:
-        for short, variable in layer_weights(call.layer).items():
-            name = f"{call.name}/{short}"
-            uses = 0
-            if short not in _FREE and variable.shape.rank > 1:
-                uses = _uses(graph, call)
-                if uses is None and call.name not in uncounted:
-                    uncounted.append(call.name)
-            before = positions.get(name, 0)
-            known = uses is not None and before is not None
-            positions[name] = before + uses if known else None
-    return positions, uncounted
-
-
-def _uses(graph: Graph, call: Call) -> int | None:
-    if type(call.layer) in _BY_OUTPUT:
-        shape = graph.shapes[call.outputs[0]]
-    elif type(call.layer) in _BY_INPUT:
-        shape = graph.shapes[call.inputs[0]]
-    else:
-        return None
-    first = getattr(call.layer, "data_format", None) == "channels_first"
-    sizes = shape[2:] if first else shape[1:-1]
-    return None if None in sizes else math.prod(sizes)
 
 
 def _row(

@@ -89,7 +89,7 @@ class Derivatives:
         )
 
     def gradient(self, masks: Masks) -> Scores:
-        """G = dL/dw of the network under masks.
+        """The gradient g = dL/dw of the network under masks.
 
         Args:
           masks: Name to mask; a pruned weight is 0 in the network, and so is its g.
