@@ -232,20 +232,23 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
     def ensure_model_supports_pruning(self, model: Any) -> None:
         """Raises what `score` would of a model (part of tfmot's interface)."""
         problem, _ = self._problem(model, None)
-        if isinstance(self.criterion, str) and self.criterion in DATA_FREE:
+        if self._name in DATA_FREE:
             self._scorer(problem)
 
+    @property
+    def _name(self) -> str | None:
+        """The criterion's name; None for a function of the user's own."""
+        return self.criterion if isinstance(self.criterion, str) else None
+
     def _pruned(self, problem: Problem, masks: Masks, steps: masks_lib.Plan) -> Masks:
-        named = isinstance(self.criterion, str)
-        if named and self.criterion in LOOPS and not self.invert:
-            return LOOPS[self.criterion](problem, masks, steps, self._progress_bar)
+        if self._name in LOOPS and not self.invert:
+            return LOOPS[self._name](problem, masks, steps, self._progress_bar)
         scorer = self._scorer(problem)
         return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
     def _scorer(self, problem: Problem) -> Scorer:
         """What gives the scores under masks."""
-        named = isinstance(self.criterion, str)
-        criterion = CRITERIA[self.criterion] if named else own(self.criterion)
+        criterion = CRITERIA[self._name] if self._name else own(self.criterion)
         scorer = criterion(problem)
         return _inverted(scorer) if self.invert else scorer
 
