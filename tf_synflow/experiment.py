@@ -67,7 +67,7 @@ def run(
       flags: Written into the results as they are.
 
     Returns:
-      What `results.json` holds.
+      What `results.json` holds. `prune.seconds` has the training of the levels in it.
 
     Raises:
       ValueError: A name or a number is wrong.
@@ -86,7 +86,6 @@ def run(
     images = 10 * data.classes if prune_images is None else prune_images
     sample = data_lib.sample(data, images, recipe.seed)
     start = time.perf_counter()
-    policy.check(network, ratio, sample)
     if levels:
         pruned = _rewound(network, ratio, policy, data, sample, workdir, recipe, levels)
     else:
@@ -96,16 +95,10 @@ def run(
     if ablation.reinitialise:
         pruned = reinitialise(pruned, recipe.seed + 1)
     seconds = time.perf_counter() - start
-    masks = get_masks(pruned)
     layers = report(pruned).layers
     workdir.mkdir(parents=True, exist_ok=True)
-    save_masks(workdir / "masks.npz", masks)
+    save_masks(workdir / "masks.npz", get_masks(pruned))
     trained = training.train(pruned, data, workdir, recipe)
-    with written_whole(workdir / "model.keras") as aside:
-        strip(pruned).save(aside)
-    title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
-    history = training.read_history(workdir)
-    figures.run_figure(workdir / "run.png", title, layers, history)
     results = {
         "flags": dict(flags),
         "versions": versions(),
@@ -115,14 +108,24 @@ def run(
             "prunable": sum(row["size"] for row in layers),
             "kept": sum(row["kept"] for row in layers),
             "seconds": seconds,
-            "collapsed_layers": emptied(masks),
+            "collapsed_layers": emptied(get_masks(pruned)),
         },
         "train": trained,
         "layers": layers,
     }
+    title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
+    _write(workdir, pruned, title, results)
+    return results
+
+
+def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -> None:
+    """Writes the trained model, the picture and, last, the results."""
+    with written_whole(workdir / "model.keras") as aside:
+        strip(pruned).save(aside)
+    history = training.read_history(workdir)
+    figures.run_figure(workdir / "run.png", title, results["layers"], history)
     with written_whole(workdir / "results.json") as aside:
         aside.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    return results
 
 
 def _rewound(

@@ -81,6 +81,51 @@ def kept_count(size: int, ratio: float) -> int:
     return size - math.floor(pruned_fraction(ratio) * size)
 
 
+def check_reach(masks: Masks, ratio: float, scope: str) -> None:
+    """Refuses a ratio that leaves too little, or more than there is now.
+
+    Args:
+      masks: Name to mask, the survivors now.
+      ratio: See `pruned_fraction`.
+      scope: "global" or "local"; see `plan`.
+
+    Raises:
+      ValueError: It keeps fewer weights than there are weight tensors; or more than are
+        left, of which it names what would work.
+    """
+    size = sum(mask.size for mask in masks.values())
+    kept = kept_count(size, ratio)
+    if kept < len(masks):
+        highest = math.floor(1e6 * size / len(masks)) / 1e6
+        raise ValueError(
+            f"ratio={ratio} keeps {kept} of {size:,} prunable weights, fewer than "
+            f"the {len(masks)} weight tensors; the highest ratio that can keep one "
+            f"weight in each is {highest!r}"
+        )
+    whole = {"the model": masks}
+    parts = {f"weight {name!r}": {name: mask} for name, mask in masks.items()}
+    for what, some in (whole if scope == "global" else parts).items():
+        size = sum(mask.size for mask in some.values())
+        now = sum(int(mask.sum()) for mask in some.values())
+        kept = kept_count(size, ratio)
+        if kept > now:
+            raise ValueError(
+                f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but "
+                f"{what} is pruned to {now:,} already; prune the original model, "
+                f"or ask for {_at_least(size, now)}"
+            )
+
+
+def _at_least(size: int, kept: int) -> str:
+    """The lowest ratio, to six places, that keeps no more than `kept` of `size`."""
+    if not kept:
+        return "a global ranking"  # no ratio keeps none
+    ratio = math.ceil(1e6 * size / kept) / 1e6
+    while kept_count(size, ratio) > kept:
+        ratio = round(ratio + 1e-6, 6)
+    return f"a ratio of at least {ratio!r}"
+
+
 def densities(
     ratio: float, iterations: int, schedule: str = "exponential", start: float = 1.0
 ) -> list[float]:

@@ -205,7 +205,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         """
         removed = masks_lib.pruned_fraction(ratio)
         problem, masks = self._problem(model, data)
-        self._check_reach(masks, ratio)
+        masks_lib.check_reach(masks, ratio, self.scope)
         if removed == 0:
             return masks
         steps = masks_lib.plan(masks, ratio, self.iterations, self.schedule, self.scope)
@@ -217,7 +217,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         """Raises what `masks` would raise before it scores; gives the masks now."""
         masks_lib.pruned_fraction(ratio)
         problem, masks = self._problem(model, data)
-        self._check_reach(masks, ratio)
+        masks_lib.check_reach(masks, ratio, self.scope)
         self._scorer(problem)
         return masks
 
@@ -309,30 +309,6 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             return {}
         return prunable_weights(layer)
 
-    def _check_reach(self, masks: Masks, ratio: float) -> None:
-        """Refuses a ratio that leaves too little, or more than there is now."""
-        size = sum(mask.size for mask in masks.values())
-        kept = masks_lib.kept_count(size, ratio)
-        if kept < len(masks):
-            highest = math.floor(1e6 * size / len(masks)) / 1e6
-            raise ValueError(
-                f"ratio={ratio} keeps {kept} of {size:,} prunable weights, fewer than "
-                f"the {len(masks)} weight tensors; the highest ratio that can keep one "
-                f"weight in each is {highest!r}"
-            )
-        whole = {"the model": masks}
-        parts = {f"weight {name!r}": {name: mask} for name, mask in masks.items()}
-        for what, some in (whole if self.scope == "global" else parts).items():
-            size = sum(mask.size for mask in some.values())
-            now = sum(int(mask.sum()) for mask in some.values())
-            kept = masks_lib.kept_count(size, ratio)
-            if kept > now:
-                raise ValueError(
-                    f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but "
-                    f"{what} is pruned to {now:,} already; prune the original model, "
-                    f"or ask for {_at_least(size, now)}"
-                )
-
     def _progress_bar(self, iterations: Any) -> Any:
         return tqdm(
             iterations,
@@ -366,13 +342,3 @@ def _inverted(scorer: Scorer) -> Scorer:
 
 def _kinds(calls: tuple[Call, ...]) -> list[str]:
     return sorted({type(call.layer).__name__ for call in calls})
-
-
-def _at_least(size: int, kept: int) -> str:
-    """The lowest ratio, to six places, that keeps no more than `kept` of `size`."""
-    if not kept:
-        return "a global ranking"  # no ratio keeps none
-    ratio = math.ceil(1e6 * size / kept) / 1e6
-    while masks_lib.kept_count(size, ratio) > kept:
-        ratio = round(ratio + 1e-6, 6)
-    return f"a ratio of at least {ratio!r}"
