@@ -156,6 +156,8 @@ LINEAR_LAYERS = [
     ((4, 3), lambda: layers.Dense(5)),
     ((6, 6, 2), lambda: layers.AveragePooling2D(3, 2, padding="same")),
     ((6, 6, 2), lambda: layers.MaxPooling2D(3, 2, padding="same")),
+    ((7, 7, 2), lambda: layers.AveragePooling2D(2, 3, padding="same")),
+    ((7, 7, 2), lambda: layers.MaxPooling2D(1, 2)),
     ((6, 2), lambda: layers.AveragePooling1D(2)),
     ((6, 2), lambda: layers.MaxPooling1D(3, padding="same")),
     ((4, 4, 4, 2), lambda: layers.MaxPooling3D((2, 3, 3), (2, 1, 1), padding="same")),

@@ -93,6 +93,67 @@ def test_broken_files_are_refused_in_plain_words(tmp_path, kind):
         load_model(broken(tmp_path, kind))
 
 
+def damaged(content, generator):
+    """Bytes of a file that was cut, hit, overwritten in places or lost some."""
+    content = bytearray(content)
+    start = int(generator.integers(len(content)))
+    end = min(len(content), start + int(generator.integers(1, 200)))
+    kind = generator.integers(4)
+    if kind == 0:
+        return bytes(content[:start])
+    if kind == 1:
+        content[start] ^= 1 << int(generator.integers(8))
+    elif kind == 2:
+        content[start:end] = generator.bytes(end - start)
+    else:
+        del content[start:end]
+    return bytes(content)
+
+
+@pytest.mark.parametrize(("ending", "count"), [(".npz", 400), (".keras", 100)])
+def test_no_damage_goes_unnoticed(model, tmp_path, ending, count):
+    """A file is refused in plain words, or says just what it said before."""
+    pruned = tf_synflow.prune(model, 4, iterations=2)
+    good, bad = tmp_path / f"good{ending}", tmp_path / f"bad{ending}"
+    masks = tf_synflow.get_masks(pruned)
+    if ending == ".npz":
+        tf_synflow.save_masks(good, masks)
+    else:
+        save_model(good, pruned)
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(count):
+        bad.write_bytes(damaged(good.read_bytes(), generator))
+        try:
+            if ending == ".npz":
+                found = tf_synflow.load_masks(bad)
+            else:
+                again = load_model(bad)
+                assert [w.numpy().tobytes() for w in again.weights] == [
+                    w.numpy().tobytes() for w in pruned.weights
+                ]
+                found = tf_synflow.get_masks(again)
+        except ValueError as error:
+            assert str(bad) in str(error) and "xpected a" in str(
+                error
+            )  # and what it is
+            refused += 1
+            continue
+        assert list(found) == list(masks)
+        assert all((found[name] == masks[name]).all() for name in masks)
+    assert refused > 0.8 * count
+    assert sorted(p.name for p in tmp_path.iterdir()) == [bad.name, good.name]
+
+
+@pytest.mark.parametrize("cut", range(0, 100, 5))
+def test_a_cut_h5_file_is_refused(model, tmp_path, cut):
+    save_model(tmp_path / "model.h5", model)
+    content = (tmp_path / "model.h5").read_bytes()
+    (tmp_path / "model.h5").write_bytes(content[: len(content) * cut // 100])
+    with pytest.raises(ValueError, match="cannot read a tf_keras model from"):
+        load_model(tmp_path / "model.h5")
+
+
 def test_missing_and_foreign_models_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no model at"):
         load_model(tmp_path / "none.keras")

@@ -3,6 +3,7 @@
 from tf_synflow import ablations, models, optimizers
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.collapse import LayerCollapseError, LayerCollapseWarning
+from tf_synflow.exporting import Exported, export
 from tf_synflow.linear_parts import register_linear_part
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.policy import PruningPolicy
@@ -19,6 +20,7 @@ from tf_synflow.wrapping import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Exported",
     "LayerCollapseError",
     "LayerCollapseWarning",
     "PruningCallback",
@@ -28,6 +30,7 @@ __all__ = [
     "ablations",
     "apply_masks",
     "get_masks",
+    "export",
     "load_masks",
     "models",
     "optimizers",

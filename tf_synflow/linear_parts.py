@@ -321,8 +321,9 @@ def pooling_3d(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 
 def _pool(layer: Any, x: Any, window: Any, strides: Any) -> Any:
-    kind = "AVG" if "Average" in type(layer).__name__ else "MAX"
-    return tf.nn.pool(x, window, kind, strides, layer.padding.upper())
+    # Not tf.nn.pool, which refuses strides that are larger than the window.
+    pool = tf.nn.avg_pool if "Average" in type(layer).__name__ else tf.nn.max_pool
+    return pool(x, window, strides, layer.padding.upper())
 
 
 # What gives no entry above the largest it was given, nor much below, needs no scaling.

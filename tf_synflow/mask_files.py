@@ -1,14 +1,30 @@
 """Masks in files: .npz archives of boolean arrays that numpy alone can read."""
 
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import numpy as np
 
 from tf_synflow.files import written_whole
 from tf_synflow.masks import Masks
+
+_END = struct.Struct("<4s6xH10x")  # a zip archive's last record, without a comment
+
+# What numpy and zipfile raise on damaged archives: a flipped bit may ask for a place
+# before the file's beginning, a password, or a compression that nobody knows.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,  # NotImplementedError too
+)
 
 
 def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) -> None:
@@ -54,11 +70,13 @@ def load_masks(path: str | os.PathLike[str]) -> Masks:
       ValueError: The file is damaged or no file of masks.
     """
     try:
-        if os.path.exists(path) and not zipfile.is_zipfile(path):
-            raise ValueError("it is no zip archive")
-        with np.load(path, allow_pickle=False) as stored:
-            masks = {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as error:
+        with open(path, "rb") as file:
+            _check_archive(file)
+            with np.load(file, allow_pickle=False) as stored:
+                masks = {name: stored[name] for name in stored.files}
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except _DAMAGE as error:
         raise ValueError(
             f"{str(path)!r} is no file of masks, or a damaged one ({error}); expected "
             "an .npz that tf_synflow.save_masks wrote"
@@ -75,3 +93,17 @@ def load_masks(path: str | os.PathLike[str]) -> Masks:
             + (f"but {wrong[:3]} are not" if wrong else "but it is empty")
         )
     return masks
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuses what is no zip archive, or lists fewer members than it has."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no zip archive")
+    with zipfile.ZipFile(file) as archive:
+        listed = len(set(archive.namelist()))
+    file.seek(-_END.size, os.SEEK_END)
+    signature, count = _END.unpack(file.read())
+    file.seek(0)
+    # A flipped bit can make one entry swallow the next, or give it another's name.
+    if signature == b"PK\5\6" and count not in (listed, 0xFFFF):
+        raise ValueError(f"it should have {count} members and lists {listed}")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> A
     for module in modules:
         importlib.import_module(module)
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # Keras reads the weights in pieces, past the checksum.
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged} is damaged")
         with tfmot.sparsity.keras.prune_scope():
             model = keras.models.load_model(path, compile=False)
     # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
@@ -72,12 +78,23 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
         model.save(aside)
 
 
-def checked_output(path: str | os.PathLike[str]) -> Path:
-    """Refuses a path that a model cannot be written to; see `save_model`."""
+def checked_output(
+    path: str | os.PathLike[str], endings: Collection[str] = (".keras", ".h5", "")
+) -> Path:
+    """Refuses a path that a model cannot be written to.
+
+    Args:
+      path: Where to.
+      endings: Which it may have; "" is the folder of a SavedModel.
+
+    Raises:
+      ValueError, FileExistsError, FileNotFoundError, PermissionError: See `save_model`.
+    """
     path = Path(path)
-    if path.suffix not in (".keras", ".h5", ""):
+    if path.suffix not in endings:
+        named = " or ".join(filter(None, endings))
         raise ValueError(
-            f"a model's name ends in .keras or .h5, or has no ending for a SavedModel, "
+            f"a model's name ends in {named}, or has no ending for a SavedModel, "
             f"got {str(path)!r}"
         )
     if path.exists():

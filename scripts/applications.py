@@ -1,0 +1,121 @@
+"""Prunes the networks that Keras ships, and says what is left of them.
+
+python scripts/applications.py --output=applications.csv
+
+Each network is built with its stated input shape and new weights, and pruned by SynFlow
+in a process of its own. Lines of a Markdown table are printed as they come.
+"""
+
+import multiprocessing
+import sys
+import time
+from typing import Any
+
+from absl import app, flags
+
+import tf_synflow
+from tf_synflow._compat import keras
+from tf_synflow.files import write_csv
+
+# From the cheapest to the dearest, so that most of the table is there soon.
+NAMES = (
+    "MobileNetV3Small",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Large",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "ResNet50",
+    "ResNet50V2",
+    "DenseNet121",
+    "NASNetMobile",
+    "InceptionV3",
+    "Xception",
+    "VGG16",
+    "VGG19",
+    "ResNet101",
+    "ResNet101V2",
+    "DenseNet169",
+    "ResNet152",
+    "ResNet152V2",
+    "DenseNet201",
+    "ConvNeXtTiny",
+    "InceptionResNetV2",
+)
+
+_NAMES = flags.DEFINE_list("names", list(NAMES), "Of tf_keras.applications.")
+_RATIO = flags.DEFINE_float("ratio", 10.0, "Compression ratio.")
+_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Of SynFlow.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seeds the weights.")
+_OUTPUT = flags.DEFINE_string("output", None, "CSV file for the results.")
+
+
+def prune_one(name: str, ratio: float, iterations: int, seed: int) -> dict[str, Any]:
+    """Prunes one network in this process.
+
+    Returns:
+      What the table says of it, or `error`, the words with which it was refused.
+    """
+    keras.utils.set_random_seed(seed)
+    # MobileNetV3 takes any size unless it is told one.
+    size = {"input_shape": (224, 224, 3)} if name.startswith("MobileNetV3") else {}
+    model = getattr(keras.applications, name)(weights=None, **size)
+    policy = tf_synflow.PruningPolicy(
+        iterations=iterations, on_collapse="ignore", progress=False
+    )
+    row: dict[str, Any] = {
+        "network": name,
+        "input": "x".join(map(str, model.input_shape[1:])),
+    }
+    start = time.perf_counter()
+    try:
+        pruned = tf_synflow.prune(model, ratio, policy=policy)
+    except ValueError as error:
+        return {**row, "error": str(error)}
+    seconds = time.perf_counter() - start
+    totals = tf_synflow.report(pruned).totals
+    return {
+        **row,
+        "prunable": totals["prunable"]["size"],
+        "kept": totals["prunable"]["kept"],
+        "effective": totals["effective"],
+        "connected": totals["connected"],
+        "emptied": " ".join(totals["emptied"]),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"| {row['network']} | {row['input']} | refused: {row['error']} |"
+    emptied = row["emptied"].split()
+    return (
+        f"| {row['network']} | {row['input']} | {row['prunable']:,} | {row['kept']:,} "
+        f"| {row['effective']:,} | {'yes' if row['connected'] else 'NO'} "
+        f"| {len(emptied)}{': ' if emptied else ''}{', '.join(emptied[:3])}"
+        f"{' ...' if len(emptied) > 3 else ''} | {row['seconds']} |"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Prunes the networks that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    unknown = [name for name in _NAMES.value if not hasattr(keras.applications, name)]
+    if unknown:
+        sys.exit(f"applications.py: tf_keras.applications has no {unknown}")
+    print("| network | input | prunable | kept | on a path | connected | emptied | s |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    rows = []
+    # A process each, so that none starts with the memory of the one before.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in _NAMES.value:
+            arguments = (name, _RATIO.value, _ITERATIONS.value, _SEED.value)
+            rows.append(pool.apply(prune_one, arguments))
+            print(_line(rows[-1]), flush=True)
+            if _OUTPUT.value and "error" not in rows[-1]:
+                write_csv(_OUTPUT.value, [row for row in rows if "error" not in row])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,209 @@
+"""SavedModel and TFLite files: that they compute what Keras does, and their sizes."""
+
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import randomise, residual_net
+from test_model_files import run
+
+import tf_synflow
+from tf_synflow import exporting
+from tf_synflow._compat import keras, tf
+
+layers = keras.layers
+
+
+def lenet():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(6, 5, padding="same", activation="relu"),
+            layers.MaxPool2D(),
+            layers.Conv2D(16, 5, activation="relu"),
+            layers.MaxPool2D(),
+            layers.Flatten(),
+            layers.Dense(120, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def two_in_two_out():
+    # Names that are no names of a signature, and in no alphabetical order.
+    b = keras.Input((4,), name="b/in")
+    a = keras.Input((3,), name="a")
+    x = layers.Concatenate()([layers.Dense(5)(b), a])
+    first = layers.Dense(2, name="z")(x)
+    return keras.Model([b, a], [first, layers.Dense(3, name="y")(x)])
+
+
+NETS = [lenet, residual_net, two_in_two_out]
+
+
+def run_alone(path, inputs, folder):
+    """What a process without Keras and without tf_synflow computes."""
+    np.savez(folder / "inputs.npz", **inputs)
+    program = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "inputs = dict(np.load(sys.argv[2]))\n"
+        "if sys.argv[1].endswith('.tflite'):\n"
+        "    interpreter = tf.lite.Interpreter(sys.argv[1])\n"
+        "    run = interpreter.get_signature_runner('serving_default')\n"
+        "else:\n"
+        "    run = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
+        "    inputs = {name: tf.constant(x) for name, x in inputs.items()}\n"
+        "np.savez(sys.argv[3], **{k: np.array(y) for k, y in run(**inputs).items()})\n"
+    )
+    files = [str(path), str(folder / "inputs.npz"), str(folder / "outputs.npz")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True)
+    return dict(np.load(folder / "outputs.npz"))
+
+
+@pytest.mark.parametrize("ending", ["", ".tflite"])
+@pytest.mark.parametrize("net", NETS)
+def test_what_is_written_computes_what_keras_does(net, ending, tmp_path):
+    model = tf_synflow.prune(randomise(net()), 3, iterations=5)
+    found = tf_synflow.export(model, tmp_path / f"model{ending}")
+    generator = np.random.default_rng(7)
+    shapes = [tensor.shape[1:] for tensor in model.inputs]
+    data = [generator.standard_normal((3, *s)).astype("float32") for s in shapes]
+    names = ["b_in", "a"] if len(data) > 1 else model.input_names
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    inputs = dict(zip(names, data, strict=True))
+    outputs = run_alone(found.path, inputs, elsewhere)
+    expected = tf.nest.flatten(model(data, training=False))
+    for i, want in enumerate(expected):
+        scale = np.abs(want).max()
+        np.testing.assert_allclose(outputs[f"output_{i}"], want, atol=1e-5 * scale)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "elsewhere",
+        f"model{ending}",
+    ]
+
+
+def zipped(path, folder):
+    """An independent count: what zip makes of the files, without its headers."""
+    with zipfile.ZipFile(folder / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in [path] if path.is_file() else path.rglob("*"):
+            archive.write(file)
+        return sum(info.compress_size for info in archive.infolist())
+
+
+@pytest.mark.parametrize("ending", ["", ".tflite"])
+def test_sizes_are_those_on_disk(ending, tmp_path):
+    model = randomise(lenet())
+    dense = tf_synflow.export(model, tmp_path / f"dense{ending}")
+    pruned = tf_synflow.prune(model, 20)
+    found = tf_synflow.export(pruned, tmp_path / f"pruned{ending}")
+    files = [found.path] if ending else list(found.path.rglob("*"))
+    assert found.bytes == sum(p.stat().st_size for p in files if p.is_file())
+    assert found.compressed_bytes == pytest.approx(zipped(found.path, tmp_path), abs=99)
+    assert dense.nonzero == dense.parameters == found.parameters == model.count_params()
+    biases = 6 + 16 + 120 + 10
+    kept = tf_synflow.report(pruned).totals["prunable"]["kept"]
+    assert found.nonzero == kept + biases
+    assert found.compressed_bytes < dense.compressed_bytes / 5
+    if ending:
+        assert found.sparse and not dense.sparse
+        assert found.dense_bytes == pytest.approx(dense.bytes, rel=0.01)
+        assert found.bytes < dense.bytes / 5  # a weight kept has an index too
+    else:
+        assert not found.sparse and found.dense_bytes == found.bytes
+    assert f"{found.bytes:,} bytes" in str(found)
+
+
+def test_barely_pruned_weights_stay_dense_where_that_is_smaller(tmp_path):
+    model = tf_synflow.prune(randomise(lenet()), 0.35, iterations=1)
+    found = tf_synflow.export(model, tmp_path / "model.tflite")
+    assert found.bytes <= found.dense_bytes
+
+
+@pytest.mark.parametrize("ending", ["", ".tflite"])
+def test_a_wrong_file_is_never_given_its_name(ending, tmp_path, monkeypatch):
+    """The writer is sabotaged: one bias differs by 0.01 in what it writes."""
+    model = lenet()
+    write = exporting._write_saved_model
+
+    def sabotaged(plain, path):
+        bias = plain.layers[-1].bias
+        right = bias.numpy()
+        bias.assign(right + 0.01 * np.eye(10)[3])
+        write(plain, path)
+        bias.assign(right)
+
+    monkeypatch.setattr(exporting, "_write_saved_model", sabotaged)
+    with pytest.raises(ValueError, match="would not compute what Keras does"):
+        tf_synflow.export(model, tmp_path / f"model{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_gives_nan_is_refused(tmp_path):
+    model = randomise(residual_net())
+    model.get_layer("fc").bias.assign([np.nan, 0, 0, 0])
+    with pytest.raises(ValueError, match="differs by nan"):
+        tf_synflow.export(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tf.math.igamma(tf.abs(x), 1.0),  # not converted
+        lambda x: tf.math.lgamma(x),  # converted to what does not run
+    ],
+)
+def test_what_tflite_cannot_express_is_said_with_the_way_out(function, tmp_path):
+    inputs = keras.Input((4, 2))
+    unknown_to_tflite = layers.Lambda(function)
+    model = keras.Model(inputs, unknown_to_tflite(layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match="without an ending writes a SavedModel"):
+        tf_synflow.export(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "message"),
+    [
+        ("model.keras", None, "ends in .tflite, or has no ending"),
+        ("model", np.zeros((2, 4, 4, 3)), "data must be one array for each input"),
+        ("model", [np.zeros((2, 4, 4, 2))] * 2, "data must be one array for each"),
+        ("model", np.zeros((0, 4, 4, 2)), "data must be one array for each input"),
+    ],
+)
+def test_bad_input_is_refused(path, data, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tf_synflow.export(residual_net(), tmp_path / path, data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_inputs_that_nobody_can_make_up_are_asked_for(tmp_path):
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(5, 3)(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="give real inputs"):
+        tf_synflow.export(model, tmp_path / "model")
+    data = np.random.default_rng(0).integers(0, 5, (6, 4))
+    assert tf_synflow.export(model, tmp_path / "model", data).difference == 0
+
+
+def test_what_is_there_is_left_alone(tmp_path):
+    (tmp_path / "model.tflite").write_text("precious")
+    with pytest.raises(FileExistsError, match="left alone"):
+        tf_synflow.export(residual_net(), tmp_path / "model.tflite")
+    assert (tmp_path / "model.tflite").read_text() == "precious"
+
+
+def test_the_script_exports_and_explains(tmp_path):
+    tf_synflow.prune(randomise(residual_net()), 4).save(tmp_path / "small.keras")
+    flags = [f"--model={tmp_path}/small.keras", f"--output={tmp_path}/small.tflite"]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((5, 4, 4, 2)))
+    done = run("export", *flags, f"--data={tmp_path}/x.npy")
+    assert done.returncode == 0, done.stderr
+    assert "outputs differ from those of Keras by" in done.stdout
+    done = run("export", *flags)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "exists already" in done.stderr
