@@ -1,6 +1,9 @@
 """Prunes a network before training, trains it, and writes what came out.
 
 python scripts/train.py --flagfile=configs/quickstart.flags
+
+A run that was killed goes on where it was, with the same command; one that is finished
+is left alone.
 """
 
 import sys
@@ -9,12 +12,19 @@ from pathlib import Path
 from absl import app, flags
 
 import tf_synflow
-from tf_synflow import data, experiment, masks, models, training
+from tf_synflow import data, distribution, experiment, masks, models, training
 from tf_synflow.criteria import CRITERIA
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of the run.")
 _MODEL = flags.DEFINE_enum("model", None, sorted(models.MODELS), "Network.")
 _DATASET = flags.DEFINE_enum("dataset", None, sorted(data.DATASETS), "Data set.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of tensorflow_datasets; for tiny_imagenet also the official zip or folder. "
+    "Default: ~/tensorflow_datasets.",
+)
+_DOWNLOAD = flags.DEFINE_bool("download", True, "Fetch data that is not there.")
 _RATIO = flags.DEFINE_float(
     "ratio", None, ">= 1: prunable over kept weights; below 1: fraction removed."
 )
@@ -47,11 +57,36 @@ _MU = flags.DEFINE_float("mu", 0.51, "Of GRDA: growth of the threshold, 0.5 to 1
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the data.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 0.1, "At the first step; falls to 0 by a cosine.", lower_bound=0.0
+    "learning_rate", 0.1, "At the first step.", lower_bound=0.0
+)
+_DECAY = flags.DEFINE_enum(
+    "decay", "cosine", training.DECAYS, "How the learning rate falls: cosine, to 0."
+)
+_DROPS = flags.DEFINE_list(
+    "drops", [], "With --decay=step: after which epochs the learning rate drops."
+)
+_DROP_FACTOR = flags.DEFINE_float(
+    "drop_factor", 0.1, "What it is multiplied by at each drop.", lower_bound=0.0
+)
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", 0.0, "As an L2 gradient, on every variable.", lower_bound=0.0
+)
+_DISTRIBUTE = flags.DEFINE_enum(
+    "distribute", "auto", distribution.DISTRIBUTIONS, "Which devices train together."
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", distribution.PRECISIONS, "Of activations in training."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the weights and the order of images.")
 
 flags.mark_flags_as_required(["workdir", "model", "dataset", "ratio"])
+
+
+def _drops() -> tuple[int, ...]:
+    try:
+        return tuple(int(drop) for drop in _DROPS.value)
+    except ValueError as error:
+        raise ValueError(f"--drops must be whole numbers: {_DROPS.value}") from error
 
 
 def main(argv: list[str]) -> None:
@@ -75,15 +110,22 @@ def main(argv: list[str]) -> None:
                 invert=_INVERT.value,
             ),
             recipe=training.Recipe(
-                _EPOCHS.value,
-                _BATCH_SIZE.value,
-                _LEARNING_RATE.value,
-                _SEED.value,
-                (_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+                epochs=_EPOCHS.value,
+                batch_size=_BATCH_SIZE.value,
+                learning_rate=_LEARNING_RATE.value,
+                seed=_SEED.value,
+                decay=_DECAY.value,
+                drops=_drops(),
+                drop_factor=_DROP_FACTOR.value,
+                weight_decay=_WEIGHT_DECAY.value,
+                grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
             ),
             prune_images=_PRUNE_IMAGES.value,
             levels=_LEVELS.value,
             ablation=experiment.Ablation(_SHUFFLE.value, _REINITIALISE.value),
+            place=experiment.Place(
+                _DATA_DIR.value, _DOWNLOAD.value, _DISTRIBUTE.value, _PRECISION.value
+            ),
             flags={
                 flag.name: flag.value
                 for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])

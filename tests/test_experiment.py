@@ -1,7 +1,9 @@
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +12,21 @@ import pytest
 import tf_synflow
 from tf_synflow import data
 from tf_synflow._compat import keras
+from tf_synflow.run_folder import run_folder
 
 ROOT = Path(__file__).parents[1]
 
 
+def command(workdir, *more):
+    flagfile = "--flagfile=configs/quickstart.flags"
+    start = [sys.executable, "scripts/train.py", flagfile, f"--workdir={workdir}"]
+    return [*start, "--epochs=1", "--iterations=3", *more]
+
+
 def train(workdir, *more):
-    command = [
-        sys.executable,
-        "scripts/train.py",
-        "--flagfile=configs/quickstart.flags",
-    ]
-    command += [f"--workdir={workdir}", "--epochs=1", "--iterations=3", *more]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        command(workdir, *more), cwd=ROOT, capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,8 @@ def test_results_hold_what_was_promised_and_agree_with_the_files(run):
         assert row["shape"] == list(mask.shape)
         assert (row["size"], row["kept"]) == (mask.size, mask.sum())
         assert row["density"] == mask.mean()
-    x, y = data.load("digits").test
+    digits = data.load("digits")
+    x, y = digits.normalised(digits.test[0]), digits.test[1]
     accuracy = np.mean(model.predict(x, verbose=0).argmax(-1) == y)
     assert accuracy == pytest.approx(trained["final_accuracy"])
     # 3x3 weights at 32x32 positions, 3 channels to 16; and at 16x16, 16 to 32.
@@ -94,34 +100,132 @@ def test_results_hold_what_was_promised_and_agree_with_the_files(run):
     assert by_name["classifier/kernel"]["macs"] == 640
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(run):
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_finished_run_is_recognised_and_left_alone(run):
+    workdir, done = run
+    before = contents(workdir)
+    again = train(workdir)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert "45/45" not in again.stdout
+    assert contents(workdir) == before
+
+
+def test_a_run_with_other_flags_is_refused_and_left_as_it_is(run):
     workdir, _ = run
-    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
-    done = train(workdir)
+    before = contents(workdir)
+    done = train(workdir, "--seed=5")
     assert done.returncode != 0
-    assert "is no empty folder: it may hold another run" in done.stderr
+    assert "was begun with seed=0, not 5" in done.stderr
     assert "Traceback" not in done.stderr
-    assert before == {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+    assert contents(workdir) == before
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--model=vgg17", "resnet20"),
-        ("--dataset=cifar", "digits"),
-        ("--criterion=snipe", "synflow"),
-        ("--ratio=-3", "finite and not negative"),
-        ("--ratio=1000000", "the highest ratio"),
-        ("--epochs=0", "--epochs"),
-        ("--optimizer=grda --mu=2", "mu must be within"),
-        ("--criterion=snip --prune_images=0", "cannot take 0 of the 1437"),
-    ],
-)
-def test_bad_flags_are_refused_before_anything_is_written(tmp_path, flag, message):
-    done = train(tmp_path / "run", *flag.split())
-    assert done.returncode != 0
-    assert message in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    done = train(tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "holds files, but no run of this library" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_that_is_killed_goes_on(tmp_path):
+    """Killed with a signal nobody can catch: while it prunes, and after an epoch."""
+    flags = ["--epochs=2", "--model=resnet20"]
+    moments = [
+        lambda folder: (folder / "flags.json").exists(),
+        lambda folder: (folder / "checkpoints" / "epoch_1").exists(),
+    ]
+    stamps = []
+    for moment in moments:
+        process = subprocess.Popen(
+            command(tmp_path / "killed", *flags),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not moment(tmp_path / "killed"):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        masks = tmp_path / "killed" / "masks.npz"
+        stamps.append(masks.stat().st_mtime_ns if masks.exists() else None)
+    for name in ("killed", "undisturbed"):
+        done = train(tmp_path / name, *flags)
+        assert done.returncode == 0, done.stderr
+    assert "Epoch 1/2" not in train(tmp_path / "killed", *flags).stdout
+    files = [
+        sorted(p.name for p in (tmp_path / n).iterdir())
+        for n in ("killed", "undisturbed")
+    ]
+    assert files[0] == files[1]
+    # The masks that were there before the second kill are those that were used.
+    assert (tmp_path / "killed" / "masks.npz").stat().st_mtime_ns == stamps[1]
+    weights = [
+        [w.numpy().tobytes() for w in keras.models.load_model(path).weights]
+        for path in sorted(tmp_path.glob("*/model.keras"))
+    ]
+    assert len(weights) == 2 and weights[0] == weights[1]
+    masks = [tf_synflow.load_masks(p) for p in sorted(tmp_path.glob("*/masks.npz"))]
+    assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    with run_folder(tmp_path / "run", {"model": "resnet20"}):
+        done = train(tmp_path / "run")
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert "another process is at work in" in done.stderr
+
+
+BAD_FLAGS = {
+    "--model=vgg17": "resnet20",
+    "--dataset=cifar": "digits",
+    "--criterion=snipe": "synflow",
+    "--ratio=-3": "finite and not negative",
+    "--ratio=1000000": "the highest ratio",
+    "--epochs=0": "--epochs",
+    "--optimizer=grda --mu=2": "mu must be within",
+    "--criterion=snip --prune_images=0": "cannot take 0 of the 1437",
+    "--decay=step": "and only then; got decay 'step'",
+    "--decay=step --drops=a": "--drops must be whole numbers",
+    "--distribute=multi_worker": "environment variable TF_CONFIG",
+    "--dataset=imagenet2012 --data_dir=/none": "tfds build imagenet2012",
+    "--dataset=mnist --data_dir=/none --nodownload": "there is no mnist in",
+    "--dataset=tiny_imagenet --data_dir=README.md": "it is no zip file",
+}
+# Runs train.py again and again in one process, as if from the command line.
+AGAIN_AND_AGAIN = """
+import runpy, sys
+from absl import app, flags
+sys.path.insert(0, "scripts")
+import train
+results = []
+for more in sys.argv[2:]:
+    argv = ["scripts/train.py", "--flagfile=configs/quickstart.flags", *more.split()]
+    argv.append(f"--workdir={sys.argv[1]}")
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    print("#", more, file=sys.stderr)
+    try:
+        train.main(flags.FLAGS(argv))
+    except (SystemExit, flags.Error) as error:
+        print(error, file=sys.stderr)
+"""
+
+
+def test_bad_flags_are_refused_before_anything_is_written(tmp_path):
+    program = [sys.executable, "-c", AGAIN_AND_AGAIN, str(tmp_path / "run")]
+    done = subprocess.run(
+        [*program, *BAD_FLAGS], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answers = dict(part.split("\n", 1) for part in done.stderr.split("# ")[1:])
+    for flag, message in BAD_FLAGS.items():
+        assert message in answers[flag], flag
     assert not (tmp_path / "run").exists()
 
 

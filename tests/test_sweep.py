@@ -27,7 +27,7 @@ flags = dict(flag[2:].split("=") for flag in sys.argv[1:])
 if flags["criterion"] == "z":
     sys.exit("z is no criterion")
 folder = pathlib.Path(flags["workdir"])
-folder.mkdir()
+folder.mkdir(exist_ok=True)
 (folder / "calls").write_text(json.dumps(flags))
 accuracy = 0.5 + 0.1 * int(flags["seed"])
 (folder / "results.json").write_text(json.dumps({
@@ -71,8 +71,7 @@ def test_an_empty_axis_is_refused():
 
 def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
     folder, runs = tmp_path / "sweep", sweep.grid(AXES)
-    killed = folder / "a-d-x-10-0.unfinished-123"  # left by a sweep that was killed
-    killed.mkdir(parents=True)
+    (folder / "a-d-x-10-0").mkdir(parents=True)  # of a sweep that was killed
     failed = sweep.carry_out(folder, runs, ["--epochs=3"], program)
     assert [run["criterion"] for run in failed] == ["z"] * 4
     error = (folder / "a-d-z-10-1.error.txt").read_text()
@@ -80,7 +79,7 @@ def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
     call = json.loads((folder / "b-d-y-10-1" / "calls").read_text())
     assert call["epochs"] == "3" and call["model"] == "b" and call["ratio"] == "10"
     names = {path.name for path in folder.iterdir()}
-    assert len(names) == 13 and not any("unfinished" in name for name in names)
+    assert len(names) == 13
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("calls")}
     program.write_text(PROGRAM.replace('"z"', '"none"'))
     assert sweep.carry_out(folder, runs, ["--epochs=3"], program) == []
@@ -96,14 +95,13 @@ def test_other_flags_want_another_folder(tmp_path, program):
         sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=4"], program)
 
 
-def test_a_folder_that_is_no_finished_run_is_left_alone(tmp_path, program):
-    runs = sweep.grid({**AXES, "criterion": ["x"]})
-    mine = tmp_path / "sweep" / "a-d-x-10-1" / "mine"
-    mine.mkdir(parents=True)
-    failed = sweep.carry_out(tmp_path / "sweep", runs, [], program)
-    assert failed == [runs[1]] and mine.is_dir()
-    error = (tmp_path / "sweep" / "a-d-x-10-1.error.txt").read_text()
-    assert "no finished run" in error
+def test_the_dense_network_is_trained_once():
+    runs = sweep.grid({**AXES, "ratio": ["1", "10"]})
+    dense = [run for run in runs if run["ratio"] == "1"]
+    assert [(r["model"], r["criterion"], r["seed"]) for r in dense] == [
+        ("a", "x", "0"), ("a", "x", "1"), ("b", "x", "0"), ("b", "x", "1")
+    ]  # fmt: skip
+    assert len(runs) == 16
 
 
 def test_a_sweep_that_is_told_to_end_ends_its_run(tmp_path, program):

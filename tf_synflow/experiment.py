@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_synflow import data as data_lib
-from tf_synflow import figures, models, training
+from tf_synflow import distribution, figures, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.collapse import emptied
 from tf_synflow.files import written_whole
-from tf_synflow.mask_files import save_masks
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import report
 from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.run_folder import RunFolder, run_folder
 from tf_synflow.training import Recipe
 from tf_synflow.wrapping import apply_masks, get_masks, strip
 
@@ -37,6 +37,22 @@ class Ablation(NamedTuple):
     reinitialise: bool = False
 
 
+class Place(NamedTuple):
+    """Where a run finds its data, and on what it is trained.
+
+    Attributes:
+      data_dir: See `data.load`.
+      download: See `data.load`.
+      distribute: See `distribution.strategy`.
+      precision: See `distribution.set_precision`.
+    """
+
+    data_dir: str | None = None
+    download: bool = True
+    distribute: str = "none"
+    precision: str = "float32"
+
+
 def run(
     workdir: Path,
     *,
@@ -48,12 +64,18 @@ def run(
     prune_images: int | None = None,
     levels: int = 0,
     ablation: Ablation = Ablation(),  # noqa: B008 (it cannot be changed)
+    place: Place = Place(),  # noqa: B008
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
 
+    A run that was killed goes on from the last epoch that it finished, and ends with
+    the same weights as if it had not been; its masks are not computed again. A run that
+    is finished is left alone.
+
     Args:
-      workdir: Folder to write to; made if need be. It must not hold a run already.
+      workdir: Folder to write to; made if need be. Of several processes that train
+        together only the chief writes, and all should see the folder.
       model: Name of the network; see `models.build`.
       dataset: Name of the data set; see `data.load`.
       ratio: See `PruningPolicy.masks`.
@@ -64,58 +86,80 @@ def run(
       levels: If above 0, so many levels of training, pruning and rewinding come before;
         see `prune_with_rewinding`. Defaults to 0.
       ablation: What is done to the pruned network. Defaults to nothing.
-      flags: Written into the results as they are.
+      place: Where the data is, and on what is trained. Defaults to one device.
+      flags: Written into the results as they are; a run is gone on with only if it was
+        begun with the same.
 
     Returns:
       What `results.json` holds. `prune.seconds` has the training of the levels in it.
 
     Raises:
       ValueError: A name or a number is wrong.
-      FileExistsError: `workdir` holds a run already.
+      FileExistsError: `workdir` holds something else, or a run with other flags.
+      BlockingIOError: Another process is at work in `workdir`.
     """
     figures.pyplot()  # If pictures cannot be drawn, say so before the work is done.
-    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
-        raise FileExistsError(
-            f"{str(workdir)!r} is no empty folder: it may hold another run. Choose "
-            "another --workdir, or delete that one first"
-        )
-    data = data_lib.load(dataset)
-    keras.utils.set_random_seed(recipe.seed)
-    network = models.build(model, data.input_shape, data.classes)
-    training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
-    images = 10 * data.classes if prune_images is None else prune_images
-    sample = data_lib.sample(data, images, recipe.seed)
-    start = time.perf_counter()
-    if levels:
-        pruned = _rewound(network, ratio, policy, data, sample, workdir, recipe, levels)
-    else:
-        pruned = apply_masks(network, policy.masks(network, ratio, sample))
-    if ablation.shuffle:
-        pruned = apply_masks(network, shuffle(get_masks(pruned), recipe.seed))
-    if ablation.reinitialise:
-        pruned = reinitialise(pruned, recipe.seed + 1)
-    seconds = time.perf_counter() - start
-    layers = report(pruned).layers
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_masks(workdir / "masks.npz", get_masks(pruned))
-    trained = training.train(pruned, data, workdir, recipe)
-    results = {
-        "flags": dict(flags),
-        "versions": versions(),
-        "prune": {
-            "criterion": policy.criterion,
-            "ratio": ratio,
-            "prunable": sum(row["size"] for row in layers),
-            "kept": sum(row["kept"] for row in layers),
-            "seconds": seconds,
-            "collapsed_layers": emptied(get_masks(pruned)),
-        },
-        "train": trained,
-        "layers": layers,
-    }
-    title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
-    _write(workdir, pruned, title, results)
+    strategy = distribution.strategy(place.distribute, recipe.batch_size)
+    with run_folder(workdir, flags, distribution.is_chief(strategy)) as folder:
+        if folder.results is not None:
+            return folder.results
+        distribution.set_precision(place.precision)
+        data = data_lib.load(dataset, place.data_dir, place.download)
+        keras.utils.set_random_seed(recipe.seed)
+        with strategy.scope():
+            network = models.build(model, data.input_shape, data.classes)
+        training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
+        images = 10 * data.classes if prune_images is None else prune_images
+        start = time.perf_counter()
+        masks = folder.masks()
+        if masks is None:
+            sample = data.sample(images, recipe.seed)
+            if levels:
+                numbers = itertools.count(1)
+
+                def train(network: Any) -> None:
+                    _train_level(folder, next(numbers), network, data, recipe)
+
+                pruned = prune_with_rewinding(
+                    network, ratio, train, levels, policy=policy, data=sample
+                )
+                masks = get_masks(pruned)
+            else:
+                masks = policy.masks(network, ratio, sample)
+            if ablation.shuffle:
+                masks = shuffle(masks, recipe.seed)
+            folder.keep_masks(masks, time.perf_counter() - start)
+        pruned = apply_masks(network, masks)
+        if ablation.reinitialise:
+            pruned = reinitialise(pruned, recipe.seed + 1)
+        layers = report(pruned).layers
+        trained = training.train(pruned, data, workdir, recipe, folder.written)
+        results = {
+            "flags": dict(flags),
+            "versions": versions(),
+            "prune": {
+                "criterion": policy.criterion,
+                "ratio": ratio,
+                "prunable": sum(row["size"] for row in layers),
+                "kept": sum(row["kept"] for row in layers),
+                "seconds": folder.prune_seconds(),
+                "collapsed_layers": emptied(masks),
+            },
+            "train": trained,
+            "layers": layers,
+        }
+        title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
+        _write(folder.written, pruned, title, results)
     return results
+
+
+def _train_level(
+    folder: RunFolder, level: int, pruned: Any, data: Any, recipe: Recipe
+) -> None:
+    """Trains the network of a level, in a folder of its own."""
+    name = f"level_{level}"
+    (folder.written / name).mkdir(parents=True, exist_ok=True)
+    training.train(pruned, data, folder.workdir / name, recipe, folder.written / name)
 
 
 def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -> None:
@@ -126,29 +170,6 @@ def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -
     figures.run_figure(workdir / "run.png", title, results["layers"], history)
     with written_whole(workdir / "results.json") as aside:
         aside.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-
-
-def _rewound(
-    network: Any,
-    ratio: float,
-    policy: PruningPolicy,
-    data: data_lib.Dataset,
-    sample: tuple,
-    workdir: Path,
-    recipe: Recipe,
-    levels: int,
-) -> Any:
-    """The network after levels of training, each with a folder of its own."""
-    numbers = itertools.count(1)
-
-    def train(pruned: Any) -> None:
-        level = workdir / f"level_{next(numbers)}"
-        level.mkdir(parents=True)
-        training.train(pruned, data, level, recipe)
-
-    return prune_with_rewinding(
-        network, ratio, train, levels, policy=policy, data=sample
-    )
 
 
 def versions() -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -20,6 +18,9 @@ Run = dict[str, str]  # axis to value, as written on the command line
 
 def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     """All combinations, or a part of them.
+
+    At ratio 1 all criteria keep every weight: the dense network is there once, under
+    the first of them.
 
     Args:
       axes: For each of `AXES`, its values.
@@ -40,7 +41,16 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
         raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
     products = itertools.product(*(axes[axis] for axis in AXES))
     runs = [dict(zip(AXES, values, strict=True)) for values in products]
+    first = axes["criterion"][0]
+    runs = [run for run in runs if run["criterion"] == first or not _dense(run)]
     return runs[int(part) :: int(parts)]
+
+
+def _dense(run: Run) -> bool:
+    try:
+        return float(run["ratio"]) in (0, 1)
+    except ValueError:  # its own process says so
+        return False
 
 
 def folder(sweep: Path, run: Run) -> Path:
@@ -62,9 +72,8 @@ def carry_out(
 ) -> list[Run]:
     """Carries out the runs that have no results yet, one after the other.
 
-    Each is a process of its own, which works in a folder beside its final one; so what
-    an interrupted sweep leaves is done again, and what is there is whole. The output of
-    a run that fails goes to `<its name>.error.txt`, and the next one begins.
+    Each is a process of its own, and goes on where it was if it was killed before. The
+    output of a run that fails goes to `<its name>.error.txt`, and the next one begins.
 
     Args:
       sweep: Folder of the sweep; made if need be.
@@ -86,25 +95,16 @@ def carry_out(
         if is_done(sweep, run):
             continue
         final = folder(sweep, run)
-        # A process that outlived its sweep may still write to that sweep's folder.
-        for left in sweep.glob(f"{final.name}.unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        aside = sweep / f"{final.name}.unfinished-{os.getpid()}"
         error = final.with_name(final.name + ".error.txt")
-        command = [sys.executable, str(script), *flags, f"--workdir={aside}"]
+        command = [sys.executable, str(script), *flags, f"--workdir={final}"]
         command += [f"--{axis}={value}" for axis, value in run.items()]
-        if final.exists():
-            reason = f"{final} is there, but no finished run; delete it first"
-        else:
-            done = subprocess.run(command, capture_output=True, text=True)
-            reason = done.stderr[-20_000:] if done.returncode else ""
-        if reason:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
             failed.append(run)
             with written_whole(error) as path:
-                path.write_text(f"{' '.join(command)}\n{reason}\n")
+                path.write_text(f"{' '.join(command)}\n{done.stderr[-20_000:]}\n")
         else:
             error.unlink(missing_ok=True)
-            aside.rename(final)
     return failed
 
 

@@ -1,26 +1,102 @@
-"""Retraining: the optimizer, the loop and the history of a run."""
+"""Retraining: the recipe, the loop, and going on where a run was killed."""
 
 import csv
+import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_synflow._compat import keras, tf
 from tf_synflow.callbacks import PruningCallback
-from tf_synflow.data import Dataset
-from tf_synflow.files import write_csv
-from tf_synflow.optimizers import GRDA
+from tf_synflow.data import Dataset, ImageNet, Share
+from tf_synflow.files import write_csv, written_whole
+from tf_synflow.masks import check_choice
+from tf_synflow.optimizers import GRDA, SGD
 from tf_synflow.sparsity import SparsityCallback, sparsity
+
+DECAYS = ("cosine", "step", "constant")
+
+
+class Recipe(NamedTuple):
+    """How to train.
+
+    Attributes:
+      epochs: Passes over the training images.
+      batch_size: Images a step, over all replicas.
+      learning_rate: At the first step.
+      seed: Seeds the order of the images, their crops and mirroring.
+      decay: Of the learning rate: "cosine" to 0 at the last step, "step" or "constant".
+        Defaults to "cosine".
+      drops: With "step", after how many epochs it drops. Defaults to none.
+      drop_factor: What it is multiplied by then. Defaults to 0.1.
+      weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
+      grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    decay: str = "cosine"
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    weight_decay: float = 0.0
+    grda: tuple[float, float] | None = None
+
+
+def optimizer(recipe: Recipe, steps: int) -> Any:
+    """The optimizer of a recipe, for so many steps an epoch.
+
+    Raises:
+      ValueError: A number is out of its range, or two of them contradict each other.
+    """
+    schedule = _schedule(recipe, steps)
+    if recipe.grda is None:
+        return SGD(schedule, l2=recipe.weight_decay)
+    if recipe.weight_decay:
+        raise ValueError(
+            f"GRDA takes no weight decay, got weight_decay={recipe.weight_decay:g}"
+        )
+    return GRDA(schedule, *recipe.grda)
+
+
+def _schedule(recipe: Recipe, steps: int) -> Any:
+    check_choice("decay of the learning rate", recipe.decay, DECAYS)
+    if bool(recipe.drops) != (recipe.decay == "step"):
+        raise ValueError(
+            "the learning rate drops after given epochs with decay 'step', and only "
+            f"then; got decay {recipe.decay!r} and drops {list(recipe.drops)}"
+        )
+    if list(recipe.drops) != sorted({drop for drop in recipe.drops if drop > 0}):
+        raise ValueError(
+            f"drops must be epochs from 1 on, rising, got {list(recipe.drops)}"
+        )
+    schedules = keras.optimizers.schedules
+    rate = recipe.learning_rate
+    if recipe.decay == "cosine":
+        return schedules.CosineDecay(rate, recipe.epochs * steps)
+    # At a boundary the rate is still the one before it.
+    boundaries = [drop * steps - 1 for drop in recipe.drops]
+    factors = [recipe.drop_factor**k for k in range(len(boundaries) + 1)]
+    if not boundaries:
+        return float(rate)
+    return schedules.PiecewiseConstantDecay(boundaries, [rate * f for f in factors])
 
 
 class HistoryFile(keras.callbacks.Callback):
     """Writes the logs of all epochs so far to a CSV file, whole after each epoch."""
 
-    def __init__(self, path: Path):
-        """Makes the callback; `path` is the file."""
+    def __init__(self, path: Path, rows: list[dict[str, float]]):
+        """Makes the callback.
+
+        Args:
+          path: The file.
+          rows: The rows of the epochs that are done already.
+        """
         super().__init__()
         self.path = path
-        self.rows: list[dict[str, float]] = []
+        self.rows = rows
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the clock."""
@@ -33,83 +109,134 @@ class HistoryFile(keras.callbacks.Callback):
         write_csv(self.path, self.rows)
 
 
-class Recipe(NamedTuple):
-    """How to train.
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps what the next epoch needs: weights, masks, optimizer and history.
 
-    Attributes:
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: At the first step; it falls to 0 by a cosine.
-      seed: Seeds the order of the images.
-      grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+    Each is a folder of its own, `epoch_<epochs done>`, renamed when it is whole; the
+    one before is deleted then. So whenever a run is killed, one is there, or none yet.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    grda: tuple[float, float] | None = None
+    def __init__(self, folder: Path, history: HistoryFile):
+        """Makes the callback; `folder` is made if need be."""
+        super().__init__()
+        self.folder = folder
+        self.history = history
+
+    def restore(self, model: Any) -> int:
+        """Sets a compiled model, and the history, to the last checkpoint.
+
+        Returns:
+          The number of epochs that are done; 0 if there is no checkpoint.
+        """
+        found = {
+            int(match[1]): path
+            for path in self.folder.glob("epoch_*")
+            if (match := re.fullmatch(r"epoch_(\d+)", path.name))
+        }
+        if not found:
+            return 0
+        done = max(found)
+        model.optimizer.build(model.trainable_variables)
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        status = checkpoint.read(str(found[done] / "state"))
+        status.assert_existing_objects_matched()
+        self.history.rows[:] = read_history(found[done])
+        return done
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes a checkpoint, and deletes those before it."""
+        self.folder.mkdir(exist_ok=True)
+        final = self.folder / f"epoch_{epoch + 1}"
+        state = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
+        with written_whole(final) as aside:
+            aside.mkdir()
+            state.write(str(aside / "state"))
+            write_csv(aside / "history.csv", self.history.rows)
+        for path in self.folder.iterdir():
+            if path != final:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def optimizer(recipe: Recipe, steps: int) -> Any:
-    """The optimizer of a recipe, for so many steps in all.
-
-    Raises:
-      ValueError: A number is out of its range.
-    """
-    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
-    if recipe.grda is None:
-        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
-    return GRDA(schedule, *recipe.grda)
-
-
-def train(model: Any, data: Dataset, workdir: Path, recipe: Recipe) -> dict[str, Any]:
-    """Trains a pruned model.
+def train(
+    model: Any,
+    data: Dataset | ImageNet,
+    workdir: Path,
+    recipe: Recipe,
+    written: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a pruned model, or goes on with it where a killed run has left it.
 
     Args:
-      model: What `prune` returned.
+      model: What `prune` returned; made under a `tf.distribute` strategy, it is trained
+        under that.
       data: The data set.
-      workdir: Folder for `history.csv` and TensorBoard's event files; it must exist.
+      workdir: Folder for `history.csv`, TensorBoard's event files and checkpoints,
+        which are left in `checkpoints/`; it must exist.
       recipe: How.
+      written: Where this process writes instead of to `workdir`: a process that is not
+        the chief of several has a folder of its own. Defaults to `workdir`.
 
     Returns:
       `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
       images (0 to 1), `final_sparsity` (zeros over all trainable weights, 0 to 1), and
-      `seconds`.
+      `seconds`, all epochs together.
     """
-    images = len(data.train[0])
-    steps = recipe.epochs * -(-images // recipe.batch_size)
-    model.compile(
-        optimizer(recipe, steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
-        ],
-    )
-    whole = tf.data.Dataset.from_tensor_slices(data.train)
-    shuffled = whole.shuffle(images, recipe.seed)
-    history = HistoryFile(workdir / "history.csv")
-    start = time.perf_counter()
-    model.fit(
-        shuffled.batch(recipe.batch_size),
-        epochs=recipe.epochs,
-        validation_data=tf.data.Dataset.from_tensor_slices(data.test).batch(256),
-        callbacks=[
-            PruningCallback(log_dir=workdir / "tensorboard" / "pruning"),
-            SparsityCallback(),
-            history,
-            keras.callbacks.TensorBoard(workdir / "tensorboard"),
-        ],
-    )
+    steps = data.steps(recipe.batch_size)
+    with model.distribute_strategy.scope():
+        model.compile(
+            optimizer(recipe, steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+                keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
+            ],
+        )
+    written = written or workdir
+    history = HistoryFile(written / "history.csv", [])
+    done = Checkpoints(workdir / "checkpoints", history).restore(model)
+    if done < recipe.epochs:
+        model.fit(
+            _training(model.distribute_strategy, data, recipe, done),
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=done,
+            validation_data=data.testing(),
+            callbacks=[
+                PruningCallback(log_dir=written / "tensorboard" / "pruning"),
+                SparsityCallback(),
+                history,
+                Checkpoints(written / "checkpoints", history),
+                keras.callbacks.TensorBoard(written / "tensorboard"),
+            ],
+        )
+    else:
+        write_csv(history.path, history.rows)
+    rows = history.rows
     return {
         "epochs": recipe.epochs,
-        "final_accuracy": history.rows[-1]["val_accuracy"],
-        "best_accuracy": max(row["val_accuracy"] for row in history.rows),
-        "final_top5_accuracy": history.rows[-1]["val_top5_accuracy"],
+        "final_accuracy": rows[-1]["val_accuracy"],
+        "best_accuracy": max(row["val_accuracy"] for row in rows),
+        "final_top5_accuracy": rows[-1]["val_top5_accuracy"],
         "final_sparsity": sparsity(model),
-        "seconds": time.perf_counter() - start,
+        "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def _training(
+    strategy: Any, data: Dataset | ImageNet, recipe: Recipe, epoch: int
+) -> Any:
+    """The training batches, for all replicas of this process."""
+    if strategy.num_replicas_in_sync == 1:
+        return data.training(recipe.batch_size, recipe.seed, epoch)
+
+    def share(context: Any) -> Any:
+        of = context.num_replicas_in_sync
+        replicas = of // context.num_input_pipelines
+        first = context.input_pipeline_id * replicas
+        part = Share(first, replicas, of)
+        return data.training(recipe.batch_size, recipe.seed, epoch, part)
+
+    return strategy.distribute_datasets_from_function(share)
 
 
 def read_history(workdir: Path) -> list[dict[str, float]]:

@@ -1,50 +1,45 @@
-"""Data sets by name, as arrays ready to train on."""
+"""Data sets by name, ready to train on."""
 
-from collections.abc import Callable
+import os
 
-import numpy as np
-
-from tf_synflow.data.dataset import Dataset
+from tf_synflow.data.dataset import Dataset, Share
 from tf_synflow.data.digits import digits
+from tf_synflow.data.imagenet import ImageNet, imagenet
 from tf_synflow.masks import check_choice
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": digits}
+PUBLIC = ("cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
+DATASETS = ("digits", *PUBLIC, "imagenet2012")
 
 
-def load(name: str) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> Dataset | ImageNet:
     """Loads a data set.
 
     Args:
-      name: "digits".
+      name: One of `DATASETS`.
+      data_dir: Folder of tensorflow_datasets, or None for its own. For "tiny_imagenet"
+        also the official archive, zip or folder.
+      download: Whether what is not there is fetched. Defaults to True.
 
     Returns:
-      The `Dataset`.
+      The data set.
 
     Raises:
-      ValueError: There is no data set of that name.
+      ValueError: There is no data set of that name, or the archive is not one.
+      FileNotFoundError: It is not there, and is not to be fetched.
+      OSError: It cannot be fetched.
     """
     check_choice("dataset", name, DATASETS)
-    return DATASETS[name]()
+    if name == "digits":
+        return digits()
+    if name == "imagenet2012":
+        return imagenet(data_dir)
+    from tf_synflow.data.public import public  # imports tfds, which takes seconds
+
+    return public(name, data_dir, download)
 
 
-def sample(data: Dataset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random training images with their labels, for the criteria that need data.
-
-    Args:
-      data: The data set.
-      count: How many, from 1 to the number of training images.
-      seed: Seeds the choice.
-
-    Raises:
-      ValueError: There are not so many.
-    """
-    images, labels = data.train
-    if not 1 <= count <= len(images):
-        raise ValueError(
-            f"cannot take {count} of the {len(images)} training images to score by"
-        )
-    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
-    return images[chosen], labels[chosen]
-
-
-__all__ = ["DATASETS", "Dataset", "load", "sample"]
+__all__ = ["DATASETS", "Dataset", "ImageNet", "Share", "load"]

@@ -1,0 +1,81 @@
+"""Which devices and processes train together, and with what precision."""
+
+import json
+import os
+from typing import Any
+
+from tf_synflow._compat import keras, tf
+from tf_synflow.masks import check_choice
+
+DISTRIBUTIONS = ("auto", "none", "mirrored", "multi_worker")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def strategy(name: str, batch_size: int) -> Any:
+    """Makes a strategy of `tf.distribute`.
+
+    Args:
+      name: "none": one device. "mirrored": all GPUs of this machine, or all logical CPU
+        devices if there are none. "auto": "mirrored" if there are several GPUs, else
+        "none". "multi_worker": the processes that the environment variable `TF_CONFIG`
+        lists, of which this is one; each should be started with the same command.
+      batch_size: Images of a step over all replicas.
+
+    Raises:
+      ValueError: There is no strategy of that name; `TF_CONFIG` is not set or cannot be
+        read; or the replicas cannot share the batch evenly.
+    """
+    check_choice("distribute", name, DISTRIBUTIONS)
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if name == "multi_worker":
+        _check_cluster()
+        found = tf.distribute.MultiWorkerMirroredStrategy()
+    elif len(devices) > 1 and (name == "mirrored" or (name == "auto" and gpus)):
+        found = tf.distribute.MirroredStrategy([device.name for device in devices])
+    else:
+        found = tf.distribute.get_strategy()
+    replicas = found.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ValueError(
+            f"{replicas} replicas cannot share a batch of {batch_size} images evenly: "
+            f"choose a multiple of {replicas}"
+        )
+    return found
+
+
+def is_chief(strategy: Any) -> bool:
+    """Whether this process is the one of its cluster that writes files."""
+    cluster = strategy.cluster_resolver
+    if not cluster or not cluster.task_type:
+        return True
+    if cluster.task_type == "worker" and "chief" not in cluster.cluster_spec().jobs:
+        return cluster.task_id == 0
+    return cluster.task_type == "chief"
+
+
+def set_precision(name: str) -> None:
+    """Sets Keras's policy for the layers that are made from now on.
+
+    Weights, masks and scores do not change by it: weights stay float32.
+
+    Raises:
+      ValueError: There is no precision of that name.
+    """
+    check_choice("precision", name, PRECISIONS)
+    keras.mixed_precision.set_global_policy(name)
+
+
+def _check_cluster() -> None:
+    try:
+        workers = json.loads(os.environ["TF_CONFIG"])["cluster"]
+        valid = bool(workers)
+    except (KeyError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            "multi_worker follows the environment variable TF_CONFIG, which is "
+            f"{os.environ.get('TF_CONFIG')!r}; expected JSON such as "
+            '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
+            '"task": {"type": "worker", "index": 0}}'
+        )
