@@ -26,15 +26,12 @@ def strategy(name: str, batch_size: int) -> Any:
         read; or the replicas cannot share the batch evenly.
     """
     check_choice("distribute", name, DISTRIBUTIONS)
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or tf.config.list_logical_devices("CPU")
     if name == "multi_worker":
         _check_cluster()
+        # Before anything else of TensorFlow: even a list of devices comes too early.
         found = tf.distribute.MultiWorkerMirroredStrategy()
-    elif len(devices) > 1 and (name == "mirrored" or (name == "auto" and gpus)):
-        found = tf.distribute.MirroredStrategy([device.name for device in devices])
     else:
-        found = tf.distribute.get_strategy()
+        found = _on_this_machine(name)
     replicas = found.num_replicas_in_sync
     if batch_size % replicas:
         raise ValueError(
@@ -42,6 +39,14 @@ def strategy(name: str, batch_size: int) -> Any:
             f"choose a multiple of {replicas}"
         )
     return found
+
+
+def _on_this_machine(name: str) -> Any:
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if len(devices) > 1 and (name == "mirrored" or (name == "auto" and gpus)):
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
 
 
 def is_chief(strategy: Any) -> bool:

@@ -52,6 +52,9 @@ class ImageNet:
             return _random_crop(example["image"], draw), example["label"]
 
         def epoch(number: Any) -> tf.data.Dataset:
+            # Of this function's graph alone: were it 0, as the run's may be, TensorFlow
+            # would compare the seed below with 0, which a tensor does not allow.
+            tf.compat.v1.set_random_seed(1)
             order = self._train.shuffle(
                 _BUFFER, seed=seed + number, reshuffle_each_iteration=False
             )

@@ -27,10 +27,10 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
 
     Returns:
       The zip, or the folder with wnids.txt in it. None if `path` is None or any other
-      folder, which is then one of tfds.
+      folder, there or not, which is then one of tfds.
 
     Raises:
-      FileNotFoundError: There is nothing at `path`.
+      FileNotFoundError: `path` ends in .zip, and there is nothing.
       ValueError: It is a file that is not the archive.
     """
     if path is None:
@@ -42,6 +42,8 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
                 return folder
         return None
     if not path.exists():
+        if path.suffix != ".zip":
+            return None
         raise FileNotFoundError(f"there is nothing at {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise _no_archive(path, "it is no zip file")
