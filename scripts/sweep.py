@@ -3,9 +3,10 @@
 python scripts/sweep.py --sweepdir=runs/sweep --models=resnet20 --datasets=digits \
     --criteria=synflow,snip --ratios=10,100 --seeds=0,1 -- --epochs=5
 
-What comes after -- goes to scripts/train.py. Runs that have results are skipped, so the
-same command goes on where it was stopped. runs.csv has a row for each run, summary.csv
-the mean, minimum and maximum over the seeds.
+What comes after -- goes to scripts/train.py, and so do the flags in the file --recipe.
+Runs that have results are skipped, so the same command goes on where it was stopped.
+runs.csv has a row for each run, summary.csv the mean, minimum and maximum over the
+seeds.
 """
 
 import signal
@@ -26,6 +27,7 @@ _AXES = {
     "ratio": flags.DEFINE_list("ratios", ["10"], "Compression ratios."),
     "seed": flags.DEFINE_list("seeds", ["0"], "Seeds."),
 }
+_RECIPE = flags.DEFINE_string("recipe", None, "File of flags for scripts/train.py.")
 _SHARD = flags.DEFINE_string(
     "shard", "0/1", "i/n: every n-th run from the i-th, from 0."
 )
@@ -47,11 +49,12 @@ def main(argv: list[str]) -> None:
             print(sweep.folder(folder, run))
         return
     script = Path(__file__).with_name("train.py")
+    recipe = [f"--flagfile={_RECIPE.value}"] if _RECIPE.value else []
     # Told to end, it ends the run that it has begun too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("sweep.py: told to end"))
     try:
         failed = sweep.carry_out(
-            folder, runs, argv[1:], script, lambda r: tqdm(r, unit="run")
+            folder, runs, [*recipe, *argv[1:]], script, lambda r: tqdm(r, unit="run")
         )
     except ValueError as error:
         sys.exit(f"sweep.py: {error}")
