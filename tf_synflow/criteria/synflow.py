@@ -9,7 +9,7 @@ References:
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 6.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -66,6 +66,7 @@ def prune_by_flow(
     masks: Masks,
     steps: Plan,
     progress: Callable[[Iterable], Iterable] = iter,
+    removed: list[float] | None = None,
 ) -> Masks:
     """Scores and removes, step by step: `masks.iterate(synflow(problem), ...)`, fast.
 
@@ -77,6 +78,8 @@ def prune_by_flow(
       masks: Name to mask to begin from.
       steps: What `masks.plan` gave.
       progress: Wraps the steps, as tqdm does.
+      removed: If given, the flow of what each step removes is appended: the sum of its
+        scores over R, which is at most the number of layers that a path crosses.
 
     Returns:
       New masks.
@@ -100,11 +103,21 @@ def prune_by_flow(
         flow, gradients = twin.gradients(survivors.tensors)
         _check(flow)
         by_name = dict(zip(masks, gradients, strict=True))
+        before = None if removed is None else _total(survivors, by_name)
         for names, kept in step:
             survivors.remove(names, by_name, kept)
+        if before is not None:
+            share = (before - _total(survivors, by_name)) / float(flow.tensor)
+            removed.append(share if float(flow.tensor) else 0.0)
         del gradients, by_name  # make room before the weights are copied
         survivors.cut_if_stale()
     return survivors.masks()
+
+
+def _total(survivors: Survivors, gradients: Mapping[str, np.ndarray]) -> float:
+    """The sum of all scores, in units of the flow's own power of two."""
+    arrays = ((survivors.arrays[name], g) for name, g in gradients.items())
+    return sum(float(np.vdot(w, g)) for w, g in arrays)
 
 
 def _magnitudes(problem: Problem) -> dict[str, Magnitudes]:
