@@ -9,6 +9,7 @@ in a process of its own. Lines of a Markdown table are printed as they come.
 import multiprocessing
 import sys
 import time
+from concurrent import futures
 from typing import Any
 
 from absl import app, flags
@@ -101,20 +102,28 @@ def main(argv: list[str]) -> None:
     """Prunes the networks that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    unknown = [name for name in _NAMES.value if not hasattr(keras.applications, name)]
+    known = {name for name in dir(keras.applications) if name[0].isupper()}
+    unknown = sorted(set(_NAMES.value) - known)
     if unknown:
         sys.exit(f"applications.py: tf_keras.applications has no {unknown}")
     print("| network | input | prunable | kept | on a path | connected | emptied | s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     rows = []
-    # A process each, so that none starts with the memory of the one before.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for name in _NAMES.value:
-            arguments = (name, _RATIO.value, _ITERATIONS.value, _SEED.value)
-            rows.append(pool.apply(prune_one, arguments))
-            print(_line(rows[-1]), flush=True)
-            if _OUTPUT.value and "error" not in rows[-1]:
-                write_csv(_OUTPUT.value, [row for row in rows if "error" not in row])
+    spawn = multiprocessing.get_context("spawn")
+    for name in _NAMES.value:
+        # A process each, so that none starts with the memory of the one before.
+        with futures.ProcessPoolExecutor(1, spawn) as process:
+            job = process.submit(
+                prune_one, name, _RATIO.value, _ITERATIONS.value, _SEED.value
+            )
+            try:
+                rows.append(job.result())
+            except futures.process.BrokenProcessPool:
+                row = {"network": name, "input": "", "error": "its process was killed"}
+                rows.append(row)
+        print(_line(rows[-1]), flush=True)
+        if _OUTPUT.value and "error" not in rows[-1]:
+            write_csv(_OUTPUT.value, [row for row in rows if "error" not in row])
 
 
 if __name__ == "__main__":

@@ -56,9 +56,9 @@ def main(argv: list[str]) -> None:
         failed = sweep.carry_out(
             folder, runs, [*recipe, *argv[1:]], script, lambda r: tqdm(r, unit="run")
         )
-    except ValueError as error:
+        every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
+    except (ValueError, OSError) as error:
         sys.exit(f"sweep.py: {error}")
-    every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
     write_csv(folder / "runs.csv", every)
     write_csv(folder / "summary.csv", sweep.summary(every))
     for row in sweep.summary(every):

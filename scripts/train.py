@@ -79,8 +79,6 @@ _PRECISION = flags.DEFINE_enum(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the weights and the order of images.")
 
-flags.mark_flags_as_required(["workdir", "model", "dataset", "ratio"])
-
 
 def _drops() -> tuple[int, ...]:
     try:
@@ -146,4 +144,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir", "model", "dataset", "ratio"])
     app.run(main)

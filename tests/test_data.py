@@ -120,7 +120,11 @@ PROGRAM = """
 import json, sys, numpy as np
 from tf_synflow import data
 for path in sys.argv[1:]:
-    found = data.load("tiny_imagenet", path)
+    try:
+        found = data.load("tiny_imagenet", path)
+    except ValueError as error:
+        print(json.dumps([str(error)]))
+        continue
     print(json.dumps([[x.mean((1, 2)).tolist(), y.tolist(), list(x.shape)]
                       for x, y in (found.train, found.test)]))
 """
@@ -129,6 +133,20 @@ for path in sys.argv[1:]:
 def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
     root, names = official_layout(tmp_path)
     paths = [str(zipped(root)), str(root), str(tmp_path)]
+    # Another archive of the same name, with an image a class: not the one before.
+    other = tmp_path / "other" / "tiny.zip"
+    other.parent.mkdir()
+    with zipfile.ZipFile(paths[0]) as whole, zipfile.ZipFile(other, "w") as part:
+        for name in whole.namelist():
+            if not name.endswith("_1.JPEG") or "val" in name:
+                part.writestr(name, whole.read(name))
+    damaged = tmp_path / "damaged" / "tiny.zip"
+    damaged.parent.mkdir()
+    content = bytearray(Path(paths[0]).read_bytes())
+    for place in range(len(content) // 4, len(content) // 2, 1000):
+        content[place] ^= 1
+    damaged.write_bytes(content)
+    paths = [str(damaged), *paths, str(other)]
     environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "prepared")}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
@@ -139,9 +157,11 @@ def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(answers) == 3 and len(set(answers)) == 1
+    assert len(answers) == 5 and len(set(answers[1:4])) == 1
+    assert "is damaged" in json.loads(answers[0])[0]
+    assert json.loads(answers[4])[0][2] == [200, 64, 64, 3]
     for (colours, labels, shape), count in zip(
-        json.loads(answers[0]), (2, 1), strict=True
+        json.loads(answers[1]), (2, 1), strict=True
     ):
         assert shape == [200 * count, 64, 64, 3]
         assert sorted(labels) == sorted(list(range(200)) * count)
@@ -180,6 +200,7 @@ def test_an_archive_with_parts_missing_is_refused(broken, message, tmp_path):
     root, names = official_layout(tmp_path)
     broken(root, names)
     with pytest.raises(ValueError, match=message):
-        labels = tiny_imagenet._labels(root)
-        list(tiny_imagenet._training_images(root, labels))
-        list(tiny_imagenet._validation_images(root, labels))
+        archive = tiny_imagenet._Archive(root)
+        labels = tiny_imagenet._labels(archive)
+        list(tiny_imagenet._training_images(archive, labels))
+        list(tiny_imagenet._validation_images(archive, labels))

@@ -1,5 +1,6 @@
 """SavedModel and TFLite files: that they compute what Keras does, and their sizes."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -7,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import randomise, residual_net
-from test_model_files import run
+from test_model_files import ROOT, run
 
 import tf_synflow
 from tf_synflow import exporting
@@ -172,6 +173,7 @@ def test_what_tflite_cannot_express_is_said_with_the_way_out(function, tmp_path)
         ("model", np.zeros((2, 4, 4, 3)), "data must be one array for each input"),
         ("model", [np.zeros((2, 4, 4, 2))] * 2, "data must be one array for each"),
         ("model", np.zeros((0, 4, 4, 2)), "data must be one array for each input"),
+        ("model", {"input": np.zeros((2, 4, 4, 2))}, "an array or a list, got dict"),
     ],
 )
 def test_bad_input_is_refused(path, data, message, tmp_path):
@@ -188,6 +190,58 @@ def test_inputs_that_nobody_can_make_up_are_asked_for(tmp_path):
         tf_synflow.export(model, tmp_path / "model")
     data = np.random.default_rng(0).integers(0, 5, (6, 4))
     assert tf_synflow.export(model, tmp_path / "model", data).difference == 0
+
+
+def test_a_fixed_batch_size_and_a_boolean_output_are_no_hindrance(tmp_path):
+    inputs = keras.Input((4,), batch_size=3)
+    x = layers.Dense(2)(inputs)
+    model = keras.Model(inputs, [x, layers.Lambda(lambda x: x > 0)(x)])
+    for ending in ("", ".tflite"):
+        assert tf_synflow.export(model, tmp_path / f"m{ending}").difference < 1e-6
+
+
+def test_a_model_of_another_precision_is_refused_for_tflite_alone(tmp_path):
+    inputs = keras.Input((4,), dtype="float64")
+    model = keras.Model(inputs, layers.Dense(2, dtype="float64")(inputs))
+    with pytest.raises(ValueError, match=r"computes in \['float64'\]"):
+        tf_synflow.export(model, tmp_path / "model.tflite")
+    assert tf_synflow.export(model, tmp_path / "model").difference == 0
+
+
+def test_what_cannot_be_exported_is_said_in_plain_words(tmp_path, two_devices):
+    inputs = keras.Input((1,), dtype="int64")
+    x = layers.IntegerLookup(vocabulary=[3, 5])(inputs)
+    x = layers.Flatten()(layers.Embedding(3, 2)(x))
+    table = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="has a table or something else"):
+        tf_synflow.export(table, tmp_path / "model", np.array([[3], [5]]))
+    with two_devices.scope(), pytest.raises(ValueError, match="outside of the strat"):
+        tf_synflow.export(residual_net(), tmp_path / "model")
+    names = [keras.Input((2,), name=name) for name in ("x y", "x_y")]
+    model = keras.Model(names, layers.Add()(names))
+    with pytest.raises(ValueError, match="would all be called 'x_y'"):
+        tf_synflow.export(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path):
+    """Files may have 20 kB in this process: writing them fails midway."""
+    program = (
+        "import resource, sys, tf_synflow\n"
+        "model = tf_synflow.models.VGG11((32, 32, 3), 10)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "for ending in ('', '.tflite'):\n"
+        "    try:\n"
+        "        tf_synflow.export(model, sys.argv[1] + ending)\n"
+        "    except OSError as error:\n"
+        "        print('SAID', error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "model")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("SAID") == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_is_left_alone(tmp_path):

@@ -64,6 +64,16 @@ def test_a_value_that_stands_twice_is_refused():
         sweep.grid({**AXES, "seed": ["0", "0"]})
 
 
+def test_a_ratio_that_is_written_in_two_ways_is_one():
+    with pytest.raises(ValueError, match="a ratio stands there twice"):
+        sweep.grid({**AXES, "ratio": ["10", "10.0"]})
+
+
+def test_what_the_grid_sets_cannot_be_set_for_all(tmp_path, program):
+    with pytest.raises(ValueError, match=r"'--seed=7'.* the grid sets them"):
+        sweep.carry_out(tmp_path, sweep.grid(AXES), ["--seed=7"], program)
+
+
 def test_an_empty_axis_is_refused():
     with pytest.raises(ValueError, match="there is no seed"):
         sweep.grid({**AXES, "seed": []})
@@ -148,7 +158,7 @@ def test_the_script_trains_and_sums_up(tmp_path):
     command = [
         sys.executable, "scripts/sweep.py", f"--sweepdir={tmp_path / 'sweep'}",
         "--criteria=magnitude,random", "--ratios=10", "--", "--epochs=1",
-        "--model=resnet20",
+        "--batch_size=128",
     ]  # fmt: skip
     dry = subprocess.run(
         [*command[:3], "--dry_run", *command[3:]],

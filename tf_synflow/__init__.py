@@ -6,6 +6,7 @@ from tf_synflow.collapse import LayerCollapseError, LayerCollapseWarning
 from tf_synflow.exporting import Exported, export
 from tf_synflow.linear_parts import register_linear_part
 from tf_synflow.mask_files import load_masks, save_masks
+from tf_synflow.model_files import load_model
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
 from tf_synflow.report import Report, report
@@ -32,6 +33,7 @@ __all__ = [
     "get_masks",
     "export",
     "load_masks",
+    "load_model",
     "models",
     "optimizers",
     "prune",

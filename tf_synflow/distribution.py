@@ -1,7 +1,9 @@
 """Which devices and processes train together, and with what precision."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from tf_synflow._compat import keras, tf
@@ -59,16 +61,25 @@ def is_chief(strategy: Any) -> bool:
     return cluster.task_type == "chief"
 
 
-def set_precision(name: str) -> None:
-    """Sets Keras's policy for the layers that are made from now on.
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Sets Keras's policy for the layers that are made meanwhile.
 
     Weights, masks and scores do not change by it: weights stay float32.
+
+    Args:
+      name: One of `PRECISIONS`.
 
     Raises:
       ValueError: There is no precision of that name.
     """
     check_choice("precision", name, PRECISIONS)
+    before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def _check_cluster() -> None:

@@ -14,6 +14,7 @@ from tf_synflow import distribution, figures, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.collapse import emptied
+from tf_synflow.criteria import DATA_FREE
 from tf_synflow.files import written_whole
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import report
@@ -91,7 +92,8 @@ def run(
         begun with the same.
 
     Returns:
-      What `results.json` holds. `prune.seconds` has the training of the levels in it.
+      What `results.json` holds. `prune.seconds` has the training of the levels in it;
+      of a run that was killed meanwhile, only of the process that finished them.
 
     Raises:
       ValueError: A name or a number is wrong.
@@ -103,17 +105,17 @@ def run(
     with run_folder(workdir, flags, distribution.is_chief(strategy)) as folder:
         if folder.results is not None:
             return folder.results
-        distribution.set_precision(place.precision)
         data = data_lib.load(dataset, place.data_dir, place.download)
         keras.utils.set_random_seed(recipe.seed)
-        with strategy.scope():
+        with strategy.scope(), distribution.precision(place.precision):
             network = models.build(model, data.input_shape, data.classes)
         training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
         images = 10 * data.classes if prune_images is None else prune_images
         start = time.perf_counter()
         masks = folder.masks()
         if masks is None:
-            sample = data.sample(images, recipe.seed)
+            free = policy.criterion in DATA_FREE
+            sample = None if free else data.sample(images, recipe.seed)
             if levels:
                 numbers = itertools.count(1)
 

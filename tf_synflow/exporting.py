@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow._compat import tf
+from tf_synflow._compat import keras, tf
 from tf_synflow.files import written_whole
 from tf_synflow.model_files import checked_output
 from tf_synflow.wrapping import strip
@@ -90,8 +90,12 @@ def export(
       FileExistsError: There is something at `path`.
       FileNotFoundError: Its folder does not exist.
     """
+    if tf.distribute.has_strategy():
+        raise ValueError("call export outside of the strategy's scope")
     plain = strip(model)
     path = checked_output(path, (".tflite", ""))
+    if path.suffix:
+        _check_float32(plain)
     inputs = _inputs(plain, data)
     expected = [y.numpy() for y in _outputs(plain, list(inputs.values()))]
     with written_whole(path) as aside:
@@ -121,9 +125,26 @@ def export(
         )
 
 
+def _check_float32(model: Any) -> None:
+    parts = [part for part in model._flatten_layers() if part.weights]
+    kinds = {p.compute_dtype for p in parts if not isinstance(p, keras.Model)}
+    if kinds - {"float32"}:
+        raise ValueError(
+            f"TFLite takes models that compute in float32, and this one computes in "
+            f"{sorted(kinds)}. Build it anew in float32 and set_weights, or export a "
+            "SavedModel: a path without an ending"
+        )
+
+
 def _input_names(model: Any) -> list[str]:
-    # As a signature spells them.
-    return [re.sub(r"\W", "_", name) for name in model.input_names]
+    """As a signature spells them."""
+    names = [re.sub(r"\W", "_", name) for name in model.input_names]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"the inputs {model.input_names} would all be called {names[0]!r} or such "
+            "in a signature: rename them"
+        )
+    return names
 
 
 def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
@@ -140,9 +161,11 @@ def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
                 "up: give real inputs to check the file with, as data="
             )
         generator = np.random.default_rng(0)
-        data = [generator.random((8, *shape[1:])) for shape in shapes]
+        data = [generator.random((shape[0] or 8, *shape[1:])) for shape in shapes]
     elif hasattr(data, "shape"):
         data = [data]
+    elif not isinstance(data, (list, tuple)):
+        raise ValueError(f"data must be an array or a list, got {type(data).__name__}")
     arrays = [
         np.asarray(x, spec.dtype.as_numpy_dtype)
         for x, spec in zip(data, specs, strict=False)
@@ -183,7 +206,16 @@ def _write_saved_model(model: Any, path: Path) -> None:
     module = tf.Module()
     module.weights = list(model.weights)
     module.serve = serve
-    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    try:
+        tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write {path.name}: {error.message}") from error
+    except AssertionError as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ValueError(
+            f"this model cannot be exported ({reason}): a layer of it has a table or "
+            "something else beside its weights. model.save(path) of Keras can write it"
+        ) from error
 
 
 def _write_tflite(model: Any, path: Path) -> tuple[int, bool]:
@@ -221,7 +253,7 @@ def _explained() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0][:300] if str(error) else ""
         raise ValueError(
             f"TFLite cannot express this model ({type(error).__name__}: {reason}). "
-            "A path without an ending writes a SavedModel, which can hold any model"
+            "A path without an ending writes a SavedModel, which can hold far more"
         ) from error
 
 
@@ -231,6 +263,7 @@ def _compare(
     """Largest difference, and largest output; refuses a file that is wrong."""
     difference = largest = 0.0
     for have, want in zip(outputs, expected, strict=True):
+        have, want = have.astype("float64"), want.astype("float64")
         off = float(np.max(np.abs(have - want), initial=0))
         scale = float(np.max(np.abs(want), initial=0))
         if not off <= TOLERANCE * scale:  # NaN is refused too

@@ -23,6 +23,7 @@ _DAMAGE = (
     EOFError,
     KeyError,
     OSError,
+    MemoryError,  # a header asks for an array that no machine can hold
     RuntimeError,  # NotImplementedError too
 )
 
@@ -52,8 +53,16 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
             raise ValueError(
                 f"the mask of {name!r} must be boolean, got {np.asarray(mask).dtype}"
             )
-    with written_whole(path) as aside, open(aside, "wb") as file:
-        np.savez_compressed(file, **masks)
+        if name.endswith(".npy"):
+            raise ValueError(f"numpy cannot tell {name!r} from the name of its member")
+    # Not np.savez: it takes some names, such as "file", for arguments of its own.
+    with (
+        written_whole(path) as aside,
+        zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, mask in masks.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(mask))
 
 
 def load_masks(path: str | os.PathLike[str]) -> Masks:

@@ -97,7 +97,7 @@ def checked_output(
             f"a model's name ends in {named}, or has no ending for a SavedModel, "
             f"got {str(path)!r}"
         )
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(
             f"{str(path)!r} exists already and is left alone; choose another name, or "
             "delete it first"

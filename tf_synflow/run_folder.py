@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,14 @@ from tf_synflow.files import written_whole
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.masks import Masks
 
-# Where a run reads and writes does not change what it computes.
-_ELSEWHERE = ("workdir", "data_dir", "download")
-
-_LOCK = ".lock"
+_LOCK = ".tf_synflow.lock"
 _FLAGS = "flags.json"
+_LEVEL = re.compile(r"level_\d+")
+# What `written_whole` leaves of a file of ours if the process is killed.
+_ASIDE = re.compile(
+    r"\.(flags\.json|pruned\.json|masks\.npz|history\.csv|model\.keras|run\.png|"
+    r"results\.json)\.\w{8}"
+)
 
 
 class RunFolder:
@@ -35,10 +39,8 @@ class RunFolder:
         """Made by `run_folder`."""
         self.workdir = workdir
         self.written = written
-        self.results: dict[str, Any] | None = None
-        if (workdir / "results.json").is_file():
-            text = (workdir / "results.json").read_text("utf-8")
-            self.results = json.loads(text)
+        finished = (workdir / "results.json").is_file()
+        self.results = read_json(workdir / "results.json") if finished else None
 
     def masks(self) -> Masks | None:
         """The masks, if they were computed already."""
@@ -55,12 +57,12 @@ class RunFolder:
         path = self.workdir / "pruned.json"
         if not path.is_file():  # of a process that is not the chief
             path = self.written / "pruned.json"
-        return json.loads(path.read_text("utf-8"))["seconds"]
+        return read_json(path)["seconds"]
 
     def tidy(self) -> None:
         """Deletes what only an unfinished run needs."""
-        for path in [self.workdir, *self.workdir.glob("level_*")]:
-            shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        for folder in _folders(self.workdir):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         for name in ("pruned.json", _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
@@ -80,7 +82,7 @@ def run_folder(
 
     Yields:
       The `RunFolder`. On leaving without an error, what only an unfinished run needs is
-      deleted.
+      deleted. In a finished run nothing is touched.
 
     Raises:
       FileExistsError: It holds something else, or a run with other flags.
@@ -90,67 +92,120 @@ def run_folder(
         with tempfile.TemporaryDirectory() as elsewhere:
             yield RunFolder(workdir, Path(elsewhere))
         return
+    _check_contents(workdir)
     new = not workdir.exists()
-    if not new and not workdir.is_dir():
-        raise FileExistsError(
-            f"{str(workdir)!r} is no folder; choose another --workdir"
-        )
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / _LOCK, "w") as lock:
+    with _locked(workdir):
+        _check_contents(workdir)
+        _same_run(workdir, flags)
+        folder = RunFolder(workdir, workdir)
+        if folder.results is not None:
+            yield folder
+            return
+        for place in _folders(workdir):
+            for left in place.iterdir():
+                if _ASIDE.fullmatch(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
         try:
-            # The system lets go of it however this process ends.
+            yield folder
+            folder.tidy()
+        finally:
+            if {path.name for path in workdir.iterdir()} == {_LOCK, _FLAGS}:
+                (workdir / _FLAGS).unlink()  # it failed before there was anything
+    if new:
+        with contextlib.suppress(OSError):  # there is something in it
+            workdir.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which the system lets go however a process ends."""
+    path = workdir / _LOCK
+    while True:
+        lock = open(path, "a")
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            lock.close()
             raise BlockingIOError(
                 f"another process is at work in {str(workdir)!r}; wait for it, or "
                 "choose another --workdir"
             ) from error
+        # Between opening and locking, the one before may have deleted it.
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            break
+        lock.close()
+    with lock:
         try:
-            _same_run(workdir, flags)
-            for left in workdir.rglob(".*.*"):
-                if left.is_dir():  # what was being written when it was killed
-                    shutil.rmtree(left, ignore_errors=True)
-            folder = RunFolder(workdir, workdir)
-            yield folder
-            folder.tidy()
+            yield
         finally:
-            os.unlink(workdir / _LOCK)
-            if new and not (workdir / "masks.npz").exists():
-                _discard(workdir)
+            path.unlink()
 
 
-def _same_run(workdir: Path, flags: Mapping[str, Any]) -> None:
-    """Refuses a folder of anything but this run; notes the flags in a new one."""
-    own = {k: v for k, v in flags.items() if k not in _ELSEWHERE}
-    for name in ("results.json", _FLAGS):
-        if not (workdir / name).is_file():
-            continue
-        before = json.loads((workdir / name).read_text("utf-8"))
-        before = before["flags"] if name == "results.json" else before
-        other = [
-            f"{k}={before.get(k)!r}, not {own.get(k)!r}"
-            for k in sorted({*before, *own} - set(_ELSEWHERE))
-            if before.get(k) != own.get(k)
-        ]
-        if other:
-            raise FileExistsError(
-                f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give "
-                "it the same flags to go on with it, or choose another --workdir"
-            )
+def _folders(workdir: Path) -> list[Path]:
+    """The folders in which a run writes."""
+    levels = (p for p in workdir.iterdir() if _LEVEL.fullmatch(p.name) and p.is_dir())
+    return [workdir, *levels]
+
+
+def _check_contents(workdir: Path) -> None:
+    """Refuses a folder that holds anything but a run."""
+    if not workdir.exists():
         return
-    if any(path.name != _LOCK for path in workdir.iterdir()):
+    if not workdir.is_dir():
+        raise FileExistsError(
+            f"{str(workdir)!r} is no folder; choose another --workdir"
+        )
+    names = {path.name for path in workdir.iterdir() if not _ASIDE.fullmatch(path.name)}
+    if names - {_LOCK} and not names & {_FLAGS, "results.json"}:
         raise FileExistsError(
             f"{str(workdir)!r} holds files, but no run of this library; choose another "
             "--workdir"
         )
-    _write_json(workdir / _FLAGS, own)
 
 
-def _discard(workdir: Path) -> None:
-    """Deletes a folder that was made for nothing: the run failed before its masks."""
-    with contextlib.suppress(OSError):
-        (workdir / _FLAGS).unlink(missing_ok=True)
-        workdir.rmdir()
+def _same_run(workdir: Path, flags: Mapping[str, Any]) -> None:
+    """Refuses a run with other flags; notes the flags of a new one."""
+    # Where a run reads and writes does not change what it computes; but a folder may
+    # hold another archive of Tiny ImageNet, or a part of it.
+    elsewhere = {"workdir", "download"}
+    if flags.get("dataset") != "tiny_imagenet":
+        elsewhere.add("data_dir")
+    own = {k: v for k, v in flags.items() if k not in elsewhere}
+    if (workdir / "results.json").is_file():
+        before = read_json(workdir / "results.json").get("flags")
+    elif (workdir / _FLAGS).is_file():
+        before = read_json(workdir / _FLAGS)
+    else:
+        _write_json(workdir / _FLAGS, own)
+        return
+    if not isinstance(before, dict):
+        raise FileExistsError(f"{str(workdir)!r} holds no run of this library")
+    other = [
+        f"{k}={before.get(k)!r}, not {own.get(k)!r}"
+        for k in sorted({*before, *own} - elsewhere)
+        if before.get(k) != own.get(k)
+    ]
+    if other:
+        raise FileExistsError(
+            f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give it "
+            "the same flags to go on with it, or choose another --workdir"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a dictionary.
+
+    Raises:
+      ValueError: It holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} is not of a run: expected a JSON object")
+    return content
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_synflow.files import written_whole
+from tf_synflow.run_folder import read_json
 
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
 
@@ -34,7 +35,8 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     for axis in AXES:
         if not axes[axis]:
             raise ValueError(f"the grid is empty: there is no {axis}")
-        if len(set(axes[axis])) < len(axes[axis]):
+        values = [_number(value) for value in axes[axis]]
+        if len(set(values)) < len(values):
             raise ValueError(f"a {axis} stands there twice: {list(axes[axis])}")
     part, _, parts = shard.partition("/")
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
@@ -46,11 +48,16 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     return runs[int(part) :: int(parts)]
 
 
-def _dense(run: Run) -> bool:
+def _number(value: str) -> float | str:
+    """10 and 10.0 are one ratio; what is no number stays as it is."""
     try:
-        return float(run["ratio"]) in (0, 1)
-    except ValueError:  # its own process says so
-        return False
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _dense(run: Run) -> bool:
+    return _number(run["ratio"]) in (0, 1)
 
 
 def folder(sweep: Path, run: Run) -> Path:
@@ -88,6 +95,9 @@ def carry_out(
     Raises:
       ValueError: The folder is that of a sweep with other flags.
     """
+    own = [f for f in flags if f.lstrip("-").partition("=")[0] in (*AXES, "workdir")]
+    if own:
+        raise ValueError(f"{own} are not for all runs: the grid sets them for each")
     sweep.mkdir(parents=True, exist_ok=True)
     _keep_flags(sweep / "flags.json", list(flags))
     failed = []
@@ -129,8 +139,7 @@ def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         if not is_done(sweep, run):
             continue
-        text = (folder(sweep, run) / "results.json").read_text("utf-8")
-        results = json.loads(text)
+        results = read_json(folder(sweep, run) / "results.json")
         prune, train = results["prune"], results["train"]
         found.append(
             {

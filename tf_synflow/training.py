@@ -138,9 +138,16 @@ class Checkpoints(keras.callbacks.Callback):
         done = max(found)
         model.optimizer.build(model.trainable_variables)
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-        status = checkpoint.read(str(found[done] / "state"))
-        status.assert_existing_objects_matched()
-        self.history.rows[:] = read_history(found[done])
+        try:
+            status = checkpoint.read(str(found[done] / "state"))
+            status.assert_existing_objects_matched()
+            self.history.rows[:] = read_history(found[done])
+        # TensorFlow's errors for a damaged file are of many kinds, IndexError too.
+        except Exception as error:
+            raise ValueError(
+                f"the checkpoint {str(found[done])!r} is damaged ({error}). Delete "
+                f"{str(self.folder)!r} to train from the beginning"
+            ) from error
         return done
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -150,7 +157,12 @@ class Checkpoints(keras.callbacks.Callback):
         state = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
         with written_whole(final) as aside:
             aside.mkdir()
-            state.write(str(aside / "state"))
+            try:
+                state.write(str(aside / "state"))
+            except tf.errors.OpError as error:
+                raise OSError(
+                    f"cannot write {str(final)!r}: {error.message}"
+                ) from error
             write_csv(aside / "history.csv", self.history.rows)
         for path in self.folder.iterdir():
             if path != final:

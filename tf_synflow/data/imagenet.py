@@ -36,7 +36,12 @@ class ImageNet:
 
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch; what is left over after whole batches is dropped."""
-        return max(self._count // batch_size, 1)
+        if batch_size > self._count:
+            raise ValueError(
+                f"a batch of {batch_size} is more than all {self._count} training "
+                "images"
+            )
+        return self._count // batch_size
 
     def training(
         self, batch_size: int, seed: int, first_epoch: int = 0, share: Share = WHOLE

@@ -5,6 +5,7 @@ and Fashion-MNIST are taken as they are.
 """
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +92,10 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         builder.download_and_prepare()
     except ValueError:
         raise
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"the archive {builder.archive} is damaged: {error}"
+        ) from error
     # Each protocol, archive and checksum fails with an error of its own.
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error) else ""

@@ -6,6 +6,7 @@ References:
 """
 
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Iterator
@@ -53,6 +54,37 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
     return path
 
 
+class _Archive:
+    """The files below tiny-imagenet-200, in a zip or unpacked."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.zip = None if path.is_dir() else zipfile.ZipFile(path)
+
+    def names(self) -> list[str]:
+        """All files, sorted."""
+        if self.zip is None:
+            files = (file for file in self.path.rglob("*") if file.is_file())
+            return sorted(file.relative_to(self.path).as_posix() for file in files)
+        inside = (n.removeprefix(f"{_FOLDER}/") for n in self.zip.namelist())
+        return sorted(name for name in inside if name and not name.endswith("/"))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        if self.zip is None:
+            return (self.path / name).read_bytes()
+        return self.zip.read(f"{_FOLDER}/{name}")
+
+    def digest(self) -> str:
+        """Differs whenever a file does: by its checksum, or by its size and time."""
+        if self.zip is None:
+            stats = [(name, (self.path / name).stat()) for name in self.names()]
+            what = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        else:
+            what = sorted((i.filename, i.CRC) for i in self.zip.infolist())
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     """Tiny ImageNet: splits "train" and "validation", features "image" and "label".
 
@@ -73,10 +105,8 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         self.archive = archive
         if archive is not None:
             # An archive of one's own may be a part; it must not pass for the whole.
-            stat = archive.stat()
-            name = f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-            kwargs["config"] = tfds.core.BuilderConfig(name=f"archive_{digest}")
+            name = f"archive_{_Archive(archive).digest()}"
+            kwargs["config"] = tfds.core.BuilderConfig(name=name)
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -94,16 +124,12 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        if self.archive is None:
-            root = Path(dl_manager.download_and_extract(URL)) / _FOLDER
-        elif self.archive.is_dir():
-            root = self.archive
-        else:
-            root = Path(dl_manager.extract(self.archive)) / _FOLDER
-        labels = _labels(root)
+        # Read where it is: tfds would unpack two archives of one name to one place.
+        archive = _Archive(self.archive or Path(dl_manager.download(URL)))
+        labels = _labels(archive)
         return {
-            "train": _training_images(root, labels),
-            "validation": _validation_images(root, labels),
+            "train": _training_images(archive, labels),
+            "validation": _validation_images(archive, labels),
         }
 
     def _generate_examples(self) -> Iterator:
@@ -117,30 +143,40 @@ def _no_archive(path: Path, reason: str) -> ValueError:
     )
 
 
-def _labels(root: Path) -> dict[str, int]:
+def _labels(archive: _Archive) -> dict[str, int]:
     """Class name to label."""
-    names = sorted((root / "wnids.txt").read_text("utf-8").split())
+    names = sorted(archive.read("wnids.txt").decode().split())
     if len(names) != CLASSES:
-        raise _no_archive(root, f"wnids.txt lists {len(names)} classes, not {CLASSES}")
+        raise _no_archive(
+            archive.path, f"wnids.txt lists {len(names)} classes, not {CLASSES}"
+        )
     return {name: label for label, name in enumerate(names)}
 
 
-def _training_images(root: Path, labels: dict[str, int]) -> Iterator:
-    for name, label in labels.items():
-        files = sorted((root / "train" / name / "images").glob("*.JPEG"))
-        if not files:
-            raise _no_archive(root, f"there are no images in train/{name}/images")
-        for file in files:
-            yield file.name, {"image": file, "label": label}
+def _training_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
+    files: dict[str, list[str]] = {name: [] for name in labels}
+    for path in archive.names():
+        folder, name, *rest = [*path.split("/"), "", ""][:3]
+        if folder == "train" and name in files and path.endswith(".JPEG"):
+            files[name].append(path)
+    for name, paths in files.items():
+        if not paths:
+            reason = f"there are no images in train/{name}/images"
+            raise _no_archive(archive.path, reason)
+        for path in paths:
+            image = io.BytesIO(archive.read(path))
+            yield path.rpartition("/")[2], {"image": image, "label": labels[name]}
 
 
-def _validation_images(root: Path, labels: dict[str, int]) -> Iterator:
-    table = root / "val" / "val_annotations.txt"
-    if not table.is_file():
-        raise _no_archive(root, "there is no val/val_annotations.txt")
-    for line in table.read_text("utf-8").splitlines():
-        file, name = line.split("\t")[:2]
-        path = root / "val" / "images" / file
-        if name not in labels or not path.is_file():
-            raise _no_archive(root, f"val_annotations.txt names {file} of {name}")
-        yield file, {"image": path, "label": labels[name]}
+def _validation_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
+    names = set(archive.names())
+    table = "val/val_annotations.txt"
+    if table not in names:
+        raise _no_archive(archive.path, f"there is no {table}")
+    for line in filter(str.strip, archive.read(table).decode().splitlines()):
+        file, name = [*line.split("\t"), ""][:2]
+        path = f"val/images/{file}"
+        if name not in labels or path not in names:
+            raise _no_archive(archive.path, f"{table} names {file} of {name!r}")
+        image = io.BytesIO(archive.read(path))
+        yield file, {"image": image, "label": labels[name]}

@@ -86,6 +86,9 @@ def vgg(
             )(x)
             x = layers.Dropout(0.5, name=f"dropout{number}")(x)
     dense = parts.he_normal(fan) if small else parts.normal()
-    outputs = layers.Dense(classes, kernel_initializer=dense, name="classifier")(x)
+    # Logits are float32 under mixed precision too: their loss needs the digits.
+    outputs = layers.Dense(
+        classes, kernel_initializer=dense, name="classifier", dtype="float32"
+    )(x)
     name = name or f"vgg{depth}{'_bn' if batch_norm else ''}"
     return keras.Model(inputs, outputs, name=name)

@@ -1,0 +1,94 @@
+"""Runs the first two steps of every flag file on made-up images: has one gone stale?
+
+python scripts/rehearse.py
+
+Of a sweep, every network on every data set, with its first criterion that needs no data
+and its second ratio; in batches of two. tfds makes the images up, so nothing is
+downloaded. Without arguments all of configs/; or name the flag files.
+"""
+
+import contextlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import train
+from absl import app, flags
+
+from tf_synflow._compat import keras
+from tf_synflow.criteria import DATA_FREE
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def read(path: Path) -> dict[str, str]:
+    """The flags of a file, by name."""
+    lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    pairs = [line[2:].partition("=") for line in lines if line.startswith("--")]
+    return {name: value for name, _, value in pairs}
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The runs of a flag file, each as flags for scripts/train.py."""
+    found = read(path)
+    if "sweepdir" not in found:
+        return [[f"--flagfile={path}"]]
+    criteria = [c for c in found["criteria"].split(",") if c in DATA_FREE]
+    recipe = CONFIGS.parent / found["recipe"]
+    return [
+        [
+            f"--flagfile={recipe}", f"--model={model}", f"--dataset={dataset}",
+            f"--criterion={criteria[0]}", f"--ratio={found['ratios'].split(',')[1]}",
+        ]
+        for model in found["models"].split(",")
+        for dataset in found["datasets"].split(",")
+    ]  # fmt: skip
+
+
+def rehearse(command: list[str]) -> None:
+    """Runs two steps of one command in this process.
+
+    Raises:
+      SystemExit: The run is refused, and in which words.
+    """
+    import tensorflow_datasets as tfds
+
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    with tempfile.TemporaryDirectory() as folder:
+        short = ["--iterations=1", "--epochs=1", f"--workdir={folder}/run"]
+        short += ["--batch_size=2", f"--data_dir={folder}/none"]
+        argv = flags.FLAGS(["train.py", *command, *short])
+        keras.backend.clear_session()
+        with tfds.testing.mock_data(num_examples=4):
+            train.main(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Rehearses the flag files that are named, or all."""
+    paths = [Path(name) for name in argv[1:]] or sorted(
+        path for path in CONFIGS.rglob("*.flags") if path.parent.name != "recipes"
+    )
+    failed = 0
+    for path in paths:
+        for command in commands(path):
+            start = time.perf_counter()
+            outcome: Any = "holds"
+            try:
+                with (
+                    open("/dev/null", "w") as nowhere,
+                    contextlib.redirect_stdout(nowhere),
+                ):
+                    rehearse(command)
+            except (SystemExit, flags.Error) as error:
+                outcome, failed = f"FAILS ({error})", failed + 1
+            what = " ".join(part for part in command if "flagfile" not in part)
+            seconds = time.perf_counter() - start
+            print(f"{outcome}  {path.name}  {what}  {seconds:.0f} s", flush=True)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,190 @@
+"""The folder of a run: what it refuses, what it deletes, and what it never touches."""
+
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from tf_synflow import run_folder as module
+from tf_synflow.run_folder import run_folder
+
+FLAGS = {"model": "resnet20", "ratio": 10, "workdir": "x", "data_dir": "a"}
+MASKS = {"conv/kernel": np.array([True, False])}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def finish(folder, flags=FLAGS):
+    with run_folder(folder, flags) as run:
+        run.keep_masks(MASKS, 1.5)
+        (folder / "results.json").write_text(json.dumps({"flags": flags}))
+
+
+class Failed(Exception):
+    pass
+
+
+def fail(folder, flags=FLAGS, *files):
+    with pytest.raises(Failed), run_folder(folder, flags):
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("mine")
+        raise Failed
+
+
+def test_a_new_run_leaves_what_it_wrote_and_no_more(tmp_path):
+    finish(tmp_path / "deep" / "run")
+    assert names(tmp_path / "deep" / "run") == ["masks.npz", "results.json"]
+
+
+def test_a_run_that_fails_before_its_masks_leaves_nothing(tmp_path):
+    fail(tmp_path / "run")
+    assert not (tmp_path / "run").exists() or names(tmp_path / "run") == []
+
+
+def test_a_run_that_fails_later_goes_on(tmp_path):
+    with pytest.raises(Failed), run_folder(tmp_path, FLAGS) as run:
+        assert run.masks() is None
+        run.keep_masks(MASKS, 2.5)
+        raise Failed
+    with run_folder(tmp_path, {**FLAGS, "data_dir": "b", "workdir": "y"}) as run:
+        np.testing.assert_array_equal(run.masks()["conv/kernel"], [True, False])
+        assert run.prune_seconds() == 2.5
+
+
+def test_levels_that_were_trained_are_not_forgotten(tmp_path):
+    """An error, or Ctrl-C, while a level is trained: there are no masks yet."""
+    fail(tmp_path, FLAGS, "level_1/checkpoints/epoch_1/state")
+    assert names(tmp_path) == ["flags.json", "level_1"]
+    with run_folder(tmp_path, FLAGS):
+        assert (tmp_path / "level_1/checkpoints/epoch_1/state").exists()
+
+
+@pytest.mark.parametrize("mine", [".lock", "thesis.tex", "level_1", "masks.npz"])
+def test_a_folder_of_other_things_is_left_as_it_is(mine, tmp_path):
+    (tmp_path / mine).write_text("precious")
+    with pytest.raises(FileExistsError, match="holds files, but no run"):
+        with run_folder(tmp_path, FLAGS):
+            pass
+    assert names(tmp_path) == [mine]
+    assert (tmp_path / mine).read_text() == "precious"
+
+
+def test_a_finished_run_is_given_back_and_nothing_in_it_is_touched(tmp_path):
+    finish(tmp_path)
+    mine = [
+        "notes/.old.drafts/thesis.tex", ".venv3.11/python", "checkpoints/mine",
+        "level_best/checkpoints/best", "pruned.json", ".masks.npz.backup01/x",
+    ]  # fmt: skip
+    for file in mine:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("precious")
+    with run_folder(tmp_path, FLAGS) as run:
+        assert run.results == {"flags": FLAGS}
+    for file in mine:
+        assert (tmp_path / file).read_text() == "precious"
+
+
+def test_an_unfinished_run_deletes_only_its_own_leftovers(tmp_path):
+    fail(tmp_path, FLAGS, "masks.npz")
+    own = [".masks.npz.abcd1234/masks.npz", "level_2/.history.csv.abcd_123/x"]
+    mine = ["notes/.old.drafts/x", "runs/.history.csv.abcd_123/x", ".keep.me12/x"]
+    for file in own + mine:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("x")
+    with run_folder(tmp_path, FLAGS):
+        assert not any((tmp_path / file).exists() for file in own)
+        assert all((tmp_path / file).exists() for file in mine)
+
+
+def test_a_run_killed_while_it_noted_its_flags_begins_anew(tmp_path):
+    (tmp_path / ".flags.json.abcd1234").mkdir()
+    finish(tmp_path)
+    assert names(tmp_path) == ["masks.npz", "results.json"]
+
+
+def test_other_flags_are_refused_by_name(tmp_path):
+    fail(tmp_path, FLAGS, "masks.npz")
+    with pytest.raises(FileExistsError, match="was begun with ratio=10, not 100"):
+        with run_folder(tmp_path, {**FLAGS, "ratio": 100}):
+            pass
+
+
+def test_another_archive_of_tiny_imagenet_is_other_data(tmp_path):
+    tiny = {**FLAGS, "dataset": "tiny_imagenet"}
+    finish(tmp_path, tiny)
+    with pytest.raises(FileExistsError, match="was begun with data_dir='a', not 'b'"):
+        with run_folder(tmp_path, {**tiny, "data_dir": "b"}):
+            pass
+
+
+@pytest.mark.parametrize("content", ["hello", "[]", "{}", '{"flags": []}'])
+def test_damaged_results_are_named(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises((ValueError, FileExistsError), match=str(tmp_path)):
+        with run_folder(tmp_path, FLAGS):
+            pass
+
+
+def test_a_second_process_is_kept_out_also_when_the_lock_is_deleted(tmp_path):
+    with run_folder(tmp_path, FLAGS):
+        with pytest.raises(BlockingIOError, match="another process is at work in"):
+            with run_folder(tmp_path, FLAGS):
+                pass
+
+
+def test_a_lock_of_a_deleted_file_is_no_lock(tmp_path, monkeypatch):
+    """The one before deletes its lock just between our opening and our locking it."""
+    (tmp_path / module._LOCK).touch()
+    flock, calls = module.fcntl.flock, []
+
+    def late(lock, how):
+        if not calls:
+            os.unlink(tmp_path / module._LOCK)
+        calls.append(lock)
+        flock(lock, how)
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    with module._locked(tmp_path):
+        assert len(calls) == 2
+        with open(tmp_path / module._LOCK) as other, pytest.raises(BlockingIOError):
+            flock(other, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+
+
+def enter(folder, out):
+    for _ in range(50):
+        try:
+            with module._locked(folder):
+                out.put(("in", os.getpid()))
+                out.put(("out", os.getpid()))
+        except BlockingIOError:
+            pass
+
+
+def test_many_processes_are_never_two_inside(tmp_path):
+    context = multiprocessing.get_context("fork")
+    manager = context.SimpleQueue()
+    workers = [context.Process(target=enter, args=(tmp_path, manager)) for _ in "abcd"]
+    for worker in workers:
+        worker.start()
+    seen = []
+    while any(w.is_alive() for w in workers) or not manager.empty():
+        if not manager.empty():
+            seen.append(manager.get())
+    for worker in workers:
+        worker.join()
+    assert len(seen) > 50
+    for (kind, who), (after, same) in zip(seen[::2], seen[1::2], strict=True):
+        assert (kind, after) == ("in", "out") and who == same
+
+
+def test_who_is_not_the_chief_writes_elsewhere(tmp_path):
+    with run_folder(tmp_path / "run", FLAGS, chief=False) as run:
+        run.keep_masks(MASKS, 3.5)
+        assert run.prune_seconds() == 3.5
+        elsewhere = run.written
+    assert not elsewhere.exists() and not (tmp_path / "run").exists()
