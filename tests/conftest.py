@@ -1,6 +1,10 @@
 """What the tests share."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 # Before TensorFlow is imported: two logical CPU devices need a free choice.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +20,7 @@ tf.config.set_logical_device_configuration(
 )
 
 layers = keras.layers
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items):
@@ -66,3 +71,37 @@ def images(model, count, seed=0):
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((count, *model.input_shape[1:])).astype("float32")
     return x, generator.integers(0, model.output_shape[-1], count)
+
+
+# Runs a script again and again in one process, as if from the command line.
+_AGAIN_AND_AGAIN = """
+import importlib, json, sys
+from absl import flags
+sys.path.insert(0, "scripts")
+script = importlib.import_module(sys.argv[1])
+for argv in json.loads(sys.argv[2]):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    print("#" * 9, file=sys.stderr)
+    try:
+        script.main(flags.FLAGS([sys.argv[1], *argv]))
+        print("It was not refused", file=sys.stderr)
+    except (SystemExit, flags.Error) as error:
+        print(error, file=sys.stderr)
+"""
+
+
+def refusals(script, commands):
+    """What a script of scripts/ says to each list of flags that it should refuse."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AGAIN_AND_AGAIN, script, json.dumps(commands)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    answers = done.stderr.split("#" * 9 + "\n")[1:]
+    assert "Traceback" not in done.stderr and len(answers) == len(commands)
+    return answers

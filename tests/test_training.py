@@ -174,9 +174,16 @@ def test_an_odd_rest_is_split_evenly_by_leaving_images_out():
     assert sizes == [4, 4, 4, 2] * 2
 
 
-def pruned():
+def with_dropout():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(8, 3, name="conv", activation="relu")(inputs)
+    x = layers.Dropout(0.5, rng_type="stateful")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(4, name="fc")(x))
+
+
+def pruned(net=residual_net):
     keras.utils.set_random_seed(0)
-    return tf_synflow.prune(residual_net(), 2, iterations=3)
+    return tf_synflow.prune(net(), 2, iterations=3)
 
 
 class Killed(BaseException):
@@ -194,14 +201,23 @@ class Kill(keras.callbacks.Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("batch", [2, 5, 11])
-@pytest.mark.parametrize("grda", [None, (1e-3, 0.6)])
-def test_a_run_cut_short_ends_as_an_undisturbed_one(batch, grda, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("batch", "grda", "net"),
+    [
+        (2, None, residual_net),
+        (5, None, residual_net),
+        (11, (1e-3, 0.6), residual_net),
+        (11, None, with_dropout),
+    ],
+)
+def test_a_run_cut_short_ends_as_an_undisturbed_one(
+    batch, grda, net, tmp_path, monkeypatch
+):
     data = data_set(padding=1, mirrored=True)
     recipe = RECIPE._replace(grda=grda, weight_decay=0.0 if grda else 1e-3)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    undisturbed = pruned()
+    undisturbed = pruned(net)
     expected = training.train(undisturbed, data, tmp_path / "a", recipe)
     with monkeypatch.context() as patch:
         callback = training.PruningCallback
@@ -214,8 +230,8 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(batch, grda, tmp_path, monke
 
         patch.setattr(training, "PruningCallback", Both)
         with pytest.raises(Killed):
-            training.train(pruned(), data, tmp_path / "b", recipe)
-    again = pruned()
+            training.train(pruned(net), data, tmp_path / "b", recipe)
+    again = pruned(net)
     found = training.train(again, data, tmp_path / "b", recipe)
     for a, b in zip(undisturbed.weights, again.weights, strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes(), a.name
@@ -226,7 +242,7 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(batch, grda, tmp_path, monke
     assert histories[0] == histories[1]
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["epoch_3"]
     # And once more: it is finished, so nothing is trained.
-    third = pruned()
+    third = pruned(net)
     assert training.train(third, data, tmp_path / "b", recipe) == found
     assert third.weights[0].numpy().tobytes() == again.weights[0].numpy().tobytes()
 

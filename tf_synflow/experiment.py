@@ -131,6 +131,8 @@ def run(
             if ablation.shuffle:
                 masks = shuffle(masks, recipe.seed)
             folder.keep_masks(masks, time.perf_counter() - start)
+        # Dropout draws its seed as it is copied: the same, if masks were there already.
+        keras.utils.set_random_seed(recipe.seed)
         pruned = apply_masks(network, masks)
         if ablation.reinitialise:
             pruned = reinitialise(pruned, recipe.seed + 1)

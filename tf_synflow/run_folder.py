@@ -95,26 +95,33 @@ def run_folder(
     _check_contents(workdir)
     new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    with _locked(workdir):
-        _check_contents(workdir)
-        _same_run(workdir, flags)
-        folder = RunFolder(workdir, workdir)
-        if folder.results is not None:
-            yield folder
-            return
-        for place in _folders(workdir):
-            for left in place.iterdir():
-                if _ASIDE.fullmatch(left.name):
-                    shutil.rmtree(left, ignore_errors=True)
-        try:
-            yield folder
-            folder.tidy()
-        finally:
-            if {path.name for path in workdir.iterdir()} == {_LOCK, _FLAGS}:
-                (workdir / _FLAGS).unlink()  # it failed before there was anything
-    if new:
-        with contextlib.suppress(OSError):  # there is something in it
-            workdir.rmdir()
+    try:
+        with _locked(workdir):
+            yield from _opened(workdir, flags)
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # there is something in it
+                workdir.rmdir()
+
+
+def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """What `run_folder` does while it holds the lock."""
+    _check_contents(workdir)
+    _same_run(workdir, flags)
+    folder = RunFolder(workdir, workdir)
+    if folder.results is not None:
+        yield folder
+        return
+    for place in _folders(workdir):
+        for left in place.iterdir():
+            if _ASIDE.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield folder
+        folder.tidy()
+    finally:
+        if {path.name for path in workdir.iterdir()} == {_LOCK, _FLAGS}:
+            (workdir / _FLAGS).unlink()  # it failed before there was anything
 
 
 @contextlib.contextmanager

@@ -137,9 +137,8 @@ class Checkpoints(keras.callbacks.Callback):
             return 0
         done = max(found)
         model.optimizer.build(model.trainable_variables)
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         try:
-            status = checkpoint.read(str(found[done] / "state"))
+            status = _state(model).read(str(found[done] / "state"))
             status.assert_existing_objects_matched()
             self.history.rows[:] = read_history(found[done])
         # TensorFlow's errors for a damaged file are of many kinds, IndexError too.
@@ -154,11 +153,10 @@ class Checkpoints(keras.callbacks.Callback):
         """Writes a checkpoint, and deletes those before it."""
         self.folder.mkdir(exist_ok=True)
         final = self.folder / f"epoch_{epoch + 1}"
-        state = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
         with written_whole(final) as aside:
             aside.mkdir()
             try:
-                state.write(str(aside / "state"))
+                _state(self.model).write(str(aside / "state"))
             except tf.errors.OpError as error:
                 raise OSError(
                     f"cannot write {str(final)!r}: {error.message}"
@@ -167,6 +165,15 @@ class Checkpoints(keras.callbacks.Callback):
         for path in self.folder.iterdir():
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _state(model: Any) -> Any:
+    """All that training changes: weights, masks, optimizer, and Dropout's draws."""
+    random = [getattr(part, "_random_generator", None) for part in model.submodules]
+    generators = [r._generator for r in random if r is not None and r._generator]
+    return tf.train.Checkpoint(
+        model=model, optimizer=model.optimizer, generators=generators
+    )
 
 
 def train(

@@ -84,7 +84,8 @@ def vgg(
                 kernel_initializer=parts.normal(),
                 name=f"fc{number}",
             )(x)
-            x = layers.Dropout(0.5, name=f"dropout{number}")(x)
+            # Its state is then a variable: a run that goes on draws what it would have.
+            x = layers.Dropout(0.5, rng_type="stateful", name=f"dropout{number}")(x)
     dense = parts.he_normal(fan) if small else parts.normal()
     # Logits are float32 under mixed precision too: their loss needs the digits.
     outputs = layers.Dense(
