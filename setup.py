@@ -12,7 +12,7 @@ TEST = [
     *DEMO,
     "hypothesis>=6.100",
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "ruff>=0.6",
 ]
 
