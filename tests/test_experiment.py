@@ -115,22 +115,25 @@ def test_a_finished_run_is_recognised_and_left_alone(run):
     assert contents(workdir) == before
 
 
-def test_a_run_with_other_flags_is_refused_and_left_as_it_is(run):
-    workdir, _ = run
-    before = contents(workdir)
-    done = train(workdir, "--seed=5")
-    assert done.returncode != 0
-    assert "was begun with seed=0, not 5" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert contents(workdir) == before
-
-
-def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    done = train(tmp_path)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "holds files, but no run of this library" in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+def test_a_folder_that_is_not_this_runs_is_refused_and_left_as_it_is(run, tmp_path):
+    finished, taken, other = run[0], tmp_path / "taken", tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    before = contents(finished), contents(other)
+    start = command("x")[2:]
+    with run_folder(taken, {"model": "resnet20"}):
+        answers = refusals(
+            "train",
+            [
+                [*start, f"--workdir={finished}", "--seed=5"],
+                [*start, f"--workdir={other}"],
+                [*start, f"--workdir={taken}"],
+            ],
+        )
+    assert "was begun with" in answers[0] and "seed=0, not" in answers[0]
+    assert "holds files, but no run of this library" in answers[1]
+    assert "another process is at work in" in answers[2]
+    assert (contents(finished), contents(other)) == before
 
 
 def test_a_run_that_is_killed_goes_on(run, tmp_path):
@@ -163,13 +166,6 @@ def test_a_run_that_is_killed_goes_on(run, tmp_path):
         tf_synflow.load_masks(path / "masks.npz") for path in (killed, undisturbed)
     ]
     assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
-
-
-def test_two_processes_do_not_share_a_folder(tmp_path):
-    with run_folder(tmp_path / "run", {"model": "resnet20"}):
-        done = train(tmp_path / "run")
-        assert done.returncode != 0 and "Traceback" not in done.stderr
-        assert "another process is at work in" in done.stderr
 
 
 BAD_FLAGS = {

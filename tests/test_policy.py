@@ -128,10 +128,14 @@ def test_two_processes_give_byte_identical_masks(tmp_path):
         "tf_synflow.save_masks(sys.argv[1], tf_synflow.get_masks(pruned))\n"
     )
     files = [tmp_path / "a.npz", tmp_path / "b.npz"]
-    for file, seed in zip(files, "12", strict=True):
-        command = [sys.executable, "-c", program, str(file)]
-        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "PYTHONHASHSEED": seed}
-        subprocess.run(command, check=True, env=environment)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(file)],
+            env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "PYTHONHASHSEED": seed},
+        )
+        for file, seed in zip(files, "12", strict=True)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
