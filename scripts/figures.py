@@ -87,7 +87,9 @@ def _from_networks() -> tuple[Any, tuple]:
     alphas = [float(alpha) for alpha in _ALPHAS.value]
     if _FIGURE.value == "2":
         tables = [
-            paper_figures.layer_densities(*_network(seed), alphas, _CRITERIA.value)
+            paper_figures.layer_densities(
+                *_network(seed), _CRITERIA.value, alphas, seed
+            )
             for seed in tqdm(seeds, unit="network")
         ]
         return paper_figures.mean_densities(tables), (figures.densities_figure,)
@@ -95,7 +97,7 @@ def _from_networks() -> tuple[Any, tuple]:
     if _FIGURE.value == "3":
         return paper_figures.conservation(model, data), (figures.conservation_figure,)
     if _FIGURE.value == "4":
-        rows = paper_figures.layer_sizes(model, _CRITERIA.value, data)
+        rows = paper_figures.layer_sizes(model, data, _CRITERIA.value)
         return rows, (figures.sizes_figure,)
     counts = [int(count) for count in _ITERATIONS.value]
     rows = paper_figures.largest_steps(model, alphas, counts, progress=tqdm)

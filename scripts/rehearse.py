@@ -8,6 +8,7 @@ downloaded. Without arguments all of configs/; or name the flag files.
 """
 
 import contextlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,22 @@ def commands(path: Path) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def draw(path: Path) -> None:
+    """Draws a figure that needs no runs from a little, in a process of its own.
+
+    Raises:
+      SystemExit: It is refused, and in which words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        short = ["--alphas=1", "--iterations=1", "--seeds=0", "--images=2"]
+        short += ["--size=32", "--criteria=random,snip", f"--output={folder}/figure"]
+        script = Path(__file__).with_name("figures.py")
+        command = [sys.executable, str(script), f"--flagfile={path}", *short]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr.strip().splitlines()[-1])
+
+
 def rehearse(command: list[str]) -> None:
     """Runs two steps of one command in this process.
 
@@ -81,7 +98,7 @@ def main(argv: list[str]) -> None:
                     open("/dev/null", "w") as nowhere,
                     contextlib.redirect_stdout(nowhere),
                 ):
-                    rehearse(command)
+                    draw(path) if "figure" in read(path) else rehearse(command)
             except (SystemExit, flags.Error) as error:
                 outcome, failed = f"FAILS ({error})", failed + 1
             what = " ".join(part for part in command if "flagfile" not in part)

@@ -78,14 +78,16 @@ _AGAIN_AND_AGAIN = """
 import importlib, json, sys
 from absl import flags
 sys.path.insert(0, "scripts")
-script = importlib.import_module(sys.argv[1])
-for argv in json.loads(sys.argv[2]):
+name, commands = sys.argv[1], json.loads(sys.argv[2])
+sys.argv = [name]  # absl asks it whose flags are whose
+script = importlib.import_module(name)
+for argv in commands:
     flags.FLAGS.unparse_flags()
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     print("#" * 9, file=sys.stderr)
     try:
-        script.main(flags.FLAGS([sys.argv[1], *argv]))
+        script.main(flags.FLAGS([name, *argv]))
         print("It was not refused", file=sys.stderr)
     except (SystemExit, flags.Error) as error:
         print(error, file=sys.stderr)

@@ -341,7 +341,7 @@ def test_other_operators_are_refused_by_name(operator):
         tf_synflow.prune(model, 2)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV3Small"])
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
 def test_networks_with_gates_are_pruned_and_stay_connected(name):
     build = getattr(keras.applications, name)
     model = build(input_shape=(64, 64, 3), weights=None, classes=10)

@@ -75,7 +75,7 @@ def test_layer_densities_are_those_of_the_masks():
     model = randomise(chain())
     data = images(model, 5)
     criteria = ["magnitude", "snip", "synflow"]
-    table = paper_figures.layer_densities(model, data, [0.3, 0.8], criteria)
+    table = paper_figures.layer_densities(model, data, criteria, [0.3, 0.8])
     assert len(table) == 3 * 2 * 4
     for criterion in criteria:
         policy = tf_synflow.PruningPolicy(criterion)
@@ -119,7 +119,7 @@ def test_conservation_wants_a_chain():
 
 def test_layer_sizes_hold_the_mean_scores():
     model = randomise(chain())
-    rows = paper_figures.layer_sizes(model, ["magnitude"], None)
+    rows = paper_figures.layer_sizes(model, None, ["magnitude"])
     kernels = [layer.kernel.numpy() for layer in model.layers if layer.weights]
     for row, kernel in zip(rows, kernels, strict=True):
         assert row["size"] == kernel.size
@@ -166,13 +166,13 @@ def test_every_figure_can_be_drawn(ending, tmp_path):
     draws = {
         "1": lambda p: figures.accuracy_figure(p, table, table[1:], "final"),
         "2": lambda p: figures.densities_figure(
-            p, paper_figures.layer_densities(model, data, [1.0], ["snip", "synflow"])
+            p, paper_figures.layer_densities(model, data, ["snip", "synflow"], [1.0])
         ),
         "3": lambda p: figures.conservation_figure(
             p, paper_figures.conservation(model, data)
         ),
         "4": lambda p: figures.sizes_figure(
-            p, paper_figures.layer_sizes(model, names, data)
+            p, paper_figures.layer_sizes(model, data, names)
         ),
         "7": lambda p: figures.steps_figure(
             p, paper_figures.largest_steps(model, [0.5, 1.0], [1, 3])

@@ -123,7 +123,7 @@ def test_two_processes_give_byte_identical_masks(tmp_path):
     program = (
         "import sys, tf_keras, tf_synflow\n"
         "tf_keras.utils.set_random_seed(5)\n"
-        "model = tf_synflow.models.VGG11()\n"
+        "model = tf_synflow.models.VGG16()\n"
         "pruned = tf_synflow.prune(model, ratio=100, iterations=8)\n"
         "tf_synflow.save_masks(sys.argv[1], tf_synflow.get_masks(pruned))\n"
     )

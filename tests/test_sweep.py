@@ -157,7 +157,7 @@ def test_rows_and_summary(tmp_path, program):
 def test_the_script_trains_and_sums_up(tmp_path):
     command = [
         sys.executable, "scripts/sweep.py", f"--sweepdir={tmp_path / 'sweep'}",
-        "--criteria=magnitude", "--ratios=10", "--", "--epochs=1",
+        "--criteria=magnitude,random", "--ratios=10", "--", "--epochs=1",
         "--batch_size=128",
     ]  # fmt: skip
     dry = subprocess.run(
@@ -166,11 +166,11 @@ def test_the_script_trains_and_sums_up(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert dry.stdout.splitlines()[0] == "1 runs, 0 of them done already"
-    assert len(dry.stdout.splitlines()) == 2 and not (tmp_path / "sweep").exists()
+    assert dry.stdout.splitlines()[0] == "2 runs, 0 of them done already"
+    assert len(dry.stdout.splitlines()) == 3 and not (tmp_path / "sweep").exists()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "sweep" / "summary.csv") as file:
         table = list(csv.DictReader(file))
-    assert [row["criterion"] for row in table] == ["magnitude"]
+    assert [row["criterion"] for row in table] == ["magnitude", "random"]
     assert {row["kept_mean"] for row in table} == {"27090"}

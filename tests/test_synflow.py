@@ -143,7 +143,7 @@ def test_scaling_changes_no_bit_of_a_score(net, monkeypatch):
         assert score.tobytes() == scaled[name].tobytes()
 
 
-@pytest.mark.parametrize("depth", [56])
+@pytest.mark.parametrize("depth", [56, 110])
 def test_scaling_changes_no_bit_of_a_mask(depth, monkeypatch):
     model = tf_synflow.models.resnet(depth)
     policy = tf_synflow.PruningPolicy(iterations=6)

@@ -100,16 +100,29 @@ def first_collapse(
     if not alphas:
         raise ValueError("there is no alpha to try")
     for alpha, masks in zip(
-        progress(alphas), _pruned(model, policy, alphas, data), strict=True
+        progress(alphas), masks_at(model, policy, alphas, data), strict=True
     ):
         if emptied(masks):
             return Collapse(alpha, emptied(masks))
     return Collapse(None, [])
 
 
-def _pruned(
-    model: Any, policy: Any, alphas: Sequence[float], data: Any
+def masks_at(
+    model: Any, policy: Any, alphas: Sequence[float], data: Any = None
 ) -> Iterable[Masks]:
+    """The masks at several compression ratios, one after the other.
+
+    Single-shot, one scoring serves every ratio.
+
+    Args:
+      model: A built Sequential or functional tf_keras model.
+      policy: A `PruningPolicy`.
+      alphas: log10 of the ratios.
+      data: For criteria that need it.
+
+    Raises:
+      ValueError: As `policy.masks`.
+    """
     masks = policy.check(model, 10 ** max(alphas), data)
     if policy.iterations > 1:
         for alpha in alphas:

@@ -97,7 +97,8 @@ def export(
     if path.suffix:
         _check_float32(plain)
     inputs = _inputs(plain, data)
-    expected = [y.numpy() for y in _outputs(plain, list(inputs.values()))]
+    tensors = [tf.constant(x) for x in inputs.values()]
+    expected = [y.numpy() for y in _outputs(plain, tensors)]
     with written_whole(path) as aside:
         if path.suffix:
             dense, sparse = _write_tflite(plain, aside)
@@ -186,7 +187,7 @@ def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
 
 def _outputs(model: Any, inputs: Sequence[Any]) -> list[Any]:
     """The outputs in inference mode, in a flat list."""
-    arranged = tf.nest.pack_sequence_as(model.input, [tf.constant(x) for x in inputs])
+    arranged = tf.nest.pack_sequence_as(model.input, inputs)
     return tf.nest.flatten(model(arranged, training=False))
 
 
@@ -198,9 +199,7 @@ def _write_saved_model(model: Any, path: Path) -> None:
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
-        arranged = tf.nest.pack_sequence_as(model.input, inputs)
-        outputs = tf.nest.flatten(model(arranged, training=False))
-        return {f"output_{i}": y for i, y in enumerate(outputs)}
+        return {f"output_{i}": y for i, y in enumerate(_outputs(model, inputs))}
 
     # The variables alone: with the model, Keras would write down its own structure.
     module = tf.Module()

@@ -24,7 +24,7 @@ _DAMAGE = (
     KeyError,
     OSError,
     MemoryError,  # a header asks for an array that no machine can hold
-    RuntimeError,  # NotImplementedError too
+    RuntimeError,  # a member seems encrypted, or compressed in an unknown way
 )
 
 
@@ -32,8 +32,8 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
     """Writes masks to a file, whole or not at all.
 
     Args:
-      path: The file, by custom `.npz`: a compressed archive of boolean arrays by weight
-        name, which `numpy.load` reads.
+      path: The file, usually named `.npz`: a compressed archive of boolean arrays by
+        weight name, which `numpy.load` reads.
       masks: Name to boolean array.
 
     Raises:

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from tf_synflow._compat import keras, tf
-from tf_synflow.criteria import DATA_FREE, DEFAULT_ITERATIONS
+from tf_synflow.collapse import masks_at
+from tf_synflow.criteria import DATA_FREE
 from tf_synflow.criteria.synflow import prune_by_flow
 from tf_synflow.graph import flatten, named_weights
-from tf_synflow.masks import Scores, iterate, plan
+from tf_synflow.masks import Scores, plan
 from tf_synflow.policy import PruningPolicy
 
 Table = list[dict[str, Any]]
@@ -76,32 +77,30 @@ def published(file: Path, model: str, dataset: str, which: str) -> Table:
 
 
 def layer_densities(
-    model: Any, data: Any, alphas: Sequence[float], criteria: Sequence[str]
+    model: Any,
+    data: Any,
+    criteria: Sequence[str],
+    alphas: Sequence[float],
+    seed: int = 0,
 ) -> Table:
     """Figure 2: what each criterion leaves of each layer.
 
     Args:
       model: A built model.
       data: `(x, y)` for the criteria that need it.
-      alphas: log10 of the compression ratios.
       criteria: Names of criteria.
+      alphas: log10 of the compression ratios.
+      seed: Of the criterion "random". Defaults to 0.
 
     Returns:
       `criterion`, `alpha`, `layer` (from 1), `name`, `size` and `density`.
     """
     table = []
     for criterion in criteria:
-        policy = PruningPolicy(criterion, on_collapse="ignore")
+        policy = PruningPolicy(criterion, seed=seed, on_collapse="ignore")
         own = None if criterion in DATA_FREE else data
-        masks = policy.check(model, 10 ** max(alphas), own)
-        single = DEFAULT_ITERATIONS.get(criterion, 1) == 1
-        scores = policy.score(model, own) if single else None
-        for alpha in alphas:
-            if scores is None:
-                found = policy.masks(model, 10**alpha, own)
-            else:  # one scoring serves every ratio
-                steps = plan(masks, 10**alpha, 1, policy.schedule, policy.scope)
-                found = iterate(lambda _, s=scores: s, masks, steps)
+        pruned = masks_at(model, policy, alphas, own)
+        for alpha, found in zip(alphas, pruned, strict=True):
             for layer, (name, mask) in enumerate(found.items(), 1):
                 row = {"criterion": criterion, "alpha": alpha, "layer": layer}
                 what = {"name": name, "size": mask.size, "density": float(mask.mean())}
@@ -167,13 +166,13 @@ def _signed_snip(model: Any, data: Any) -> Scores:
     return {name: (v * g).numpy() for (name, v), g in pairs}
 
 
-def layer_sizes(model: Any, criteria: Sequence[str], data: Any) -> Table:
+def layer_sizes(model: Any, data: Any, criteria: Sequence[str]) -> Table:
     """Figure 4: the larger a layer, the lower its scores.
 
     Args:
       model: A built model.
+      data: `(x, y)` for the criteria that need it.
       criteria: Names of criteria.
-      data: `(x, y)` for those that need it.
 
     Returns:
       `criterion`, `name`, `size` and `score`, the mean of the layer's absolute scores.

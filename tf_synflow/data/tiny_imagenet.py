@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,17 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         archive = _Archive(self.archive or Path(dl_manager.download(URL)))
         labels = _labels(archive)
         return {
-            "train": _training_images(archive, labels),
-            "validation": _validation_images(archive, labels),
+            "train": self._generate_examples(_training_images, archive, labels),
+            "validation": self._generate_examples(_validation_images, archive, labels),
         }
 
-    def _generate_examples(self) -> Iterator:
-        raise NotImplementedError("the splits bring their own generators")
+    def _generate_examples(
+        self, images: Callable, archive: _Archive, labels: dict[str, int]
+    ) -> Iterator:
+        """Name of a file to what tfds keeps of it."""
+        for path, name in images(archive, labels):
+            image = io.BytesIO(archive.read(path))
+            yield path.rpartition("/")[2], {"image": image, "label": labels[name]}
 
 
 def _no_archive(path: Path, reason: str) -> ValueError:
@@ -154,6 +159,7 @@ def _labels(archive: _Archive) -> dict[str, int]:
 
 
 def _training_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
+    """Path and class name of each image."""
     files: dict[str, list[str]] = {name: [] for name in labels}
     for path in archive.names():
         folder, name, *rest = [*path.split("/"), "", ""][:3]
@@ -163,12 +169,11 @@ def _training_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
         if not paths:
             reason = f"there are no images in train/{name}/images"
             raise _no_archive(archive.path, reason)
-        for path in paths:
-            image = io.BytesIO(archive.read(path))
-            yield path.rpartition("/")[2], {"image": image, "label": labels[name]}
+        yield from ((path, name) for path in paths)
 
 
 def _validation_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
+    """Path and class name of each image."""
     names = set(archive.names())
     table = "val/val_annotations.txt"
     if table not in names:
@@ -178,5 +183,4 @@ def _validation_images(archive: _Archive, labels: dict[str, int]) -> Iterator:
         path = f"val/images/{file}"
         if name not in labels or path not in names:
             raise _no_archive(archive.path, f"{table} names {file} of {name!r}")
-        image = io.BytesIO(archive.read(path))
-        yield file, {"image": image, "label": labels[name]}
+        yield path, name
