@@ -11,6 +11,7 @@ from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
 from tf_synflow.report import Report, report
 from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.shrinking import expand, shrink
 from tf_synflow.sparsity import SparsityCallback
 from tf_synflow.wrapping import (
     apply_masks,
@@ -31,6 +32,7 @@ __all__ = [
     "ablations",
     "apply_masks",
     "get_masks",
+    "expand",
     "export",
     "load_masks",
     "load_model",
@@ -41,5 +43,6 @@ __all__ = [
     "register_linear_part",
     "report",
     "save_masks",
+    "shrink",
     "strip",
 ]

@@ -23,6 +23,9 @@ from tf_keras.src.applications import (  # noqa: E402
     inception_resnet_v2,
 )
 from tf_keras.src.engine.functional import Functional  # noqa: E402
+from tf_keras.src.layers.core.tf_op_layer import (  # noqa: E402
+    TFOpLambda as OperatorLayer,
+)
 from tf_keras.src.losses import LossFunctionWrapper  # noqa: E402
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
@@ -30,6 +33,7 @@ PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 __all__ = [
     "Functional",
     "LossFunctionWrapper",
+    "OperatorLayer",
     "PruneLowMagnitude",
     "convnext",
     "deep_graphs",

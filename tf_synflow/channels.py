@@ -43,39 +43,62 @@ class Channels:
         them, such as BatchNorm's vectors.
       kernels: Name of a kernel that may be pruned to its axes (channels in, out).
       sizes: Group to its number of channels.
+      signals: Tensor number to the groups along its last axis.
+      held: Groups that keep all their channels.
+      names: The weights that may be pruned.
     """
 
-    def __init__(self, graph: Graph, names: Collection[str]):
+    def __init__(
+        self,
+        graph: Graph,
+        names: Collection[str],
+        rules: Mapping[type, "Rule"] | None = None,
+    ):
         """Finds the groups.
 
         Args:
           graph: The model, laid flat.
           names: The weights that may be pruned. What is not among them holds the
             channels that it joins.
+          rules: Layer class to rule. Defaults to `RULES`.
         """
-        self._names = names
+        rules = RULES if rules is None else rules
+        self.names = names
         self._parents: list[int] = []
         self._new_sizes: list[int] = []
-        self._held: set[int] = set()
+        self.held: set[int] = set()
         self.axes: dict[str, dict[int, Axis]] = {}
         self.kernels: dict[str, tuple[int, int]] = {}
         signals: dict[int, Axis] = {}
         for number, shape in zip(graph.inputs, graph.input_shapes, strict=True):
-            signals[number] = self._hold(self._group(shape[-1]))
+            signals[number] = self.hold(self.group(shape[-1] or 1))
         for call in graph.calls:
             inputs = [signals[number] for number in call.inputs]
             shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
-            rule = _RULES.get(type(call.layer), _unknown)
+            rule = rules.get(type(call.layer), _unknown)
             output = rule(self, call, inputs, shapes) if _plain(call.layer) else None
             if output is None:
                 output = _unknown(self, call, inputs, shapes)
             signals.update(dict.fromkeys(call.outputs, output))
-        self._resolve([signals[number] for number in graph.outputs])
+        self._join_nested(graph, signals)
+        self._resolve(signals)
+        ends = {group for number in graph.outputs for group in self.signals[number]}
+        self._ends = ends | self.held
 
-    def _resolve(self, ends: list[Axis]) -> None:
+    def _join_nested(self, graph: Graph, signals: Mapping[int, Axis]) -> None:
+        """A nested model that is called again reads channels as it did before."""
+        before: dict[int, tuple[int, ...]] = {}
+        for model, reads in graph.nested:
+            first = before.setdefault(id(model), reads)
+            for pair in zip(first, reads, strict=True):
+                self.join([signals[number] for number in pair])
+
+    def _resolve(self, signals: Mapping[int, Axis]) -> None:
         """Replaces each group by the one that it was joined to."""
-        self._held = {self._find(group) for group in self._held}
-        self._ends = {self._find(group) for end in ends for group in end} | self._held
+        self.held = {self._find(group) for group in self.held}
+        self.signals = {
+            number: tuple(map(self._find, groups)) for number, groups in signals.items()
+        }
         self.sizes = {self._find(g): size for g, size in enumerate(self._new_sizes)}
         self.axes = {
             name: {axis: tuple(map(self._find, groups)) for axis, groups in own.items()}
@@ -83,7 +106,10 @@ class Channels:
         }
 
     def living(
-        self, joins: Mapping[str, np.ndarray], sizes: Mapping[int, int]
+        self,
+        joins: Mapping[str, np.ndarray],
+        sizes: Mapping[int, int],
+        sources: Mapping[int, np.ndarray] | None = None,
     ) -> dict[int, np.ndarray]:
         """The channels that are fed from the input and read up to the output.
 
@@ -91,6 +117,8 @@ class Channels:
           joins: Name to boolean matrix `(channels in, channels out)` for each of
             `kernels`: whether any weight joins the two.
           sizes: Group to the number of channels that there are now.
+          sources: Group to boolean vector: channels that are fed by something else than
+            the input. Defaults to none.
 
         Returns:
           Group to boolean vector, True for the channels that live.
@@ -101,12 +129,13 @@ class Channels:
         ]
         back = [(join.T, out, into) for join, into, out in reversed(edges)]
         fed, read = (
-            _reached(edges, self._held, sizes),
-            _reached(back, self._ends, sizes),
+            _reached(edges, self.held, sizes, sources or {}),
+            _reached(back, self._ends, sizes, {}),
         )
         return {group: fed[group] & read[group] for group in sizes}
 
-    def _group(self, size: int) -> Axis:
+    def group(self, size: int) -> Axis:
+        """A new group of so many channels."""
         self._parents.append(len(self._parents))
         self._new_sizes.append(size)
         return (self._parents[-1],)
@@ -116,26 +145,27 @@ class Channels:
             self._parents[group] = group = self._parents[self._parents[group]]
         return group
 
-    def _hold(self, axis: Axis) -> Axis:
-        self._held.update(axis)
+    def hold(self, axis: Axis) -> Axis:
+        """Keeps all channels of these groups; gives them back."""
+        self.held.update(axis)
         return axis
 
-    def _join(self, axes: Sequence[Axis]) -> Axis:
+    def join(self, axes: Sequence[Axis]) -> Axis:
         """Makes axes the same, channel by channel; holds them if they are cut apart."""
         sizes = [[self._new_sizes[group] for group in axis] for axis in axes]
         if any(size != sizes[0] for size in sizes):
             for axis in axes:
-                self._hold(axis)
+                self.hold(axis)
             return axes[0]
         for axis in axes[1:]:
             for group, other in zip(axes[0], axis, strict=True):
                 self._parents[self._find(other)] = self._find(group)
         return axes[0]
 
-    def _carry(self, name: str, axis: int, groups: Axis) -> Axis:
+    def carry(self, name: str, axis: int, groups: Axis) -> Axis:
         """Records the groups along an axis of a weight; a shared layer joins them."""
         own = self.axes.setdefault(name, {})
-        own[axis] = self._join([own[axis], groups]) if axis in own else groups
+        own[axis] = self.join([own[axis], groups]) if axis in own else groups
         return own[axis]
 
 
@@ -148,13 +178,16 @@ def _reached(
     edges: list[tuple[np.ndarray, Axis, Axis]],
     start: Collection[int],
     sizes: Mapping[int, int],
+    more: Mapping[int, np.ndarray],
 ) -> dict[int, np.ndarray]:
-    """The channels to which a way leads from the groups in `start`.
+    """The channels to which a way leads from the groups in `start`, and from `more`.
 
     `edges` holds (matrix, groups from, groups to), in the order of the way, so that one
     sweep finds all; a layer that feeds itself, being shared, needs more.
     """
     reached = {group: np.full(size, group in start) for group, size in sizes.items()}
+    for group, flags in more.items():
+        reached[group] |= flags
     while True:
         before = sum(int(flags.sum()) for flags in reached.values())
         for join, source, target in edges:
@@ -182,9 +215,9 @@ Rule = Callable[[Channels, Call, list[Axis], list[tuple]], Axis | None]
 
 def _unknown(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
     for axis in inputs:
-        channels._hold(axis)
+        channels.hold(axis)
     size = shapes[-1][-1] if len(shapes[-1]) > 1 else 1
-    return channels._hold(channels._group(size or 1))
+    return channels.hold(channels.group(size or 1))
 
 
 def _same(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
@@ -197,21 +230,21 @@ def _kernel(
     """Dense and convolutions: the kernel's last axes are the channels in and out."""
     short = "pointwise_kernel" if "Separable" in type(call.layer).__name__ else "kernel"
     name = f"{call.name}/{short}"
-    if name not in channels._names:
+    if name not in channels.names:
         return None
     if short == "pointwise_kernel":
-        channels._carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
+        channels.carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
     axes = (-1, -2) if "Transpose" in type(call.layer).__name__ else (-2, -1)
     known = channels.axes.get(name, {}).get(axes[1])
     channels.kernels[name] = axes
-    channels._carry(name, axes[0], inputs[0])
-    return channels._carry(name, axes[1], known or channels._group(shapes[-1][-1]))
+    channels.carry(name, axes[0], inputs[0])
+    return channels.carry(name, axes[1], known or channels.group(shapes[-1][-1]))
 
 
 def _depthwise(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis:
-    return channels._carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
+    return channels.carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
 
 
 def _batch_norm(
@@ -222,14 +255,14 @@ def _batch_norm(
     if [a % len(shapes[0]) for a in axes] != [len(shapes[0]) - 1]:
         return None
     for short in layer_weights(call.layer):
-        channels._carry(f"{call.name}/{short}", -1, inputs[0])
+        channels.carry(f"{call.name}/{short}", -1, inputs[0])
     return inputs[0]
 
 
 def _merge(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    return channels._join(inputs) if len(set(shapes)) == 1 else None
+    return channels.join(inputs) if len(set(shapes)) == 1 else None
 
 
 def _concatenate(
@@ -237,15 +270,18 @@ def _concatenate(
 ) -> Axis:
     if call.layer.axis % len(shapes[0]) == len(shapes[0]) - 1:
         return tuple(group for axis in inputs for group in axis)
-    return channels._join(inputs)
+    return channels.join(inputs)
 
 
-def _flatten(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
+def _flatten(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
     """Positions one after the other, each with all channels."""
-    return inputs[0] * math.prod(shapes[0][1:-1])
+    sizes = shapes[0][1:-1]
+    return None if None in sizes else inputs[0] * math.prod(sizes)
 
 
-_RULES: dict[type, Rule] = {
+RULES: dict[type, Rule] = {
     **dict.fromkeys(_PASSES, _same),
     **dict.fromkeys(
         (

@@ -31,6 +31,7 @@ def copy_model(
     make: Callable[[Any], Any] = same_layer,
     wrap: Callable[[Any, Any], Any] = lambda original, layer: None,
     weights: Callable[[Any], bool] = lambda original: True,
+    inputs: Callable[[Any], list[tuple] | None] = lambda nested: None,
 ) -> tuple[Any, list[CopiedLayer]]:
     """Copies a model, pruning wrappers taken off.
 
@@ -42,6 +43,8 @@ def copy_model(
         None. Defaults to none.
       weights: Whether a layer's weights are copied too; if not, they are as the layer
         initialises them. Defaults to all.
+      inputs: For a nested model, the shapes of its inputs in the copy, batch axis
+        first; None: as they are. Defaults to None for all.
 
     Returns:
       The new model, uncompiled and of the same class; and all layers copied.
@@ -61,7 +64,12 @@ def copy_model(
         return made[id(layer)]
 
     def copy_nested(nested: Any) -> Any:
-        return keras.models.clone_model(nested, clone_function=copy)
+        shapes = inputs(nested)
+        tensors = shapes and [
+            keras.Input(shape[1:], shape[0], tensor.node.layer.name, tensor.dtype)
+            for tensor, shape in zip(nested.inputs, shapes, strict=True)
+        ]
+        return keras.models.clone_model(nested, tensors, clone_function=copy)
 
     def copy_layer(layer: Any) -> Any:
         original = layer.layer if isinstance(layer, PruneLowMagnitude) else layer

@@ -42,6 +42,7 @@ class Graph(NamedTuple):
       calls: The calls, each after those that it reads from.
       outputs: Numbers of the model's output tensors.
       shapes: Tensor number to shape, batch axis first and None.
+      nested: Each call of a nested model: the model, and numbers of what it reads.
     """
 
     inputs: tuple[int, ...]
@@ -49,6 +50,7 @@ class Graph(NamedTuple):
     calls: tuple[Call, ...]
     outputs: tuple[int, ...]
     shapes: dict[int, tuple[int | None, ...]]
+    nested: tuple[tuple[Any, tuple[int, ...]], ...]
 
 
 def check_model(model: Any) -> None:
@@ -122,11 +124,12 @@ def flatten(model: Any) -> Graph:
         return number
 
     inputs = tuple(new(tensor) for tensor in model.inputs)
-    walk = _Walk(new, [], {})
+    walk = _Walk(new, [], {}, [])
     outputs = _visit(model, "", inputs, walk)
     _check_names(walk.calls)
     input_shapes = tuple(shapes[number] for number in inputs)
-    return Graph(inputs, input_shapes, tuple(walk.calls), outputs, shapes)
+    calls, nested = tuple(walk.calls), tuple(walk.nested)
+    return Graph(inputs, input_shapes, calls, outputs, shapes, nested)
 
 
 class _Walk(NamedTuple):
@@ -135,6 +138,7 @@ class _Walk(NamedTuple):
     new: Callable[[Any], int]
     calls: list[Call]
     names: dict[int, str]
+    nested: list[tuple[Any, tuple[int, ...]]]
 
 
 def _visit(
@@ -150,6 +154,7 @@ def _visit(
         tensors = tf.nest.flatten(node.outputs)
         if isinstance(layer, keras.Model):
             check_model(layer)
+            walk.nested.append((layer, reads))
             gives = _visit(layer, f"{prefix}{layer.name}/", reads, walk)
         else:
             name = walk.names.setdefault(id(layer), prefix + layer.name)

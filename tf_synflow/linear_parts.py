@@ -209,15 +209,19 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     if padding == "CAUSAL":
         before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
+    strides = layer.strides
+    if all(size == 1 for size in layer.kernel_size):
+        # TensorFlow's own gradient of a strided 1x1 convolution writes past the end of
+        # its memory in float32, unless there are 16, 32, 48 ... input channels.
+        x = x[(slice(None), *(slice(None, None, step) for step in strides))]
+        strides = 1
     if layer.groups == 1:
         parts = [(x, kernel)]
     else:  # TensorFlow has no gradient of a grouped convolution on the CPU.
         groups = tf.split(x, layer.groups, -1), tf.split(kernel, layer.groups, -1)
         parts = zip(*groups, strict=True)
     outputs = [
-        tf.nn.convolution(
-            part, own, layer.strides, padding, dilations=layer.dilation_rate
-        )
+        tf.nn.convolution(part, own, strides, padding, dilations=layer.dilation_rate)
         for part, own in parts
     ]
     return outputs[0] if len(outputs) == 1 else tf.concat(outputs, -1)

@@ -1,12 +1,12 @@
 """Masks in and out of models: tfmot wrappers, constraints, plain models again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tf_synflow._compat import PruneLowMagnitude, keras, tf, tfmot
-from tf_synflow.copying import copy_model
+from tf_synflow.copying import copy_model, same_layer
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
 
@@ -169,7 +169,7 @@ def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
             "masks must be a mapping of weight names to arrays, as get_masks or "
             f"load_masks gives, got {type(masks).__name__}"
         )
-    return _rebuild(model, _checked(graph, masks))
+    return rebuilt(model, _checked(graph, masks))
 
 
 def strip(model: Any) -> Any:
@@ -187,7 +187,7 @@ def strip(model: Any) -> Any:
       ValueError: It is subclassed or not built.
     """
     masks = masks_of(flatten(model))
-    plain = _rebuild(model, masks, wrap=False)
+    plain = rebuilt(model, masks, wrap=False)
     variables = named_weights(flatten(plain))
     for name, mask in masks.items():
         left = np.count_nonzero(variables[name].numpy()[~mask])
@@ -238,8 +238,22 @@ def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
     return joined
 
 
-def _rebuild(model: Any, masks: Masks, wrap: bool = True) -> Any:
-    """Copies a model layer by layer, the masked weights wrapped and sparse."""
+def rebuilt(
+    model: Any,
+    masks: Masks,
+    wrap: bool = True,
+    make: Callable[[Any], Any] = same_layer,
+    **more: Any,
+) -> Any:
+    """A copy of a model, layer by layer, the masked weights wrapped and sparse.
+
+    Args:
+      model: A built model.
+      masks: Name to mask, of the shapes in the copy.
+      wrap: Whether the masks are written into wrappers. Defaults to True.
+      make: See `copy_model`.
+      **more: Arguments of `copy_model`.
+    """
     masked: dict[int, Masks] = {}
     for call in flatten(model).calls:
         for short in layer_weights(call.layer):
@@ -251,7 +265,7 @@ def _rebuild(model: Any, masks: Masks, wrap: bool = True) -> Any:
         own = masked.get(id(original)) if wrap else None
         return None if own is None else PruneLowMagnitude(layer, _schedule(own))
 
-    result, copies = copy_model(model, wrap=wrapped)
+    result, copies = copy_model(model, make, wrapped, **more)
     with model.distribute_strategy.scope():
         for original, layer, wrapper in copies:
             _write(layer, wrapper, masked.get(id(original), {}))

@@ -1,0 +1,489 @@
+"""Shrunk networks against the masked ones they come from: the same function."""
+
+import numpy as np
+import pytest
+from conftest import images, layers, randomise
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tf_synflow
+from tf_synflow._compat import keras, tf
+from tf_synflow.graph import flatten, named_weights
+from tf_synflow.wrapping import prunable_weights
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    keras.backend.set_floatx("float64")
+    yield
+    keras.backend.set_floatx("float32")
+
+
+def random_masks(model, density, seed, whole=0.5):
+    """Random masks, of which whole channels, in and out, are empty as well."""
+    generator = np.random.default_rng(seed)
+    masks = {}
+    for call in flatten(model).calls:
+        for short, variable in prunable_weights(call.layer).items():
+            mask = generator.random(variable.shape) < density
+            for axis in (-1, -2):
+                lost = generator.random(mask.shape[axis]) < whole * (1 - density)
+                np.moveaxis(mask, axis, 0)[lost] = False
+            masks[f"{call.name}/{short}"] = mask
+    return masks
+
+
+def untrained(model):
+    """No biases, no offsets, no moving means: as a network is before training."""
+    for variable in model.weights:
+        if any(part in variable.name for part in ("bias", "beta", "moving_mean")):
+            variable.assign(tf.zeros_like(variable))
+    return model
+
+
+def outputs(model, inputs, training):
+    """In a copy, for BatchNormalization changes its averages."""
+    copy = keras.models.clone_model(tf_synflow.strip(model))
+    copy.set_weights(tf_synflow.strip(model).get_weights())
+    return [y.numpy() for y in tf.nest.flatten(copy(inputs, training=training))]
+
+
+def same_function(one, other, count=5, seed=0):
+    generator = np.random.default_rng(seed)
+    inputs = [generator.standard_normal((count, *t.shape[1:])) for t in one.inputs]
+    inputs = inputs if len(inputs) > 1 else inputs[0]
+    for training in (False, True):
+        pairs = zip(
+            outputs(one, inputs, training),
+            outputs(other, inputs, training),
+            strict=True,
+        )
+        for a, b in pairs:
+            assert np.isfinite(a).all()
+            np.testing.assert_allclose(
+                b, a, rtol=0, atol=1e-12 * max(1, np.abs(a).max())
+            )
+
+
+def same_weights(one, other):
+    pairs = named_weights(flatten(one)), named_weights(flatten(other))
+    assert list(pairs[0]) == list(pairs[1])
+    for name, variable in pairs[0].items():
+        assert variable.numpy().tobytes() == pairs[1][name].numpy().tobytes(), name
+
+
+def width(model, name):
+    for call in flatten(model).calls:
+        if call.name == name:
+            return getattr(call.layer, "filters", None) or call.layer.units
+    raise KeyError(name)
+
+
+def chain(*between):
+    """A convolution of six channels, some layers, and a head that reads them."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(6, 3, padding="same", name="conv")(inputs)
+    for layer in between:
+        x = layer(x)
+    x = layers.Conv2D(4, 2, name="last")(x)
+    return keras.Model(inputs, layers.Dense(3, name="fc")(layers.Flatten()(x)))
+
+
+def with_dead_channels(model, fed=(2,), read=(4,)):
+    """Masks by which nothing feeds some channels of "conv", and nobody reads others."""
+    masks = {
+        f"{call.name}/{short}": np.ones(variable.shape, bool)
+        for call in flatten(model).calls
+        for short, variable in prunable_weights(call.layer).items()
+    }
+    masks["conv/kernel"][..., list(fed)] = False
+    masks["last/kernel"][:, :, list(read)] = False
+    return tf_synflow.apply_masks(model, masks)
+
+
+def between():
+    """Layers that let channels through, one list after the other."""
+    L = layers
+    return {
+        "batch norm": [L.BatchNormalization()],
+        "activations": [L.ReLU(), L.LeakyReLU(), L.ELU(), L.Activation("tanh")],
+        "prelu": [L.PReLU(alpha_initializer="uniform")],
+        "shared prelu": [L.PReLU("uniform", shared_axes=[1, 2])],
+        "pooling": [L.MaxPooling2D(2, 1), L.AveragePooling2D(2, 1)],
+        "padding": [L.ZeroPadding2D(1), L.Cropping2D(1), L.UpSampling2D(2)],
+        "depthwise": [L.DepthwiseConv2D(3, padding="same", use_bias=False)],
+        "nested": [
+            keras.Sequential([keras.Input((6, 6, 6)), L.ReLU(), L.BatchNormalization()])
+        ],
+        "dropout": [L.Dropout(0.0), L.SpatialDropout2D(0.0), L.GaussianDropout(0.0)],
+    }
+
+
+@pytest.mark.parametrize("name", between())
+def test_dead_channels_go_out_of_every_layer_that_carries_them(name):
+    model = untrained(randomise(chain(*between()[name])))
+    pruned = with_dead_channels(model)
+    small = tf_synflow.shrink(pruned)
+    assert type(small) is type(pruned)
+    assert width(small, "conv") == 4
+    assert tf_synflow.get_masks(small)["last/kernel"].shape == (2, 2, 4, 4)
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+    assert len(small.layers) == len(pruned.layers)
+
+
+@pytest.mark.parametrize("name", between())
+def test_constants_of_a_trained_network_are_carried_on_exactly(name):
+    """With biases, offsets, means: what is not fed stays, what is not read goes."""
+    pruned = with_dead_channels(randomise(chain(*between()[name])))
+    small = tf_synflow.shrink(pruned)
+    assert width(small, "conv") == 5
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+
+
+KEEPS = {
+    "layer norm": lambda: layers.LayerNormalization(),
+    "softmax": lambda: layers.Softmax(),
+    "softmax in an activation": lambda: layers.Activation("softmax"),
+    "grouped": lambda: layers.Conv2D(6, 3, groups=2, padding="same"),
+    "noise": lambda: layers.GaussianNoise(0.0),
+    "permuted": lambda: layers.Permute((2, 1, 3)),
+    "multiplied depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+    "penalised": lambda: layers.ActivityRegularization(0.1),
+    "penalised conv": lambda: layers.DepthwiseConv2D(3, activity_regularizer="l2"),
+    "a function": lambda: layers.Lambda(lambda x: x - tf.reduce_mean(x, -1, True)),
+}
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_layers_that_mix_or_are_not_known_keep_their_channels(name):
+    pruned = with_dead_channels(untrained(randomise(chain(KEEPS[name]()))))
+    small = tf_synflow.shrink(pruned)
+    assert width(small, "conv") == 6
+    same_weights(pruned, small)
+    if name != "a function":
+        same_function(pruned, small)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus", "exponential"])
+def test_what_an_activation_makes_of_zero_is_kept(activation):
+    pruned = with_dead_channels(
+        untrained(randomise(chain(layers.Activation(activation))))
+    )
+    small = tf_synflow.shrink(pruned)
+    assert width(small, "conv") == 5  # the one that nobody reads is gone
+    same_function(pruned, small)
+
+
+def test_a_channel_that_feeds_only_dead_ones_dies_with_them_by_hand():
+    inputs = keras.Input((3,))
+    x = layers.Dense(3, use_bias=False, name="a")(inputs)
+    x = layers.Dense(3, use_bias=False, name="b")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="c")(x))
+    a, b, c = (np.ones(shape, bool) for shape in ((3, 3), (3, 3), (3, 2)))
+    c[0] = False  # nobody reads b's first
+    b[2] = False  # a's last feeds nothing
+    b[1, 1:] = False  # and a's second only b's first
+    masks = {"a/kernel": a, "b/kernel": b, "c/kernel": c}
+    pruned = tf_synflow.apply_masks(randomise(model), masks)
+    small = tf_synflow.shrink(pruned)
+    kernels = {n: v.numpy() for n, v in named_weights(flatten(pruned)).items()}
+    found = {n: v.numpy() for n, v in named_weights(flatten(small)).items()}
+    np.testing.assert_array_equal(found["a/kernel"], kernels["a/kernel"][:, :1])
+    np.testing.assert_array_equal(found["b/kernel"], kernels["b/kernel"][:1, 1:])
+    np.testing.assert_array_equal(found["c/kernel"], kernels["c/kernel"][1:])
+    same_function(pruned, small)
+
+
+def test_a_bias_of_a_channel_that_nobody_feeds_is_no_reason_for_others_to_stay():
+    """Dense with biases: the constant of one channel feeds the next; others go."""
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, name="a")(inputs)
+    x = layers.Dense(4, name="b")(x)
+    model = randomise(keras.Model(inputs, layers.Dense(2, name="c")(x)))
+    for name in ("a", "b"):
+        bias = model.get_layer(name).bias
+        bias.assign([0.5, 0, 0, 0] if name == "a" else [0, 0, 0, 0])
+    a, b, c = (np.ones(shape, bool) for shape in ((3, 4), (4, 4), (4, 2)))
+    a[:, :2] = False  # a's first has a bias, a's second nothing at all
+    b[:, 1] = False
+    b[0, 1] = True  # b's second is fed by a's constant only
+    b[:, 2] = False  # b's third by nothing
+    masks = {"a/kernel": a, "b/kernel": b, "c/kernel": c}
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert (width(small, "a"), width(small, "b")) == (3, 3)
+    same_function(pruned, small)
+
+
+def test_an_add_loses_a_channel_only_if_it_is_dead_in_all_branches():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(5, 3, padding="same", use_bias=False, name="one")(inputs)
+    y = layers.Conv2D(5, 1, use_bias=False, name="two")(inputs)
+    x = layers.ReLU()(layers.Add()([x, y]))
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(layers.Flatten()(x)))
+    masks = {
+        f"{n}/kernel": np.ones(model.get_layer(n).kernel.shape, bool)
+        for n in ("one", "two", "fc")
+    }
+    masks["one/kernel"][..., [0, 1]] = False
+    masks["two/kernel"][..., [1, 2]] = False
+    pruned = tf_synflow.apply_masks(randomise(model), masks)
+    small = tf_synflow.shrink(pruned)
+    assert (width(small, "one"), width(small, "two")) == (4, 4)
+    assert tf_synflow.get_masks(small)["fc/kernel"].shape == (64, 2)
+    same_function(pruned, small)
+
+
+def test_a_branch_that_is_dead_altogether_keeps_one_channel():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(5, 3, padding="same", use_bias=False, name="one")(inputs)
+    y = layers.Conv2D(3, 1, use_bias=False, name="two")(inputs)
+    x = layers.Concatenate()([x, y])
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(layers.Flatten()(x)))
+    masks = {"two/kernel": np.zeros((1, 1, 2, 3), bool)}
+    pruned = tf_synflow.apply_masks(randomise(model), masks)
+    small = tf_synflow.shrink(pruned)
+    assert (width(small, "one"), width(small, "two")) == (5, 1)
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+
+
+def test_a_strided_1x1_convolution_reads_sixteen_channels_at_least():
+    """TensorFlow 2.21 writes past the end of its memory for others, in float32."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(40, 1, use_bias=False, name="conv")(inputs)
+    x = layers.Conv2D(3, 1, 2, name="strided")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(layers.Flatten()(x)))
+    for alive, left in ((5, 16), (16, 16), (17, 32), (33, 40)):
+        mask = np.zeros((1, 1, 2, 40), bool)
+        mask[..., 40 - alive :] = True
+        pruned = tf_synflow.apply_masks(randomise(model), {"conv/kernel": mask})
+        small = tf_synflow.shrink(pruned)
+        assert width(small, "conv") == left
+        same_function(pruned, small)
+
+
+def shared_and_nested():
+    """A nested model that is called twice, with a layer that is shared inside it."""
+    first, second = keras.Input((4, 4, 2)), keras.Input((4, 4, 3))
+    inner = z = keras.Input((4, 4, 5))
+    twice = layers.Conv2D(5, 1, use_bias=False, name="twice")
+    z = layers.ReLU()(twice(layers.ReLU()(twice(z))))
+    block = keras.Model(inner, layers.BatchNormalization()(z), name="block")
+    x = block(layers.Conv2D(5, 3, padding="same", use_bias=False, name="a")(first))
+    y = block(layers.Conv2D(5, 1, use_bias=False, name="b")(second))
+    x = layers.Multiply()([x, y])
+    side = layers.Dense(2, name="side")(layers.GlobalAveragePooling2D()(y))
+    return keras.Model([first, second], [layers.Dense(3)(layers.Flatten()(x)), side])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shared_layers_nested_models_several_inputs_and_outputs(seed):
+    model = randomise(shared_and_nested(), seed)
+    model = untrained(model) if seed % 2 else model
+    masks = random_masks(model, 0.3, seed)
+    for name in ("a", "b", "block/twice"):  # a channel that is dead everywhere
+        masks[f"{name}/kernel"][..., 1] = False
+        masks[f"{name}/kernel"][..., 1, :] &= name != "block/twice"
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    if seed % 2:
+        assert width(small, "block/twice") < 5
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+
+
+KINDS = "conv add concat separable depthwise transposed nested gate pool".split()
+
+
+@st.composite
+def networks(draw):
+    """Convolutions of every kind, branches, gates, nested models, a head."""
+    inputs = x = keras.Input((6, 6, draw(st.integers(1, 3))))
+    for _ in range(draw(st.integers(1, 5))):
+        wide = draw(st.integers(2, 6))
+        bias = draw(st.booleans())
+        kind = draw(st.sampled_from(KINDS))
+        if kind == "conv":
+            x = layers.Conv2D(wide, 3, draw(st.integers(1, 2)), "same", use_bias=bias)(
+                x
+            )
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        elif kind == "add":
+            y = layers.Conv2D(x.shape[-1], 1, use_bias=bias)(x)
+            x = layers.Add()([x, layers.BatchNormalization()(y)])
+        elif kind == "concat":
+            x = layers.Concatenate()([x, layers.Conv2D(wide, 1, use_bias=bias)(x)])
+        elif kind == "separable":
+            kwargs = {"padding": "same", "activation": "tanh", "use_bias": bias}
+            x = layers.SeparableConv2D(wide, 3, **kwargs)(x)
+        elif kind == "depthwise":
+            x = layers.DepthwiseConv2D(3, padding="same", use_bias=bias)(x)
+        elif kind == "transposed":
+            x = layers.Conv2DTranspose(wide, 2, 2, use_bias=bias)(x)
+            x = layers.MaxPooling2D(2)(x)
+        elif kind == "nested":
+            inner = keras.Input(x.shape[1:])
+            y = layers.Conv2D(wide, 2, padding="same", use_bias=bias)(inner)
+            x = keras.Model(inner, layers.LeakyReLU()(y))(x)
+        elif kind == "gate":
+            y = layers.GlobalAveragePooling2D()(x)
+            y = layers.Dense(x.shape[-1], activation="sigmoid", use_bias=bias)(y)
+            y = layers.Reshape((1, 1, x.shape[-1]))(y)
+            x = layers.Multiply()([x, y])
+        else:
+            x = layers.AveragePooling2D(2, 1, padding="same")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model = randomise(model, seed=draw(st.integers(0, 99)))
+    return model if draw(st.booleans()) else untrained(model)
+
+
+SETTINGS = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+@SETTINGS
+@given(
+    model=networks(),
+    density=st.sampled_from([0.05, 0.2, 0.5, 0.9]),
+    seed=st.integers(0, 99),
+)
+def test_random_networks_keep_their_function(model, density, seed):
+    pruned = tf_synflow.apply_masks(model, random_masks(model, density, seed))
+    before = [variable.numpy() for variable in pruned.weights]
+    small = tf_synflow.shrink(pruned)
+    assert small.count_params() <= pruned.count_params()
+    same_function(pruned, small, seed=seed)
+    whole = tf_synflow.expand(small, pruned)
+    same_weights(whole, pruned)
+    masks = tf_synflow.get_masks(pruned)
+    found = tf_synflow.get_masks(whole)
+    assert all((found[name] == mask).all() for name, mask in masks.items())
+    # Nothing that conducts is lost, and nothing is changed.
+    kept = [tf_synflow.report(m).totals["effective"] for m in (pruned, small)]
+    assert kept[0] == kept[1]
+    for variable, value in zip(pruned.weights, before, strict=True):
+        assert variable.numpy().tobytes() == value.tobytes()
+    # A stripped model shrinks as far, or further where a weight happens to be 0.
+    plain = tf_synflow.shrink(tf_synflow.strip(pruned))
+    assert not any("mask" in variable.name for variable in plain.weights)
+    same_weights(plain, tf_synflow.strip(small))
+
+
+def steps(model, count, seed=0):
+    x, y = images(model, 16 * count, seed)
+    optimizer = keras.optimizers.legacy.SGD(0.05, 0.9, nesterov=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss)
+    model.fit(
+        x.astype("float64"),
+        y,
+        batch_size=16,
+        shuffle=False,
+        verbose=0,
+        callbacks=[tf_synflow.PruningCallback()],
+    )
+    return model
+
+
+def test_training_the_small_network_is_training_the_masked_one():
+    """Where no channel is read that nobody feeds, 30 steps give the same kernels."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="a")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="bn")(x))
+    x = layers.Conv2D(8, 3, 2, padding="same", name="b")(x)
+    y = layers.Conv2D(8, 3, padding="same", name="c")(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, y])))
+    model = keras.Model(inputs, layers.Dense(4, name="fc")(x))
+    masks = random_masks(model, 0.6, 3, whole=0)
+    masks["a/kernel"][..., :3] = False  # nothing feeds these ...
+    masks["b/kernel"][:, :, :3] = False  # ... and nobody reads them
+    masks["c/kernel"][:, :, 1] = masks["fc/kernel"][1] = (
+        False  # nobody reads b's second
+    )
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert (width(small, "a"), width(small, "b")) == (5, 7)
+    trained = steps(small, 30)
+    whole = named_weights(flatten(tf_synflow.expand(trained, pruned)))
+    wanted = named_weights(flatten(steps(pruned, 30)))
+    before = named_weights(flatten(model))
+    for name in masks:
+        live = masks[name].copy()
+        if name in ("b/kernel", "c/kernel"):
+            live[..., 1] = False  # what nobody reads is trained by nobody
+        if name == "a/kernel":
+            assert not live[..., :3].any()
+        a, b = whole[name].numpy()[live], wanted[name].numpy()[live]
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+        assert np.abs(a - before[name].numpy()[live]).max() > 1e-3
+    # The trained network shrinks as well, offsets and averages and all.
+    same_function(pruned, tf_synflow.shrink(pruned))
+
+
+def test_expand_refuses_what_does_not_fit():
+    model = untrained(randomise(chain(layers.BatchNormalization())))
+    pruned = with_dead_channels(model)
+    small = tf_synflow.shrink(pruned)
+    other = with_dead_channels(model, fed=(1, 3))
+    with pytest.raises(
+        ValueError, match="'conv/kernel' has shape .3, 3, 2, 4., expected"
+    ):
+        tf_synflow.expand(small, other)
+    with pytest.raises(ValueError, match="expected"):
+        tf_synflow.expand(pruned, pruned)
+    masks = tf_synflow.get_masks(pruned)
+    masks["last/kernel"][0, 0, 0] = False
+    with pytest.raises(ValueError, match="the masks of the small model are not those"):
+        tf_synflow.expand(small, tf_synflow.apply_masks(model, masks))
+    with pytest.raises(ValueError, match="not stripped"):
+        tf_synflow.expand(tf_synflow.strip(small), pruned)
+    with pytest.raises(TypeError, match="expected a built Sequential or functional"):
+        tf_synflow.shrink("model")
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_a_small_network_is_saved_and_loaded_like_any(ending, tmp_path):
+    pruned = with_dead_channels(
+        untrained(randomise(chain(layers.BatchNormalization())))
+    )
+    small = tf_synflow.shrink(pruned)
+    path = tmp_path / f"small{ending}"
+    small.save(path)
+    loaded = tf_synflow.load_model(path)
+    same_weights(loaded, small)
+    same_weights(tf_synflow.expand(loaded, pruned), pruned)
+
+
+def test_a_small_network_on_two_devices(two_devices):
+    keras.backend.set_floatx("float32")
+    with two_devices.scope():
+        model = untrained(randomise(chain(layers.BatchNormalization())))
+    pruned = with_dead_channels(model)
+    small = tf_synflow.shrink(pruned)
+    assert width(small, "conv") == 4
+    small.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = images(small, 8)
+    small.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback()])
+    whole = tf_synflow.expand(small, pruned)
+    assert whole.get_layer("prune_low_magnitude_conv").layer.filters == 6
+
+
+def test_the_papers_widths_of_vgg16_come_out(tmp_path):
+    """SynFlow's masks at ratio 1000 leave about 0.4 % of the parameters."""
+    keras.backend.set_floatx("float32")
+    model = tf_synflow.models.VGG16(classes=100)
+    pruned = tf_synflow.prune(model, 1000, iterations=100, progress=False)
+    small = tf_synflow.shrink(pruned)
+    sizes = [
+        m.count_params() for m in (tf_synflow.strip(pruned), tf_synflow.strip(small))
+    ]
+    assert 0.003 < sizes[1] / sizes[0] < 0.005
+    totals = [tf_synflow.report(m).totals["macs"] for m in (pruned, small)]
+    assert 0.025 < totals[1] / totals[0] < 0.037

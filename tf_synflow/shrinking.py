@@ -1,0 +1,375 @@
+"""Smaller networks of the same function: dead channels taken out, and put back.
+
+A channel that no path from the input reaches is zero, if nothing adds a constant to it;
+one from which no path leads to an output does not matter. Both can be taken out of
+every layer that carries them. What is left is a dense network of fewer channels (and
+masks for what is pruned within them), which is faster on any machine, in training too.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tf_synflow._compat import OperatorLayer, keras, tf
+from tf_synflow.channels import RULES, Axis, Channels, Rule, along
+from tf_synflow.copying import same_layer
+from tf_synflow.graph import Call, Graph, flatten, layer_weights, named_weights
+from tf_synflow.masks import Masks
+from tf_synflow.wrapping import masks_of, rebuilt
+
+# Name of a weight to {axis, counted from the end: the places along it that are kept},
+# for the axes that lose some.
+Cuts = dict[str, dict[int, np.ndarray]]
+
+
+def shrink(model: Any) -> Any:
+    """Takes the channels out of a pruned model that lie on no path.
+
+    ```python
+    pruned = tf_synflow.prune(model, ratio=100)
+    small = tf_synflow.shrink(pruned)  # train, evaluate and export this one
+    whole = tf_synflow.expand(small, pruned)
+    ```
+
+    The smaller model computes the same function, in training and in inference mode. A
+    channel that is fed by nothing but carries a constant (a bias, or the offset of a
+    trained BatchNormalization) stays. So does every channel of a layer of no known
+    kind, of a grouped convolution, and of what normalises across channels.
+
+    Training goes the same way too, but for two things. A channel that is read, though
+    nothing feeds it, would have learned a constant as soon as training gives it a bias
+    or an offset; taken out before training, it cannot. And Dropout draws for the
+    channels that there are.
+
+    Args:
+      model: A built Sequential or functional tf_keras model: pruned; or stripped, where
+        weights that are 0 count as pruned. It is not changed.
+
+    Returns:
+      A new, uncompiled model of the same class and layer names, wrapped and masked as
+      `model` is, with fewer channels; of a group of channels that are all dead, one is
+      left.
+
+    Raises:
+      TypeError: `model` is no tf_keras model.
+      ValueError: It is subclassed or not built.
+    """
+    graph = flatten(model)
+    masks = masks_of(graph)
+    plan = _Plan(graph, masks)
+    smaller = {name: plan.cut(name, mask) for name, mask in masks.items()}
+    layers = {id(call.layer): call for call in graph.calls}
+    small = rebuilt(
+        model,
+        smaller,
+        make=lambda layer: plan.smaller_layer(layers[id(layer)]),
+        weights=lambda layer: not plan.loses_weights(layers[id(layer)]),
+        inputs=plan.nested_inputs,
+    )
+    variables = named_weights(flatten(small))
+    with small.distribute_strategy.scope():
+        for name, variable in named_weights(graph).items():
+            variables[name].assign(plan.cut(name, variable.numpy()))
+    return small
+
+
+def expand(small: Any, original: Any) -> Any:
+    """Puts the weights of a shrunk model back into the network that it came from.
+
+    Args:
+      small: What `shrink(original)` gave, trained or not.
+      original: The model that was shrunk, unchanged since. It is not changed.
+
+    Returns:
+      A new, uncompiled model with the layers and masks of `original` and the function
+      of `small`: what was taken out has the values that it has in `original`.
+
+    Raises:
+      TypeError: One of them is no tf_keras model.
+      ValueError: `small` is not what `shrink` makes of `original`.
+    """
+    graph, found = flatten(original), flatten(small)
+    masks = masks_of(graph)
+    plan = _Plan(graph, masks)
+    values, wholes = named_weights(found), named_weights(graph)
+    wanted = {name: plan.shape(name, v.shape) for name, v in wholes.items()}
+    have = {name: tuple(variable.shape) for name, variable in values.items()}
+    if wanted != have:
+        other = [
+            name for name in {**wanted, **have} if wanted.get(name) != have.get(name)
+        ]
+        raise ValueError(
+            "this is not the model that shrink(original) gives: "
+            + "; ".join(
+                f"{name!r} has shape {have.get(name)}, expected {wanted.get(name)}"
+                for name in other[:3]
+            )
+            + ". Give the very model that was shrunk, not trained or pruned since"
+        )
+    smaller = {name: plan.cut(name, mask) for name, mask in masks.items()}
+    own = masks_of(found)
+    if own.keys() != smaller.keys() or any(
+        not np.array_equal(own[name], smaller[name]) for name in own
+    ):
+        raise ValueError(
+            "the masks of the small model are not those of the original: give the very "
+            "model that was shrunk, not pruned since (and not stripped, if the small "
+            "one is not)"
+        )
+    whole = rebuilt(original, masks)
+    with whole.distribute_strategy.scope():
+        for name, variable in named_weights(flatten(whole)).items():
+            value = variable.numpy()
+            value[plan.places(name, value.shape)] = values[name].numpy()
+            variable.assign(value)
+    return whole
+
+
+def shrunk_shapes(graph: Graph, masks: Masks) -> dict[str, tuple[int, ...]]:
+    """Name to shape that each weight has once the network is shrunk.
+
+    Args:
+      graph: The model, laid flat.
+      masks: Name to mask of pruned weights; if there are none, weights that are 0 count
+        as pruned.
+    """
+    plan = _Plan(graph, masks)
+    return {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
+
+
+class _Plan:
+    """What is taken out of a network.
+
+    Attributes:
+      cuts: See `Cuts`.
+    """
+
+    def __init__(self, graph: Graph, masks: Masks):
+        """Finds the channels that live."""
+        variables = named_weights(graph)
+        channels = Channels(graph, set(variables), _EXACT)
+        for number in graph.outputs:
+            channels.hold(channels.signals[number])
+        joins = {
+            name: _joined(name, axes, variables[name], masks)
+            for name, axes in channels.kernels.items()
+        }
+        sources = _sources(graph, channels)
+        living = channels.living(joins, channels.sizes, sources)
+        for flags in living.values():
+            flags[0] |= not flags.any()  # a layer has at least one channel
+        for call in graph.calls:
+            if _strided_1x1(call.layer):
+                _keep_multiple(channels.signals[call.inputs[0]], living)
+        self._sizes = {
+            number: int(along(groups, living).sum())
+            for number, groups in channels.signals.items()
+        }
+        self._graph = graph
+        self._kernels = channels.kernels
+        self.cuts: Cuts = {}
+        for name, axes in channels.axes.items():
+            kept = {axis: along(groups, living) for axis, groups in axes.items()}
+            cut = {a: np.flatnonzero(k) for a, k in kept.items() if not k.all()}
+            if cut and name in variables:
+                self.cuts[name] = cut
+
+    def cut(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What is left of a weight, or of its mask."""
+        return array[self.places(name, array.shape)]
+
+    def places(self, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """An index of what is left of a weight."""
+        cut = self.cuts.get(name, {})
+        rank = len(shape)
+        every = [cut.get(a - rank, np.arange(n)) for a, n in enumerate(shape)]
+        return np.ix_(*every) if every else ()
+
+    def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is left of a weight."""
+        cut = self.cuts.get(name, {})
+        rank = len(shape)
+        return tuple(
+            cut[a - rank].size if a - rank in cut else n for a, n in enumerate(shape)
+        )
+
+    def loses_weights(self, call: Call) -> bool:
+        """Whether any weight of a layer is cut."""
+        return any(f"{call.name}/{w}" in self.cuts for w in layer_weights(call.layer))
+
+    def smaller_layer(self, call: Call) -> Any:
+        """A new layer for the channels that are left."""
+        config = call.layer.get_config()
+        number = call.outputs[0]
+        if isinstance(call.layer, keras.layers.Reshape):
+            if self._sizes[number] != self._graph.shapes[number][-1]:
+                *sizes, _ = config["target_shape"]
+                config["target_shape"] = (*sizes, self._sizes[number])
+        elif self.loses_weights(call):
+            for key in ("filters", "units"):
+                if key in config:
+                    config[key] = self._sizes[number]
+        else:
+            return same_layer(call.layer)
+        return type(call.layer).from_config(config)
+
+    def nested_inputs(self, model: Any) -> list[tuple] | None:
+        """The shapes that the inputs of a nested model have now; None: as before."""
+        for nested, reads in self._graph.nested:
+            if nested is model:
+                whole = [self._graph.shapes[number][-1] for number in reads]
+                sizes = [self._sizes[number] for number in reads]
+                if sizes == whole:
+                    return None
+                tensors = zip(model.inputs, sizes, strict=True)
+                return [(*tensor.shape[:-1], size) for tensor, size in tensors]
+        return None  # the model itself
+
+
+def _strided_1x1(layer: Any) -> bool:
+    kernel = getattr(layer, "kernel_size", ())
+    return set(kernel) == {1} and max(layer.strides) > 1
+
+
+def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int = 16) -> None:
+    """Keeps some dead channels, so that there are 16, 32, 48 ... if there can be.
+
+    In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel, on the
+    CPU in float32, writes past the end of its memory for other numbers of channels.
+    """
+    for group in groups:
+        missing = -int(along(groups, living).sum()) % of
+        dead = np.flatnonzero(~living[group])
+        living[group][dead[:missing]] = True
+
+
+def _joined(
+    name: str, axes: tuple[int, int], variable: Any, masks: Masks
+) -> np.ndarray:
+    """Whether any weight joins two channels: matrix (channels in, out)."""
+    if name in masks:
+        kept = masks[name]
+    elif masks:  # a weight that was not pruned may be 0 now, and not for long
+        kept = np.ones(variable.shape, bool)
+    else:
+        kept = variable.numpy() != 0
+    join = kept.reshape(-1, *kept.shape[-2:]).any(0)
+    return join if axes == (-2, -1) else join.T
+
+
+def _sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
+    """The channels to which a layer adds what does not come from the input."""
+    found = {group: np.zeros(n, bool) for group, n in channels.sizes.items()}
+    for call in graph.calls:
+        groups = channels.signals[call.outputs[0]]
+        if set(groups) <= channels.held:
+            continue
+        weights = layer_weights(call.layer)
+        added = np.zeros(sum(channels.sizes[group] for group in groups), bool)
+        for short in ("bias", "beta", "moving_mean"):
+            if short in weights:
+                added |= weights[short].numpy() != 0
+        if _at_zero(call.layer):
+            added[:] = True
+        first = 0
+        for group in groups:
+            found[group] |= added[first : first + channels.sizes[group]]
+            first += channels.sizes[group]
+    return found
+
+
+_ELEMENTWISE = {
+    *map(
+        keras.activations.get,
+        (
+            *("linear", "relu", "elu", "selu", "gelu", "swish", "softplus", "softsign"),
+            *("tanh", "sigmoid", "hard_sigmoid", "exponential", "mish"),
+        ),
+    ),
+    *(tf.identity, tf.nn.relu, tf.nn.relu6, tf.nn.leaky_relu, tf.nn.elu, tf.nn.selu),
+    *(tf.nn.gelu, tf.nn.silu, tf.nn.swish, tf.nn.softplus, tf.nn.softsign),
+    *(tf.nn.tanh, tf.tanh, tf.nn.sigmoid, tf.sigmoid),
+}
+_RECTIFIERS = (
+    *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
+    *(keras.layers.ThresholdedReLU,),
+)
+
+
+def _at_zero(layer: Any) -> float:
+    """What the activation in a layer makes of 0."""
+    zero = tf.zeros([1, 1])
+    if isinstance(layer, _RECTIFIERS):
+        return float(tf.squeeze(layer.call(zero)))
+    activation = getattr(layer, "activation", None)
+    return float(tf.squeeze(activation(zero))) if callable(activation) else 0.0
+
+
+def _by_channel(layer: Any) -> bool:
+    """Whether what a layer adds to its linear part looks at one channel at a time."""
+    activation = getattr(layer, "activation", None)
+    return activation is None or activation in _ELEMENTWISE
+
+
+def _careful(rule: Rule) -> Rule:
+    """A rule that takes bias and activation into account."""
+
+    def careful(
+        channels: Channels, call: Call, inputs: list[Axis], shapes: list
+    ) -> Axis | None:
+        output = rule(channels, call, inputs, shapes)
+        if output is None:
+            return None
+        for short in ("bias", "alpha"):  # the latter of PReLU
+            weight = layer_weights(call.layer).get(short)
+            if weight is not None and weight.shape[-1] == shapes[-1][-1]:
+                channels.carry(f"{call.name}/{short}", -1, output)
+        if not _by_channel(call.layer) or call.layer.activity_regularizer is not None:
+            channels.hold(output)
+        return output
+
+    return careful
+
+
+def _reshape(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """As of (C) to (1, 1, C), where the channels stay the last axis."""
+    return inputs[0] if shapes[0][-1] == shapes[1][-1] else None
+
+
+def _gate(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """Products and the like, channel by channel; other axes may be broadcast."""
+    last = {shape[-1] for shape in shapes}
+    return channels.join(inputs) if len(last) == 1 else None
+
+
+def _operator(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """Operators, which Keras records as layers: x + y, tf.nn.relu(x)."""
+    symbol = getattr(call.layer, "symbol", "")
+    if symbol in ("nn.relu", "nn.relu6") and len(inputs) == 1:
+        return inputs[0]
+    if symbol in ("__operators__.add", "math.add") and len(inputs) == 2:
+        return channels.join(inputs) if len(set(shapes)) == 1 else None
+    return None
+
+
+_layers = keras.layers
+# Those that mix channels, that make something of 0, or that add to the loss.
+_INEXACT = (
+    *(_layers.Softmax, _layers.ActivityRegularization),
+    *(_layers.GaussianNoise, _layers.AlphaDropout),
+)
+_EXACT: dict[type, Rule] = {
+    **{kind: _careful(rule) for kind, rule in RULES.items() if kind not in _INEXACT},
+    **dict.fromkeys(
+        (_layers.Multiply, _layers.Maximum, _layers.Minimum), _careful(_gate)
+    ),
+    _layers.Conv1DTranspose: _careful(RULES[_layers.Conv2DTranspose]),
+    _layers.Reshape: _careful(_reshape),
+    OperatorLayer: _operator,
+}
