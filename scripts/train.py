@@ -46,10 +46,19 @@ _PRUNE_IN_TRAINING_MODE = flags.DEFINE_bool(
 _LEVELS = flags.DEFINE_integer(
     "levels", 0, "Levels of training, pruning and rewinding.", lower_bound=0
 )
+_GRANULARITY = flags.DEFINE_enum(
+    "granularity", "weight", ["weight", "filter"], "What is removed, and counted."
+)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 0, "Rounds of an epoch and pruning, of filters.", lower_bound=0
+)
 _INVERT = flags.DEFINE_bool("invert", False, "Ablation: remove the highest scores.")
 _SHUFFLE = flags.DEFINE_bool("shuffle", False, "Ablation: shuffle within each layer.")
 _REINITIALISE = flags.DEFINE_bool(
     "reinitialise", False, "Ablation: draw the weights anew after pruning."
+)
+_SHRINK = flags.DEFINE_bool(
+    "shrink", False, "Train the network without its dead channels: as good, and faster."
 )
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "grda"], "Trains with.")
 _C = flags.DEFINE_float("c", 5e-4, "Of GRDA: strength of the threshold.")
@@ -96,16 +105,25 @@ def main(argv: list[str]) -> None:
             Path(_WORKDIR.value),
             model=_MODEL.value,
             dataset=_DATASET.value,
-            ratio=_RATIO.value,
-            policy=tf_synflow.PruningPolicy(
-                criterion=_CRITERION.value,
-                iterations=_ITERATIONS.value,
-                schedule=_SCHEDULE.value,
-                scope=_SCOPE.value,
-                seed=_SEED.value,
-                dtype=_DTYPE.value,
-                training=_PRUNE_IN_TRAINING_MODE.value,
-                invert=_INVERT.value,
+            pruning=experiment.Pruning(
+                ratio=_RATIO.value,
+                policy=tf_synflow.PruningPolicy(
+                    criterion=_CRITERION.value,
+                    iterations=_ITERATIONS.value,
+                    schedule=_SCHEDULE.value,
+                    scope=_SCOPE.value,
+                    seed=_SEED.value,
+                    dtype=_DTYPE.value,
+                    training=_PRUNE_IN_TRAINING_MODE.value,
+                    invert=_INVERT.value,
+                    granularity=_GRANULARITY.value,
+                ),
+                images=_PRUNE_IMAGES.value,
+                levels=_LEVELS.value,
+                rounds=_ROUNDS.value,
+                shuffle=_SHUFFLE.value,
+                reinitialise=_REINITIALISE.value,
+                shrink=_SHRINK.value,
             ),
             recipe=training.Recipe(
                 epochs=_EPOCHS.value,
@@ -118,9 +136,6 @@ def main(argv: list[str]) -> None:
                 weight_decay=_WEIGHT_DECAY.value,
                 grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
             ),
-            prune_images=_PRUNE_IMAGES.value,
-            levels=_LEVELS.value,
-            ablation=experiment.Ablation(_SHUFFLE.value, _REINITIALISE.value),
             place=experiment.Place(
                 _DATA_DIR.value, _DOWNLOAD.value, _DISTRIBUTE.value, _PRECISION.value
             ),
@@ -139,6 +154,13 @@ def main(argv: list[str]) -> None:
         f"{prune['seconds']:.1f} s, trained in {train['seconds']:.0f} s; files in "
         f"{_WORKDIR.value}"
     )
+    if "shrink" in results:
+        left, whole = (results["shrink"][which] for which in ("after", "before"))
+        print(
+            f"trained without dead channels: {left['parameters']:,} of "
+            f"{whole['parameters']:,} parameters, "
+            f"{left['macs'] / whole['macs']:.1%} of the multiply-adds"
+        )
     if prune["collapsed_layers"]:
         print(f"nothing is left of {', '.join(prune['collapsed_layers'])}")
 

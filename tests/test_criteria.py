@@ -190,7 +190,7 @@ def relu_net(seed):
 
 def derivatives_of(model, data):
     policy = tf_synflow.PruningPolicy("snip", progress=False)
-    problem, masks = policy._problem(model, data)
+    problem, masks = policy.problem(model, data)
     return Derivatives(problem), problem.weights, masks
 
 

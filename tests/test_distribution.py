@@ -67,8 +67,9 @@ experiment.models.build = lambda *_: keras.Sequential([
     keras.layers.Dense(10, name="fc"),
 ])
 results = experiment.run(
-    pathlib.Path(sys.argv[1]), model="small", dataset="noise", ratio=10,
-    policy=PruningPolicy(iterations=3), recipe=Recipe(2, 16, 0.1, 0),
+    pathlib.Path(sys.argv[1]), model="small", dataset="noise",
+    pruning=experiment.Pruning(10, PruningPolicy(iterations=3)),
+    recipe=Recipe(2, 16, 0.1, 0),
     place=experiment.Place(distribute="multi_worker"), flags={"a": 1},
 )
 print("RESULTS", json.dumps(results["train"]["final_accuracy"]))

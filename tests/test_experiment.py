@@ -11,8 +11,9 @@ import pytest
 from conftest import refusals
 
 import tf_synflow
-from tf_synflow import data
+from tf_synflow import data, experiment, training
 from tf_synflow._compat import keras
+from tf_synflow.data import Dataset
 from tf_synflow.run_folder import run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -166,6 +167,104 @@ def test_a_run_that_is_killed_goes_on(run, tmp_path):
         tf_synflow.load_masks(path / "masks.npz") for path in (killed, undisturbed)
     ]
     assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
+
+
+def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkeypatch):
+    """With --shrink: both compute the same, and the masks are those of the whole."""
+    generator = np.random.default_rng(0)
+    x = generator.random((48, 16, 16, 3), "float32")
+    small = Dataset((x, np.arange(48) % 10), (x[:20], np.arange(20) % 10), 10)
+    monkeypatch.setattr(experiment.data_lib, "load", lambda *_: small)
+    results = experiment.run(
+        tmp_path / "run",
+        model="vgg11_bn",
+        dataset="noise",
+        pruning=experiment.Pruning(
+            100, tf_synflow.PruningPolicy(iterations=5, progress=False), shrink=True
+        ),
+        recipe=training.Recipe(1, 16, 0.1, 0),
+        flags={},
+    )
+    models = [
+        keras.models.load_model(tmp_path / "run" / f"{name}.keras")
+        for name in ("model", "small")
+    ]
+    a, b = (model.predict(x, verbose=0) for model in models)
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+    accuracy = np.mean(b[:20].argmax(-1) == np.arange(20) % 10)
+    assert accuracy == pytest.approx(results["train"]["final_accuracy"])
+    sizes = [model.count_params() for model in models]
+    found = [results["shrink"][which]["parameters"] for which in ("before", "after")]
+    assert found == sizes and sizes[1] < 0.6 * sizes[0]
+    reports = [tf_synflow.report(model).totals["macs"] for model in models]
+    assert reports == [
+        results["shrink"][which]["macs"] for which in ("before", "after")
+    ]
+    masks = tf_synflow.load_masks(tmp_path / "run" / "masks.npz")
+    for name, mask in masks.items():
+        kernel = models[0].get_layer(name.split("/")[0]).kernel.numpy()
+        assert kernel.shape == mask.shape and not kernel[~mask].any()
+
+
+def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
+    """Stopped in the second round and again in the training after: the same bytes."""
+    generator = np.random.default_rng(0)
+    x = generator.random((32, 8, 8, 3), "float32")
+    small = Dataset((x, np.arange(32) % 10), (x[:20], np.arange(20) % 10), 10)
+    monkeypatch.setattr(experiment.data_lib, "load", lambda *_: small)
+    policy = tf_synflow.PruningPolicy("loss_preservation", granularity="filter")
+
+    def run(folder):
+        return experiment.run(
+            tmp_path / folder,
+            model="resnet20",
+            dataset="noise",
+            pruning=experiment.Pruning(0.5, policy, images=16, rounds=2),
+            recipe=training.Recipe(2, 16, 0.1, 0, decay="step", drops=(1,)),
+            flags={},
+        )
+
+    results = run("whole")
+    train, calls = training.train, []
+
+    def stopped(*args):
+        calls.append(args[3].epochs)
+        if len(calls) in (2, 5):
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(training, "train", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    assert sorted(p.name for p in (tmp_path / "stopped").glob("*.keras")) == [
+        "pruned.keras"
+    ]
+    assert run("stopped")["layers"] == results["layers"]
+    # Rounds are of one epoch; at the end only the training was left to do.
+    assert calls == [1, 1, 1, 1, 2, 2]
+    files = [
+        sorted(p.name for p in (tmp_path / f).iterdir()) for f in ("whole", "stopped")
+    ]
+    assert files[0] == files[1] and "pruned.keras" not in files[0]
+    weights = [
+        [w.numpy().tobytes() for w in keras.models.load_model(path).weights]
+        for path in tmp_path.glob("*/model.keras")
+    ]
+    assert len(weights) == 2 and weights[0] == weights[1]
+    # Half of the filters within the blocks; the model written is the small one.
+    model = keras.models.load_model(tmp_path / "whole" / "model.keras")
+    widths = [x.filters for x in model.layers if x.name.endswith("_conv1")]
+    assert sum(widths) == 168 == 3 * (16 + 32 + 64) // 2
+    assert model.count_params() == results["shrink"]["after"]["parameters"]
+
+
+def test_what_does_not_go_with_rounds_is_refused():
+    filters = tf_synflow.PruningPolicy("magnitude", granularity="filter")
+    with pytest.raises(ValueError, match="so shrink has no place"):
+        experiment.Pruning(2, filters, rounds=1, shrink=True).check()
+    with pytest.raises(ValueError, match="rounds prune filters"):
+        experiment.Pruning(2, tf_synflow.PruningPolicy(), rounds=1).check()
 
 
 BAD_FLAGS = {

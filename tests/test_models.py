@@ -23,6 +23,9 @@ TABLE = [
     ("resnet44", 32, 10, 657_968, 46),
     ("resnet56", 32, 10, 851_504, 58),
     ("resnet110", 32, 10, 1_722_416, 112),
+    ("vgg13_bn_last", 32, 10, 9_407_168, 11),
+    # 3x3x3x32, the pointwise ones, and the classifier; depthwise kernels do not count.
+    ("mobilenet", 32, 10, 864 + 3_139_584 + 10_240, 15),
     ("resnet1202", 32, 10, 19_334_192, 1204),
     ("vgg11_bn", 64, 200, 12_568_256, 11),
     ("vgg13_bn", 64, 200, 12_752_576, 13),

@@ -19,7 +19,7 @@ from tf_synflow.graph import flatten, named_weights
 def step_by_step(model, ratio, iterations, schedule="exponential", scope="global"):
     """Algorithm 1 to the letter: every score of the whole network, every time."""
     policy = tf_synflow.PruningPolicy()
-    problem, masks = policy._problem(model, None)
+    problem, masks = policy.problem(model, None)
     steps = masks_lib.plan(masks, ratio, iterations, schedule, scope)
     return masks_lib.iterate(CRITERIA["synflow"](problem), masks, steps)
 
@@ -289,7 +289,7 @@ def test_float32_is_finite_and_exact_in_count_where_plain_float32_is_not():
 
 def test_the_scorer_is_given_its_names_in_the_models_order():
     model = residual_net()
-    problem = tf_synflow.PruningPolicy()._problem(model, None)[0]
+    problem = tf_synflow.PruningPolicy().problem(model, None)[0]
     assert isinstance(problem, Problem)
     assert list(problem.weights) == [
         "conv1/kernel",

@@ -11,6 +11,7 @@ from tf_synflow.policy import PruningPolicy
 from tf_synflow.pruning import prune
 from tf_synflow.report import Report, report
 from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.rounds import prune_filters
 from tf_synflow.shrinking import expand, shrink
 from tf_synflow.sparsity import SparsityCallback
 from tf_synflow.wrapping import (
@@ -39,6 +40,7 @@ __all__ = [
     "models",
     "optimizers",
     "prune",
+    "prune_filters",
     "prune_with_rewinding",
     "register_linear_part",
     "report",

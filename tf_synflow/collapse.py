@@ -124,7 +124,7 @@ def masks_at(
       ValueError: As `policy.masks`.
     """
     masks = policy.check(model, 10 ** max(alphas), data)
-    if policy.iterations > 1:
+    if policy.iterations > 1 or policy.granularity == "filter":
         for alpha in alphas:
             yield policy.masks(model, 10**alpha, data)
         return

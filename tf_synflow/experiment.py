@@ -16,26 +16,63 @@ from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.collapse import emptied
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.files import written_whole
+from tf_synflow.masks import Masks
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import report
 from tf_synflow.rewinding import prune_with_rewinding
+from tf_synflow.rounds import in_rounds
 from tf_synflow.run_folder import RunFolder, run_folder
+from tf_synflow.shrinking import expand, shrink
 from tf_synflow.training import Recipe
 from tf_synflow.wrapping import apply_masks, get_masks, strip
 
 _PACKAGES = ("tf_synflow", "tensorflow", "tf_keras", "tensorflow-model-optimization")
 
 
-class Ablation(NamedTuple):
-    """What is done to a network once it is pruned; see `ablations`.
+class Pruning(NamedTuple):
+    """How a network is pruned, and what is done to it then.
 
     Attributes:
-      shuffle: Shuffles each mask within its weight tensor.
-      reinitialise: Draws the weights anew.
+      ratio: See `PruningPolicy.masks`.
+      policy: How to prune.
+      images: How many random training images a criterion that needs data gets. Defaults
+        to ten times the classes.
+      levels: If above 0, so many levels of training, pruning and rewinding come before;
+        see `prune_with_rewinding`. Defaults to 0.
+      rounds: If above 0, filters are pruned in so many rounds, an epoch of training at
+        the first learning rate before each; see `prune_filters`. What is trained then,
+        and written as `model.keras`, is the smaller network. Defaults to 0.
+      shuffle: An ablation: shuffles each mask within its weight tensor.
+      reinitialise: An ablation: draws the weights anew.
+      shrink: Trains the smaller network that `shrink` gives. Defaults to False.
     """
 
+    ratio: float
+    policy: PruningPolicy
+    images: int | None = None
+    levels: int = 0
+    rounds: int = 0
     shuffle: bool = False
     reinitialise: bool = False
+    shrink: bool = False
+
+    def check(self) -> None:
+        """Refuses what does not go together.
+
+        Raises:
+          ValueError: With the two.
+        """
+        both = [
+            name
+            for name in ("levels", "shuffle", "reinitialise", "shrink")
+            if getattr(self, name)
+        ]
+        if self.rounds and both:
+            raise ValueError(
+                f"rounds train the network that they shrink, so {both[0]} has no place"
+            )
+        if self.rounds and self.policy.granularity != "filter":
+            raise ValueError('rounds prune filters: they want granularity "filter"')
 
 
 class Place(NamedTuple):
@@ -59,13 +96,9 @@ def run(
     *,
     model: str,
     dataset: str,
-    ratio: float,
-    policy: PruningPolicy,
+    pruning: Pruning,
     recipe: Recipe,
-    prune_images: int | None = None,
-    levels: int = 0,
-    ablation: Ablation = Ablation(),  # noqa: B008 (it cannot be changed)
-    place: Place = Place(),  # noqa: B008
+    place: Place = Place(),  # noqa: B008 (it cannot be changed)
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
@@ -79,14 +112,8 @@ def run(
         together only the chief writes, and all should see the folder.
       model: Name of the network; see `models.build`.
       dataset: Name of the data set; see `data.load`.
-      ratio: See `PruningPolicy.masks`.
-      policy: How to prune.
+      pruning: How to prune.
       recipe: How to train; its seed also seeds the weights and what is drawn at random.
-      prune_images: How many random training images a criterion that needs data gets.
-        Defaults to ten times the classes.
-      levels: If above 0, so many levels of training, pruning and rewinding come before;
-        see `prune_with_rewinding`. Defaults to 0.
-      ablation: What is done to the pruned network. Defaults to nothing.
       place: Where the data is, and on what is trained. Defaults to one device.
       flags: Written into the results as they are; a run is gone on with only if it was
         begun with the same.
@@ -110,51 +137,84 @@ def run(
         with strategy.scope(), distribution.precision(place.precision):
             network = models.build(model, data.input_shape, data.classes)
         training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
-        images = 10 * data.classes if prune_images is None else prune_images
-        start = time.perf_counter()
-        masks = folder.masks()
+        pruning.check()
+        masks, small = folder.masks(), None
         if masks is None:
-            free = policy.criterion in DATA_FREE
-            sample = None if free else data.sample(images, recipe.seed)
-            if levels:
-                numbers = itertools.count(1)
-
-                def train(network: Any) -> None:
-                    _train_level(folder, next(numbers), network, data, recipe)
-
-                pruned = prune_with_rewinding(
-                    network, ratio, train, levels, policy=policy, data=sample
-                )
-                masks = get_masks(pruned)
-            else:
-                masks = policy.masks(network, ratio, sample)
-            if ablation.shuffle:
-                masks = shuffle(masks, recipe.seed)
+            start = time.perf_counter()
+            masks, small = _prune(folder, network, data, pruning, recipe)
+            if small is not None:
+                folder.keep_network(small)
             folder.keep_masks(masks, time.perf_counter() - start)
+        elif pruning.rounds:
+            with strategy.scope():
+                small = folder.network()
         # Dropout draws its seed as it is copied: the same, if masks were there already.
         keras.utils.set_random_seed(recipe.seed)
         pruned = apply_masks(network, masks)
-        if ablation.reinitialise:
+        if pruning.reinitialise:
             pruned = reinitialise(pruned, recipe.seed + 1)
-        layers = report(pruned).layers
-        trained = training.train(pruned, data, workdir, recipe, folder.written)
+        before = report(pruned)
+        if pruning.shrink:
+            small = shrink(pruned)
+        trained = pruned if small is None else small
+        numbers = training.train(trained, data, workdir, recipe, folder.written)
         results = {
             "flags": dict(flags),
             "versions": versions(),
             "prune": {
-                "criterion": policy.criterion,
-                "ratio": ratio,
-                "prunable": sum(row["size"] for row in layers),
-                "kept": sum(row["kept"] for row in layers),
+                "criterion": pruning.policy.criterion,
+                "ratio": pruning.ratio,
+                "prunable": before.totals["prunable"]["size"],
+                "kept": before.totals["prunable"]["kept"],
                 "seconds": folder.prune_seconds(),
                 "collapsed_layers": emptied(masks),
             },
-            "train": trained,
-            "layers": layers,
+            "train": numbers,
+            "layers": before.layers,
         }
-        title = f"{model} on {dataset}: {policy.criterion}, compression ratio {ratio:g}"
-        _write(folder.written, pruned, title, results)
+        if small is not None:
+            whole = before.totals["parameters"]["size"], before.totals["macs"]
+            results["shrink"] = {
+                "before": dict(zip(("parameters", "macs"), whole, strict=True)),
+                "after": before.totals["shrunk"],
+            }
+        if pruning.shrink:
+            with written_whole(folder.written / "small.keras") as aside:
+                strip(small).save(aside)
+            trained = expand(small, pruned)
+        title = f"{model} on {dataset}: {pruning.policy.criterion}, compression ratio "
+        _write(folder.written, trained, f"{title}{pruning.ratio:g}", results)
     return results
+
+
+def _prune(
+    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+) -> tuple[Masks, Any]:
+    """The masks of a run that has none yet; and the network, if it was trained."""
+    policy, sample = pruning.policy, None
+    if policy.criterion not in DATA_FREE:
+        images = 10 * data.classes if pruning.images is None else pruning.images
+        sample = data.sample(images, recipe.seed)
+    numbers = itertools.count(1)
+
+    def train(network: Any) -> None:
+        _train_level(folder, next(numbers), network, data, level)
+
+    if pruning.rounds:
+        level = recipe._replace(epochs=1, decay="constant", drops=())
+        small, masks = in_rounds(
+            network, pruning.ratio, train, pruning.rounds, policy, sample
+        )
+        return masks, small
+    if pruning.levels:
+        level = recipe
+        pruned = prune_with_rewinding(
+            network, pruning.ratio, train, pruning.levels, policy=policy, data=sample
+        )
+        masks = get_masks(pruned)
+    else:
+        masks = policy.masks(network, pruning.ratio, sample)
+    return shuffle(masks, recipe.seed) if pruning.shuffle else masks, None
 
 
 def _train_level(

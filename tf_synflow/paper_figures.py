@@ -216,7 +216,7 @@ def largest_steps(
         for alpha in alphas:
             for count in iterations:
                 policy = PruningPolicy(iterations=count, schedule=schedule)
-                problem, masks = policy._problem(model, None)
+                problem, masks = policy.problem(model, None)
                 steps = plan(masks, 10**alpha, count, schedule, policy.scope)
                 removed: list[float] = []
                 prune_by_flow(problem, masks, steps, progress, removed)

@@ -2,12 +2,13 @@
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from tf_synflow import filters
 from tf_synflow import masks as masks_lib
 from tf_synflow._compat import tfmot
 from tf_synflow.collapse import ACTIONS, notice
@@ -50,6 +51,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         invert: bool = False,
         on_collapse: str = "warn",
         progress: bool = True,
+        granularity: str = "weight",
     ):
         """Makes a policy.
 
@@ -98,12 +100,26 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             "warn".
           progress: Shows a progress bar when scoring takes more than a second.
             Defaults to True.
+          granularity: What is removed: each "weight" by itself, or a whole "filter", an
+            output channel of a convolution or a unit of a Dense layer, with all that
+            passes its channel on and reads it. For "magnitude" (a filter's 2-norm),
+            "loss_preservation" (the sum of its scores), "gradient_norm_preservation"
+            (the absolute value of the sum of w (H g)), "grasp" (that sum) and "random".
+            A ratio then counts filters. No layer loses more than 95 % of its own; those
+            of the outputs stay, and those whose channels are added to the channels of
+            other layers. Defaults to "weight".
 
         Raises:
           TypeError: `iterations` is no whole number, or `exclude` is a string.
-          ValueError: A name is unknown, `iterations` is below 1, or `temperature` is
-            not above 0.
+          ValueError: A name is unknown, `iterations` is below 1, `temperature` is not
+            above 0, or the criterion cannot score filters.
         """
+        check_choice("granularity", granularity, ("weight", "filter"))
+        if granularity == "filter" and criterion not in filters.FORMS:
+            raise ValueError(
+                f"the criterion {criterion!r} has no form for filters; those that have "
+                f"one are {', '.join(filters.FORMS)}"
+            )
         if not callable(criterion):
             check_choice("criterion", criterion, CRITERIA)
         check_choice("schedule", schedule, masks_lib.SCHEDULES)
@@ -144,6 +160,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         self.invert = invert
         self.on_collapse = on_collapse
         self.progress = progress
+        self.granularity = granularity
 
     def __repr__(self) -> str:
         """The policy as the call that makes it."""
@@ -170,7 +187,8 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           power of two, and the ratios between them are those of S; the dictionary's
           attribute `log2_scale` (0 otherwise) says which: S = score * 2**log2_scale.
           The scores of criteria that need data are divided by the absolute value of
-          their total.
+          their total. Of filters: name of a kernel whose filters may be pruned to a
+          vector, a score for each.
 
         Raises:
           TypeError: `model` is no tf_keras model, or `data` is of no known kind.
@@ -179,7 +197,10 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             and not there, empty, or does not fit the model; the loss is NaN or
             infinite; or a criterion function returns wrong names, shapes or values.
         """
-        problem, masks = self._problem(model, data)
+        problem, masks = self.problem(model, data)
+        if self.granularity == "filter":
+            found = filters.Filters(problem)
+            return self._filter_scorer(found, problem, masks)(found.standing(masks))
         return self._scorer(problem)(masks)
 
     def masks(self, model: Any, ratio: float, data: Any = None) -> Masks:
@@ -191,7 +212,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
             `0 <= ratio < 1`: the fraction of the prunable weights removed. Of N
             prunable weights (of each weight tensor, if the scope is "local") exactly
-            `N - floor((1 - 1/rho) N)` are kept.
+            `N - floor((1 - 1/rho) N)` are kept; of filters likewise.
           data: See `score`.
 
         Returns:
@@ -204,7 +225,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           LayerCollapseError: Nothing is left of a layer, and `on_collapse` is "raise".
         """
         removed = masks_lib.pruned_fraction(ratio)
-        problem, masks = self._problem(model, data)
+        problem, masks = self.problem(model, data)
+        if self.granularity == "filter":
+            return self._filter_masks(problem, masks, ratio)
         masks_lib.check_reach(masks, ratio, self.scope)
         if removed == 0:
             return masks
@@ -216,7 +239,10 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
     def check(self, model: Any, ratio: float, data: Any = None) -> Masks:
         """Raises what `masks` would raise before it scores; gives the masks now."""
         masks_lib.pruned_fraction(ratio)
-        problem, masks = self._problem(model, data)
+        problem, masks = self.problem(model, data)
+        if self.granularity == "filter":
+            self._filter_plan(filters.Filters(problem), masks, ratio)
+            return masks
         masks_lib.check_reach(masks, ratio, self.scope)
         self._scorer(problem)
         return masks
@@ -231,7 +257,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
         """Raises what `score` would of a model (part of tfmot's interface)."""
-        problem, _ = self._problem(model, None)
+        problem, _ = self.problem(model, None)
         if self._name in DATA_FREE:
             self._scorer(problem)
 
@@ -246,13 +272,49 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         scorer = self._scorer(problem)
         return masks_lib.iterate(scorer, masks, steps, self._progress_bar)
 
+    def _filter_masks(self, problem: Problem, masks: Masks, ratio: float) -> Masks:
+        found = filters.Filters(problem)
+        steps, fewest = self._filter_plan(found, masks, ratio)
+        return self.remove_filters(found, problem, masks, steps, fewest)
+
+    def remove_filters(
+        self,
+        found: filters.Filters,
+        problem: Problem,
+        masks: Masks,
+        steps: masks_lib.Plan,
+        fewest: Mapping[str, int],
+    ) -> Masks:
+        """The masks of the weights once a plan for filters is done."""
+        scorer = filters.never_less(self._filter_scorer(found, problem, masks), fewest)
+        left = masks_lib.iterate(
+            scorer, found.standing(masks), steps, self._progress_bar
+        )
+        return found.weight_masks(left, masks)
+
+    def _filter_plan(
+        self, found: filters.Filters, masks: Masks, ratio: float
+    ) -> tuple[masks_lib.Plan, dict[str, int]]:
+        standing, fewest = found.standing(masks), filters.least(found.sizes)
+        steps = masks_lib.plan(
+            standing, ratio, self.iterations, self.schedule, self.scope
+        )
+        filters.check_reach(steps, standing, fewest)
+        return steps, fewest
+
+    def _filter_scorer(
+        self, found: filters.Filters, problem: Problem, masks: Masks
+    ) -> Scorer:
+        scorer = found.scorer(problem, self._name, masks)
+        return _inverted(scorer) if self.invert else scorer
+
     def _scorer(self, problem: Problem) -> Scorer:
         """What gives the scores under masks."""
         criterion = CRITERIA[self._name] if self._name else own(self.criterion)
         scorer = criterion(problem)
         return _inverted(scorer) if self.invert else scorer
 
-    def _problem(self, model: Any, data: Any) -> tuple[Problem, Masks]:
+    def problem(self, model: Any, data: Any) -> tuple[Problem, Masks]:
         """The weights to score, and the masks that they have now."""
         graph = flatten(model)
         variables = self._variables(graph)

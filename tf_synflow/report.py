@@ -1,6 +1,7 @@
 """What is left of a network, by layer and in total: table, dictionary, picture."""
 
 import json
+import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -13,6 +14,7 @@ from tf_synflow.graph import Graph, flatten, named_weights
 from tf_synflow.masks import Masks
 from tf_synflow.multiply_adds import uses_of_weights
 from tf_synflow.reach import on_paths
+from tf_synflow.shrinking import shrunk_shapes
 from tf_synflow.wrapping import masks_of, prunable_weights
 
 
@@ -29,12 +31,14 @@ class Report:
         called twice counts twice).
       totals: `prunable` and `parameters`, dictionaries of `size`, `kept`, `density` and
         `compression` (size / kept; None if nothing is kept) over the prunable weights
-        and over all parameters; `effective` and `effective_density` of the prunable
-        ones; `channels`, `dead_channels`; `macs`, `sparse_macs` and `speedup`, their
-        ratio, which is theoretical, over all layers, prunable or not; `uncounted`, the
-        layers whose multiply-adds are not known and not in it; `emptied`, the weight
-        tensors of which nothing is left; `connected`, whether every output can still be
-        reached from an input. What cannot be known is None (the reason is in `notes`).
+        and over all parameters; `shrunk`, the `parameters` and `macs` that are left
+        once `shrink` has taken out dead channels; `effective` and `effective_density`
+        of the prunable ones; `channels`, `dead_channels`; `macs`, `sparse_macs` and
+        `speedup`, their ratio, which is theoretical, over all layers, prunable or not;
+        `uncounted`, the layers whose multiply-adds are not known and not in it;
+        `emptied`, the weight tensors of which nothing is left; `connected`, whether
+        every output can still be reached from an input. What cannot be known is None
+        (the reason is in `notes`).
       notes: Sentences on what could not be found out.
     """
 
@@ -127,6 +131,14 @@ class Report:
                     else ""
                 )
             )
+        left, macs = totals["shrunk"]["parameters"], totals["shrunk"]["macs"]
+        whole = totals["parameters"]["size"]
+        if left < whole:
+            share = f" ({_percent(macs / totals['macs'])})" if macs else ""
+            lines.append(
+                f"Shrunk to its living channels: {left:,} parameters "
+                f"({_percent(left / whole)}), {_count(macs)} multiply-adds{share}"
+            )
         if totals["emptied"]:
             lines.append(f"Nothing is left of: {', '.join(totals['emptied'])}")
         if totals["connected"] is not None:
@@ -178,7 +190,9 @@ def report(model: Any) -> Report:
         _row(name, mask, positions[name], effective and effective[name], graph)
         for name, mask in masks.items()
     ]
-    totals = _totals(graph, rows, positions) | {
+    totals = _totals(graph, rows, positions)
+    totals |= {
+        "shrunk": _shrunk(graph, positions, totals["macs"] is not None),
         "uncounted": uncounted,
         "emptied": emptied(masks),
         "connected": connected,
@@ -259,6 +273,15 @@ def _totals(
         "sparse_macs": macs - pruned if known else None,
         "speedup": macs / (macs - pruned) if known and macs > pruned else None,
     }
+
+
+def _shrunk(
+    graph: Graph, positions: Mapping[str, int | None], known: bool
+) -> dict[str, Any]:
+    shapes = shrunk_shapes(graph, masks_of(graph))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
+    return {"parameters": sum(sizes.values()), "macs": macs if known else None}
 
 
 def _part(size: int, kept: int) -> dict[str, Any]:

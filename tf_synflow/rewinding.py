@@ -67,6 +67,11 @@ def prune_with_rewinding(
     policy = policy or PruningPolicy("magnitude")
     if not isinstance(policy, PruningPolicy):
         raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
+    if policy.granularity == "filter":
+        raise ValueError(
+            "rewinding is for weights; for filters there is prune_filters, which goes "
+            "on from the trained weights"
+        )
     masks = policy.check(model, ratio, data)
 
     def scores_once_trained(masks: Masks) -> Scores:

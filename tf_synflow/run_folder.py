@@ -14,13 +14,15 @@ from typing import Any
 from tf_synflow.files import written_whole
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.masks import Masks
+from tf_synflow.model_files import load_model
 
 _LOCK = ".tf_synflow.lock"
 _FLAGS = "flags.json"
+_NETWORK = "pruned.keras"
 _LEVEL = re.compile(r"level_\d+")
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
-    r"\.(flags\.json|pruned\.json|masks\.npz|history\.csv|model\.keras|run\.png|"
+    r"\.(flags\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
     r"results\.json)\.\w{8}"
 )
 
@@ -52,6 +54,15 @@ class RunFolder:
         _write_json(self.written / "pruned.json", {"seconds": seconds})
         save_masks(self.written / "masks.npz", masks)
 
+    def keep_network(self, network: Any) -> None:
+        """Writes a network that was trained while it was pruned; before its masks."""
+        with written_whole(self.written / _NETWORK) as aside:
+            network.save(aside)
+
+    def network(self) -> Any:
+        """The network that `keep_network` wrote."""
+        return load_model(self.workdir / _NETWORK)
+
     def prune_seconds(self) -> float:
         """How long the masks took."""
         path = self.workdir / "pruned.json"
@@ -63,7 +74,7 @@ class RunFolder:
         """Deletes what only an unfinished run needs."""
         for folder in _folders(self.workdir):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        for name in ("pruned.json", _FLAGS):
+        for name in ("pruned.json", _NETWORK, _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
 

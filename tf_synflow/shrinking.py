@@ -137,6 +137,26 @@ def shrunk_shapes(graph: Graph, masks: Masks) -> dict[str, tuple[int, ...]]:
     return {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
 
 
+def expand_masks(masks: Masks, original: Any) -> Masks:
+    """The masks of a shrunk model as those of the model that it came from.
+
+    Args:
+      masks: Name to mask, of what `shrink(original)` gave.
+      original: The model that was shrunk.
+
+    Returns:
+      Name to mask of the weights of `original`; what was taken out is False.
+    """
+    graph = flatten(original)
+    found = masks_of(graph)
+    plan = _Plan(graph, found)
+    whole = {}
+    for name, mask in masks.items():
+        whole[name] = np.zeros(found[name].shape, bool)
+        whole[name][plan.places(name, found[name].shape)] = mask
+    return whole
+
+
 class _Plan:
     """What is taken out of a network.
 
@@ -147,7 +167,7 @@ class _Plan:
     def __init__(self, graph: Graph, masks: Masks):
         """Finds the channels that live."""
         variables = named_weights(graph)
-        channels = Channels(graph, set(variables), _EXACT)
+        channels = Channels(graph, set(variables), EXACT)
         for number in graph.outputs:
             channels.hold(channels.signals[number])
         joins = {
@@ -359,12 +379,13 @@ def _operator(
 
 
 _layers = keras.layers
-# Those that mix channels, that make something of 0, or that add to the loss.
+# Not in the rules: what mixes channels, makes something of 0, or adds to the loss.
 _INEXACT = (
     *(_layers.Softmax, _layers.ActivityRegularization),
     *(_layers.GaussianNoise, _layers.AlphaDropout),
 )
-_EXACT: dict[type, Rule] = {
+# By these a channel is dead only if the network's function does not need it.
+EXACT: dict[type, Rule] = {
     **{kind: _careful(rule) for kind, rule in RULES.items() if kind not in _INEXACT},
     **dict.fromkeys(
         (_layers.Multiply, _layers.Maximum, _layers.Minimum), _careful(_gate)

@@ -11,9 +11,11 @@ from tf_synflow._compat import keras, tf
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.data import Dataset, ImageNet, Share
 from tf_synflow.files import write_csv, written_whole
+from tf_synflow.graph import flatten
 from tf_synflow.masks import check_choice
 from tf_synflow.optimizers import GRDA, SGD
 from tf_synflow.sparsity import SparsityCallback, sparsity
+from tf_synflow.wrapping import masks_of
 
 DECAYS = ("cosine", "step", "constant")
 
@@ -186,8 +188,8 @@ def train(
     """Trains a pruned model, or goes on with it where a killed run has left it.
 
     Args:
-      model: What `prune` returned; made under a `tf.distribute` strategy, it is trained
-        under that.
+      model: What `prune` or `prune_filters` returned; made under a `tf.distribute`
+        strategy, it is trained under that.
       data: The data set.
       workdir: Folder for `history.csv`, TensorBoard's event files and checkpoints,
         which are left in `checkpoints/`; it must exist.
@@ -221,7 +223,7 @@ def train(
             initial_epoch=done,
             validation_data=data.testing(),
             callbacks=[
-                PruningCallback(log_dir=written / "tensorboard" / "pruning"),
+                *_keeping_pruned(model, written / "tensorboard" / "pruning"),
                 SparsityCallback(),
                 history,
                 Checkpoints(written / "checkpoints", history),
@@ -239,6 +241,12 @@ def train(
         "final_sparsity": sparsity(model),
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def _keeping_pruned(model: Any, log_dir: Path) -> list[PruningCallback]:
+    """The callback for a pruned network; none for a plain one, of filters left."""
+    pruned = bool(masks_of(flatten(model)))
+    return [PruningCallback(log_dir=log_dir)] if pruned else []
 
 
 def _training(

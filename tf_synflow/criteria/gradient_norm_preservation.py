@@ -17,12 +17,20 @@ from tf_synflow.masks import Masks, Scorer, Scores
 
 def gradient_norm_preservation(problem: Problem) -> Scorer:
     """Scores by |w (H g)|, at T = 1."""
+    changes = gradient_norm_changes(problem)
+
+    def score(masks: Masks) -> Scores:
+        return over_total({n: np.abs(c) for n, c in changes(masks).items()})
+
+    return score
+
+
+def gradient_norm_changes(problem: Problem) -> Scorer:
+    """The products w (H g) themselves: of a filter, the absolute value of the sum."""
     derivatives = Derivatives(problem)
 
     def score(masks: Masks) -> Scores:
         products = derivatives.hessian_gradient(masks)
-        return over_total(
-            {n: np.abs(problem.weights[n] * p) for n, p in products.items()}
-        )
+        return {n: problem.weights[n] * p for n, p in products.items()}
 
     return score

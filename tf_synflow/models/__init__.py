@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tf_synflow.masks import check_choice
+from tf_synflow.models.mobilenet import mobilenet
 from tf_synflow.models.resnet import DEPTHS, resnet
 from tf_synflow.models.vgg import vgg
 
@@ -16,6 +17,7 @@ VGG11 = functools.partial(vgg, 11)
 VGG13 = functools.partial(vgg, 13)
 VGG16 = functools.partial(vgg, 16)
 VGG19 = functools.partial(vgg, 19)
+MobileNet = mobilenet
 ResNet18 = functools.partial(resnet, 18)
 ResNet34 = functools.partial(resnet, 34)
 ResNet50 = functools.partial(resnet, 50)
@@ -38,6 +40,8 @@ MODELS: dict[str, Callable[..., Any]] = {
         for depth in (11, 13, 16, 19)
     },
     **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
+    "vgg13_bn_last": functools.partial(vgg, 13, batch_norm="last"),
+    "mobilenet": mobilenet,
     **{f"resnet{depth}": functools.partial(resnet, depth) for depth in DEPTHS},
     **{
         f"wide_resnet{depth}": functools.partial(resnet, depth, width=2)
@@ -56,7 +60,8 @@ def build(
 
     Args:
       name: "vgg11" ... "vgg19", "vgg11_bn" ... "vgg19_bn", "resnet18" ... "resnet152",
-        "resnet20" ... "resnet1202", or "wide_resnet18" and the like (twice as wide).
+        "resnet20" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
+        "vgg13_bn_last" (BatchNormalization after ReLU) or "mobilenet".
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
       variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.

@@ -9,6 +9,7 @@ References:
 from typing import Any
 
 from tf_synflow._compat import keras
+from tf_synflow.masks import check_choice
 from tf_synflow.models import parts
 
 layers = keras.layers
@@ -29,7 +30,7 @@ def vgg(
     depth: int,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    batch_norm: bool = True,
+    batch_norm: bool | str = True,
     variant: str | None = None,
     name: str | None = None,
 ) -> Any:
@@ -43,7 +44,8 @@ def vgg(
       depth: 11, 13, 16 or 19.
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      batch_norm: Puts BatchNormalization after each convolution. Defaults to True.
+      batch_norm: Puts BatchNormalization after each convolution; "last", after its
+        ReLU, as arXiv 2009.11839 has it. Defaults to True.
       variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
       name: Name of the model. Defaults to "vgg16_bn" and the like.
 
@@ -51,8 +53,9 @@ def vgg(
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: Unknown depth or variant.
+      ValueError: Unknown depth or variant, or `batch_norm` is something else.
     """
+    check_choice("batch_norm", batch_norm, (True, False, "last"))
     parts.check_depth("VGG", depth, _BLOCKS)
     variant = parts.variant_for(input_shape, variant)
     small = variant == "cifar"
@@ -67,9 +70,11 @@ def vgg(
             x = layers.Conv2D(
                 width, 3, padding="same", kernel_initializer=kernel, name=label
             )(x)
-            if batch_norm:
+            if batch_norm and batch_norm != "last":
                 x = parts.batch_norm(f"block{block}_bn{number}")(x)
             x = layers.ReLU(name=f"block{block}_relu{number}")(x)
+            if batch_norm == "last":
+                x = parts.batch_norm(f"block{block}_bn{number}")(x)
         if block == 5 and small:
             # "same" changes nothing at 32x32; it lets 28x28 images through.
             x = layers.AveragePooling2D(2, padding="same", name="avg_pool")(x)
@@ -91,5 +96,6 @@ def vgg(
     outputs = layers.Dense(
         classes, kernel_initializer=dense, name="classifier", dtype="float32"
     )(x)
-    name = name or f"vgg{depth}{'_bn' if batch_norm else ''}"
+    ending = {True: "_bn", "last": "_bn_last", False: ""}
+    name = name or f"vgg{depth}{ending[batch_norm]}"
     return keras.Model(inputs, outputs, name=name)

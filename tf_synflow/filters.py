@@ -1,0 +1,205 @@
+"""Pruning by whole filters: what may go, how it is scored, and what goes with it.
+
+A *filter* gives one output channel of a convolution, or one unit of a Dense layer. It
+goes together with what its channel passes on the way, a depthwise filter or the scale
+of a BatchNormalization, and with the weights that read it; so `shrink` can take all of
+it out of the network. Filters whose channels are added to those of other layers, as at
+the end of a residual block, stay, and so do the outputs of the network.
+
+References:
+  Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
+  arXiv 2009.11839.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_synflow.channels import Channels, along
+from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
+from tf_synflow.criteria.derivatives import over_total
+from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
+from tf_synflow.masks import Masks, Plan, Scorer, Scores
+from tf_synflow.shrinking import EXACT
+
+# The share of a layer that may go, of arXiv 2009.11839.
+MOST_OF_A_LAYER = 0.95
+
+
+class _Form(NamedTuple):
+    """From the scores of its weights to that of a filter.
+
+    Attributes:
+      weights: Gives the scores of weights.
+      total: From an array `(weights of a filter, filters)` to a score for each filter.
+    """
+
+    weights: Callable[[Problem], Scorer]
+    total: Callable[[np.ndarray], np.ndarray]
+
+
+def _sum(scores: np.ndarray) -> np.ndarray:
+    return scores.sum(0)
+
+
+FORMS = {
+    "magnitude": _Form(
+        CRITERIA["magnitude"], lambda scores: np.linalg.norm(scores, 2, 0)
+    ),
+    "loss_preservation": _Form(CRITERIA["loss_preservation"], _sum),
+    # The absolute value outside of the sum.
+    "gradient_norm_preservation": _Form(
+        gradient_norm_changes, lambda scores: np.abs(scores.sum(0))
+    ),
+    "grasp": _Form(CRITERIA["grasp"], _sum),
+    # A sum of n draws from N(0, 1) over sqrt(n) is one.
+    "random": _Form(
+        CRITERIA["random"], lambda scores: scores.sum(0) / len(scores) ** 0.5
+    ),
+}
+
+
+class Filters:
+    """The filters of a network that may be pruned.
+
+    Attributes:
+      sizes: Name of a kernel ("conv1/kernel") to its number of filters, for the kernels
+        whose filters may be pruned, in the model's order.
+    """
+
+    def __init__(self, problem: Problem):
+        """Finds them.
+
+        Args:
+          problem: The network; of its weights only those named there may be pruned.
+
+        Raises:
+          ValueError: There are none.
+        """
+        channels = Channels(problem.graph, set(problem.weights), EXACT)
+        ends = {g for number in problem.graph.outputs for g in channels.signals[number]}
+        makers: dict[int, list[str]] = {}
+        self._axes = channels.kernels
+        self._groups: dict[str, int] = {}
+        for name, (_, out) in channels.kernels.items():
+            for group in channels.axes[name][out]:
+                makers.setdefault(group, []).append(name)
+        for name, (_, out) in channels.kernels.items():
+            group, *others = channels.axes[name][out]
+            if (
+                not others
+                and len(makers[group]) == 1
+                and group not in channels.held | ends
+            ):
+                self._groups[name] = group
+        if not self._groups:
+            raise ValueError(
+                "the model has no filter that may be pruned: each is an output of the "
+                "model, is added to those of other layers, or is read by a layer that "
+                "is excluded or not known"
+            )
+        self.sizes = {n: channels.sizes[group] for n, group in self._groups.items()}
+        self._sizes = channels.sizes
+        self._inputs = {n: channels.axes[n][i] for n, (i, _) in self._axes.items()}
+
+    def standing(self, masks: Masks) -> Masks:
+        """Name of a kernel to boolean vector: the filters that have a weight left."""
+        return {name: self._by_filter(name, masks[name]).any(0) for name in self.sizes}
+
+    def weight_masks(self, filters: Masks, masks: Masks) -> Masks:
+        """The masks of the weights once only these filters are left.
+
+        Args:
+          filters: What `standing` gives.
+          masks: The masks of the weights so far.
+        """
+        new = {name: mask.copy() for name, mask in masks.items()}
+        left = {group: np.ones(size, bool) for group, size in self._sizes.items()}
+        left |= {self._groups[name]: flags for name, flags in filters.items()}
+        for name, (into, out) in self._axes.items():
+            np.moveaxis(new[name], into, -1)[..., ~along(self._inputs[name], left)] = (
+                False
+            )
+            if name in filters:
+                np.moveaxis(new[name], out, -1)[..., ~filters[name]] = False
+        return new
+
+    def scorer(self, problem: Problem, criterion: str, masks: Masks) -> Scorer:
+        """What scores filters under masks of filters.
+
+        Args:
+          problem: The network.
+          criterion: One of `FORMS`.
+          masks: The masks of the weights to begin from.
+        """
+        form = FORMS[criterion]
+        of_weights = form.weights(problem)
+
+        def score(filters: Masks) -> Scores:
+            weights = of_weights(self.weight_masks(filters, masks))
+            scores = {
+                name: form.total(self._by_filter(name, weights[name]))
+                for name in self.sizes
+            }
+            return scores if criterion in DATA_FREE else over_total(scores)
+
+        return score
+
+    def _by_filter(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The array as `(weights of a filter, filters)`."""
+        _, out = self._axes[name]
+        return np.moveaxis(array, out, -1).reshape(-1, array.shape[out])
+
+
+def least(sizes: Mapping[str, int]) -> dict[str, int]:
+    """How many filters each layer keeps at least: 5 %, and one."""
+    return {
+        name: max(1, size - math.floor(MOST_OF_A_LAYER * size))
+        for name, size in sizes.items()
+    }
+
+
+def never_less(scorer: Scorer, fewest: Mapping[str, int]) -> Scorer:
+    """Makes so many of a layer's highest scores infinite, so that they are kept."""
+
+    def score(filters: Masks) -> Scores:
+        scores = {name: own.astype("float64") for name, own in scorer(filters).items()}
+        for name, own in scores.items():
+            ranked = np.where(filters[name], own, -np.inf)
+            own[np.argsort(-ranked, kind="stable")[: fewest[name]]] = np.inf
+        return scores
+
+    return score
+
+
+def check_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None:
+    """Refuses a plan that ends with too few filters, or with more than there are.
+
+    Args:
+      steps: What `masks.plan` gave for filters.
+      standing: Name to boolean vector, the filters that there are.
+      fewest: Name to the number that is kept at least.
+
+    Raises:
+      ValueError: With the numbers.
+    """
+    for names, kept in steps[-1]:
+        lowest = sum(fewest[name] for name in names)
+        size = sum(standing[name].size for name in names)
+        now = sum(int(standing[name].sum()) for name in names)
+        what = "the network's layers" if len(names) > 1 else f"{names[0]!r}"
+        if kept < lowest:
+            raise ValueError(
+                f"that would keep {kept} of the {size} filters of {what} that may be "
+                f"pruned, but {lowest} stay at least: no layer loses more than "
+                f"{MOST_OF_A_LAYER:.0%} of them. The highest ratio is "
+                f"{math.floor(1e6 * size / lowest) / 1e6!r}"
+            )
+        if kept > now:
+            raise ValueError(
+                f"that would keep {kept} of the {size} filters of {what} that may be "
+                f"pruned, but it has only {now} left; prune the original model, or ask "
+                f"for a ratio of at least {math.ceil(1e6 * size / now) / 1e6!r}"
+            )

@@ -1,0 +1,75 @@
+"""MobileNet (V1) for small images.
+
+References:
+  Howard et al. MobileNets: efficient convolutional neural networks for mobile vision
+  applications. arXiv 1704.04861, table 1; with strides for 32x32 images.
+"""
+
+from typing import Any
+
+from tf_synflow._compat import keras
+from tf_synflow.models import parts
+
+layers = keras.layers
+
+# Width and stride of the separable blocks, after a first convolution of 32.
+_BLOCKS = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *((512, 1),) * 5,
+    *((1024, 2), (1024, 1)),
+)
+
+
+def mobilenet(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    variant: str | None = None,
+    name: str = "mobilenet",
+) -> Any:
+    """Builds MobileNet-V1, which returns logits.
+
+    The first convolution has stride 1 for images up to 64 and stride 2 above.
+
+    Args:
+      input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
+      classes: Number of logits. Defaults to 10.
+      variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
+      name: Name of the model. Defaults to "mobilenet".
+
+    Returns:
+      A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Raises:
+      ValueError: Unknown variant.
+    """
+    stride = 2 if parts.variant_for(input_shape, variant) == "imagenet" else 1
+    inputs = keras.Input(input_shape)
+    x = parts.convolution(inputs, 32, 3, stride, "fan_in", "stem_conv")
+    x = layers.ReLU(name="stem_relu")(parts.batch_norm("stem_bn")(x))
+    for number, (width, stride) in enumerate(_BLOCKS, 1):
+        label, padding = f"block{number}", "same"
+        if stride > 1:  # on every side, as PyTorch does
+            x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
+            padding = "valid"
+        x = layers.DepthwiseConv2D(
+            3,
+            stride,
+            padding,
+            use_bias=False,
+            depthwise_initializer=parts.he_normal("fan_in"),
+            name=f"{label}_depthwise",
+        )(x)
+        x = parts.batch_norm(f"{label}_depthwise_bn")(x)
+        x = layers.ReLU(name=f"{label}_depthwise_relu")(x)
+        x = parts.convolution(x, width, 1, 1, "fan_in", f"{label}_pointwise")
+        x = parts.batch_norm(f"{label}_pointwise_bn")(x)
+        x = layers.ReLU(name=f"{label}_pointwise_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    # Logits are float32 under mixed precision too: their loss needs the digits.
+    outputs = layers.Dense(
+        classes,
+        kernel_initializer=parts.he_normal("fan_in"),
+        name="classifier",
+        dtype="float32",
+    )(x)
+    return keras.Model(inputs, outputs, name=name)
