@@ -123,16 +123,25 @@ class Channels:
         Returns:
           Group to boolean vector, True for the channels that live.
         """
+        fed, read = self.reached(joins, sizes, sources)
+        return {group: fed[group] & read[group] for group in sizes}
+
+    def reached(
+        self,
+        joins: Mapping[str, np.ndarray],
+        sizes: Mapping[int, int],
+        sources: Mapping[int, np.ndarray] | None = None,
+    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """The channels that are fed, and those that are read; see `living`."""
         edges = [
             (joins[name], *(self.axes[name][axis] for axis in axes))
             for name, axes in self.kernels.items()
         ]
         back = [(join.T, out, into) for join, into, out in reversed(edges)]
-        fed, read = (
+        return (
             _reached(edges, self.held, sizes, sources or {}),
             _reached(back, self._ends, sizes, {}),
         )
-        return {group: fed[group] & read[group] for group in sizes}
 
     def group(self, size: int) -> Axis:
         """A new group of so many channels."""

@@ -32,7 +32,8 @@ class Report:
       totals: `prunable` and `parameters`, dictionaries of `size`, `kept`, `density` and
         `compression` (size / kept; None if nothing is kept) over the prunable weights
         and over all parameters; `shrunk`, the `parameters` and `macs` that are left
-        once `shrink` has taken out dead channels; `effective` and `effective_density`
+        once `shrink` has taken out dead channels, and `unfed_channels`, those of them
+        that are read, though nothing feeds them; `effective` and `effective_density`
         of the prunable ones; `channels`, `dead_channels`; `macs`, `sparse_macs` and
         `speedup`, their ratio, which is theoretical, over all layers, prunable or not;
         `uncounted`, the layers whose multiply-adds are not known and not in it;
@@ -278,10 +279,14 @@ def _totals(
 def _shrunk(
     graph: Graph, positions: Mapping[str, int | None], known: bool
 ) -> dict[str, Any]:
-    shapes = shrunk_shapes(graph, masks_of(graph))
+    shapes, unfed = shrunk_shapes(graph, masks_of(graph))
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
-    return {"parameters": sum(sizes.values()), "macs": macs if known else None}
+    return {
+        "parameters": sum(sizes.values()),
+        "macs": macs if known else None,
+        "unfed_channels": unfed,
+    }
 
 
 def _part(size: int, kept: int) -> dict[str, Any]:

@@ -125,16 +125,21 @@ def expand(small: Any, original: Any) -> Any:
     return whole
 
 
-def shrunk_shapes(graph: Graph, masks: Masks) -> dict[str, tuple[int, ...]]:
-    """Name to shape that each weight has once the network is shrunk.
+def shrunk_shapes(graph: Graph, masks: Masks) -> tuple[dict[str, tuple[int, ...]], int]:
+    """What a network is once it is shrunk.
 
     Args:
       graph: The model, laid flat.
       masks: Name to mask of pruned weights; if there are none, weights that are 0 count
         as pruned.
+
+    Returns:
+      Name to shape of each weight; and how many of the channels taken out are read,
+      though nothing feeds them.
     """
     plan = _Plan(graph, masks)
-    return {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
+    shapes = {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
+    return shapes, plan.unfed
 
 
 def expand_masks(masks: Masks, original: Any) -> Masks:
@@ -162,6 +167,7 @@ class _Plan:
 
     Attributes:
       cuts: See `Cuts`.
+      unfed: Number of channels that are read, though nothing feeds them.
     """
 
     def __init__(self, graph: Graph, masks: Masks):
@@ -175,7 +181,9 @@ class _Plan:
             for name, axes in channels.kernels.items()
         }
         sources = _sources(graph, channels)
-        living = channels.living(joins, channels.sizes, sources)
+        fed, read = channels.reached(joins, channels.sizes, sources)
+        self.unfed = sum(int((read[g] & ~fed[g]).sum()) for g in fed)
+        living = {group: fed[group] & read[group] for group in fed}
         for flags in living.values():
             flags[0] |= not flags.any()  # a layer has at least one channel
         for call in graph.calls:

@@ -1,0 +1,162 @@
+"""Masked and shrunk networks side by side: the same function, and how much smaller.
+
+python scripts/shrinking.py
+python scripts/shrinking.py --train --models=vgg16_bn:100 --ratios=10,100
+
+Each network is pruned by SynFlow and shrunk; the outputs of both on random images, in
+training and in inference mode, are compared before training and after --steps steps of
+the masked one (and with --train the kernels of both trained alike). Lines of a Markdown
+table are printed as they come.
+"""
+
+import sys
+
+import numpy as np
+from absl import app, flags
+
+import tf_synflow
+from tf_synflow import models
+from tf_synflow._compat import keras, tf
+from tf_synflow.graph import flatten, named_weights
+from tf_synflow.reach import on_paths
+from tf_synflow.wrapping import masks_of
+
+_MODELS = flags.DEFINE_list(
+    "models",
+    ["vgg16_bn:100", "resnet20:10", "resnet56:10", "resnet18:10", "mobilenet:10"]
+    + ["densenet:10"],
+    "Networks, as name:classes.",
+)
+_RATIOS = flags.DEFINE_list("ratios", ["10", "100"], "Compression ratios.")
+_DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Computes in.")
+_IMAGES = flags.DEFINE_integer("images", 256, "Random images to compare by.")
+_STEPS = flags.DEFINE_integer("steps", 200, "Of training, before comparing again.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images a step.")
+_SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
+_TRAIN = flags.DEFINE_bool("train", False, "Train the small network too, and compare.")
+
+
+def densenet(input_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Three blocks of four layers of growth 12, as DenseNet-BC for small images."""
+    layers = keras.layers
+
+    def conv(x: object, width: int, window: int) -> object:
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        return layers.Conv2D(
+            width,
+            window,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+        )(x)
+
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(24, 3, padding="same", use_bias=False)(inputs)
+    for block in range(3):
+        for _ in range(4):
+            x = layers.Concatenate()([x, conv(conv(x, 48, 1), 12, 3)])
+        if block < 2:
+            x = layers.AveragePooling2D(2)(conv(x, x.shape[-1] // 2, 1))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(x)))
+    return keras.Model(inputs, layers.Dense(classes)(x), name="densenet")
+
+
+def _build(name: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    kind, classes = name.split(":")
+    shape = (_SIZE.value, _SIZE.value, 3)
+    if kind == "densenet":
+        return densenet(shape, int(classes))
+    return models.build(kind, shape, int(classes))
+
+
+def _outputs(model: keras.Model, images: np.ndarray, training: bool) -> np.ndarray:
+    """Of a copy, for BatchNormalization changes its averages."""
+    return tf_synflow.strip(model)(tf.constant(images), training=training).numpy()
+
+
+def difference(pruned: keras.Model, small: keras.Model, images: np.ndarray) -> float:
+    """The largest, of the largest output, in both modes."""
+    found = []
+    for training in (False, True):
+        a, b = (_outputs(model, images, training) for model in (pruned, small))
+        found.append(float(np.abs(a - b).max() / np.abs(a).max()))
+    return max(found)
+
+
+def train(model: keras.Model, classes: int) -> keras.Model:
+    """So many steps of SGD with momentum on random images, the same for every model."""
+    generator = np.random.default_rng(1)
+    model.compile(
+        tf_synflow.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    shape = (_STEPS.value * _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)
+    model.fit(
+        generator.standard_normal(shape).astype(_DTYPE.value),
+        generator.integers(0, classes, shape[0]),
+        batch_size=_BATCH_SIZE.value,
+        shuffle=False,
+        verbose=0,
+        callbacks=[tf_synflow.PruningCallback()],
+    )
+    return model
+
+
+def kernels_apart(
+    pruned: keras.Model, whole: keras.Model, conducting: dict[str, np.ndarray]
+) -> float:
+    """The largest difference of any kernel that conducts, of its largest weight."""
+    pairs = [named_weights(flatten(model)) for model in (pruned, whole)]
+    worst = 0.0
+    for name, mask in conducting.items():
+        a, b = (variables[name].numpy()[mask] for variables in pairs)
+        if a.size:
+            worst = max(worst, float(np.abs(a - b).max() / np.abs(a).max()))
+    return worst
+
+
+def main(argv: list[str]) -> None:
+    """Compares every network at every ratio."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    unknown = {n.split(":")[0] for n in _MODELS.value} - {"densenet", *models.MODELS}
+    if unknown:
+        sys.exit(f"shrinking.py: there are no networks {sorted(unknown)}")
+    keras.backend.set_floatx(_DTYPE.value)
+    head = ["network", "ratio", "parameters left", "multiply-adds left"]
+    head += ["outputs differ by", f"after {_STEPS.value} steps", "kernels differ by"]
+    head += ["read but not fed"]
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
+    shape = (_IMAGES.value, _SIZE.value, _SIZE.value, 3)
+    images = np.random.default_rng(0).standard_normal(shape).astype(_DTYPE.value)
+    for name in _MODELS.value:
+        for ratio in _RATIOS.value:
+            policy = tf_synflow.PruningPolicy(on_collapse="ignore", progress=False)
+            pruned = tf_synflow.prune(_build(name), float(ratio), policy=policy)
+            small = tf_synflow.shrink(pruned)
+            totals = tf_synflow.report(pruned).totals
+            before, apart = difference(pruned, small, images), None
+            classes = int(name.split(":")[1])
+            if _TRAIN.value:
+                whole = tf_synflow.expand(train(small, classes), pruned)
+            if _STEPS.value:
+                graph = flatten(pruned)
+                conducting = on_paths(graph, masks_of(graph))[0]
+                train(pruned, classes)
+                after = difference(pruned, tf_synflow.shrink(pruned), images)
+                if _TRAIN.value:
+                    apart = kernels_apart(pruned, whole, conducting)
+            parameters = totals["shrunk"]["parameters"] / totals["parameters"]["size"]
+            print(
+                f"| {name} | {ratio} | {parameters:.2%} "
+                f"| {totals['shrunk']['macs'] / totals['macs']:.2%} | {before:.1e} "
+                f"| {f'{after:.1e}' if _STEPS.value else ''} "
+                f"| {'' if apart is None else f'{apart:.1e}'} "
+                f"| {totals['shrunk']['unfed_channels']} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,103 @@
+"""Times dense, masked and shrunk networks, in turn, so that drifts of speed cancel.
+
+python scripts/speed.py --models=vgg16_bn:100 --ratios=10,100,1000
+
+A masked network computes with its zeros; a shrunk one, masks and wrappers still on,
+has only the channels that live. A training step is `train_on_batch` with SGD; inference
+is the compiled forward pass.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+from tqdm.auto import tqdm
+
+import tf_synflow
+from tf_synflow import models
+from tf_synflow._compat import keras, tf
+
+_MODELS = flags.DEFINE_list("models", ["vgg16_bn:100"], "Networks, as name:classes.")
+_RATIOS = flags.DEFINE_list("ratios", ["10", "100", "1000"], "Compression ratios.")
+_SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Of each, in turn.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 0.5, "At least, of calls of a kind in a row.")
+
+
+def _tasks(model: keras.Model, classes: int) -> dict[str, Callable[[], None]]:
+    """What is timed, by name."""
+    generator = np.random.default_rng(0)
+    shape = (_SIZE.value, _SIZE.value, 3)
+    images = tf.constant(generator.standard_normal((128, *shape)).astype("float32"))
+    labels = tf.constant(generator.integers(0, classes, 128))
+    model.compile(
+        tf_synflow.optimizers.SGD(1e-4),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    infer = tf.function(lambda x: model(x, training=False))
+    return {
+        "training step, batch 128": lambda: model.train_on_batch(images, labels),
+        "inference, batch 1": lambda: infer(images[:1]).numpy(),
+        "inference, batch 128": lambda: infer(images).numpy(),
+    }
+
+
+def _seconds(task: Callable[[], None]) -> float:
+    """Of one call, from as many as fill the time that is asked for."""
+    calls, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < _SECONDS.value or not calls:
+        task()
+        calls += 1
+    return passed / calls
+
+
+def _spread(values: list[float]) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+
+def measure(name: str, ratio: str) -> None:
+    """Prints a row for each task."""
+    kind, classes = name.split(":")
+    keras.utils.set_random_seed(0)
+    dense = models.build(kind, (_SIZE.value, _SIZE.value, 3), int(classes))
+    policy = tf_synflow.PruningPolicy(on_collapse="ignore")
+    masked = tf_synflow.prune(dense, float(ratio), policy=policy)
+    shrunk = tf_synflow.shrink(masked)
+    tasks = [_tasks(model, int(classes)) for model in (dense, masked, shrunk)]
+    for task in tasks[0]:
+        times: list[list[float]] = [[], [], []]
+        for own in tasks:
+            own[task]()  # traced
+        for _ in tqdm(range(_REPEATS.value), desc=f"ratio {ratio}, {task}"):
+            for found, own in zip(times, tasks, strict=True):
+                found.append(_seconds(own[task]))
+        faster = [a / b for a, b in zip(times[0], times[2], strict=True)]
+        cells = [_spread([1000 * t for t in found]) for found in times]
+        tqdm.write(
+            f"| {name} | {ratio} | {task} | {' | '.join(cells)} | {_spread(faster)} |",
+            file=sys.stdout,
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Measures what the flags say."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    unknown = {name.split(":")[0] for name in _MODELS.value} - models.MODELS.keys()
+    if unknown:
+        sys.exit(f"speed.py: there are no networks {sorted(unknown)}")
+    print(
+        "| network | ratio | | dense, ms | masked, ms | shrunk, ms | dense / shrunk |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name in _MODELS.value:
+        for ratio in _RATIOS.value:
+            measure(name, ratio)
+
+
+if __name__ == "__main__":
+    app.run(main)
