@@ -32,6 +32,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Computes
 _IMAGES = flags.DEFINE_integer("images", 256, "Random images to compare by.")
 _STEPS = flags.DEFINE_integer("steps", 200, "Of training, before comparing again.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images a step.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Of SGD with momentum.")
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
 _TRAIN = flags.DEFINE_bool("train", False, "Train the small network too, and compare.")
 
@@ -88,7 +89,7 @@ def train(model: keras.Model, classes: int) -> keras.Model:
     """So many steps of SGD with momentum on random images, the same for every model."""
     generator = np.random.default_rng(1)
     model.compile(
-        tf_synflow.optimizers.SGD(0.01),
+        tf_synflow.optimizers.SGD(_LEARNING_RATE.value),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     shape = (_STEPS.value * _BATCH_SIZE.value, _SIZE.value, _SIZE.value, 3)

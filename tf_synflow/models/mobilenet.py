@@ -65,11 +65,10 @@ def mobilenet(
         x = parts.batch_norm(f"{label}_pointwise_bn")(x)
         x = layers.ReLU(name=f"{label}_pointwise_relu")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    # Logits are float32 under mixed precision too: their loss needs the digits.
     outputs = layers.Dense(
         classes,
         kernel_initializer=parts.he_normal("fan_in"),
         name="classifier",
-        dtype="float32",
+        dtype=parts.logits_dtype(),
     )(x)
     return keras.Model(inputs, outputs, name=name)

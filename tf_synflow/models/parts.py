@@ -33,6 +33,14 @@ def he_normal(fan: str) -> Any:
     return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
 
 
+def logits_dtype() -> str:
+    """That of the weights: float32 under mixed precision too.
+
+    The loss of the logits needs the digits.
+    """
+    return keras.mixed_precision.global_policy().variable_dtype
+
+
 def normal() -> Any:
     """N(0, 0.01), for Dense layers."""
     return keras.initializers.RandomNormal(stddev=0.01)

@@ -78,9 +78,8 @@ def resnet(
             stride = 2 if stage > 1 and number == 1 else 1
             x = block(x, channels, stride, fan, f"stage{stage}_block{number}")
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    # Logits are float32 under mixed precision too: their loss needs the digits.
     outputs = layers.Dense(
-        classes, kernel_initializer=dense, name="classifier", dtype="float32"
+        classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()
     )(x)
     name = name or f"{'wide_' if width > 1 else ''}resnet{depth}"
     with deep_graphs():

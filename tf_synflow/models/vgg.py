@@ -92,9 +92,8 @@ def vgg(
             # Its state is then a variable: a run that goes on draws what it would have.
             x = layers.Dropout(0.5, rng_type="stateful", name=f"dropout{number}")(x)
     dense = parts.he_normal(fan) if small else parts.normal()
-    # Logits are float32 under mixed precision too: their loss needs the digits.
     outputs = layers.Dense(
-        classes, kernel_initializer=dense, name="classifier", dtype="float32"
+        classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()
     )(x)
     ending = {True: "_bn", "last": "_bn_last", False: ""}
     name = name or f"vgg{depth}{ending[batch_norm]}"
