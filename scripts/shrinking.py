@@ -5,8 +5,10 @@ python scripts/shrinking.py --train --models=vgg16_bn:100 --ratios=10,100
 
 Each network is pruned by SynFlow and shrunk; the outputs of both on random images, in
 training and in inference mode, are compared before training and after --steps steps of
-the masked one (and with --train the kernels of both trained alike). Lines of a Markdown
-table are printed as they come.
+the masked one. With --train both are trained alike, and their kernels compared; beside
+it stands the control, the masked network trained again from weights that differ by a
+rounding, for training amplifies any difference. Lines of a Markdown table are printed
+as they come.
 """
 
 import sys
@@ -104,6 +106,17 @@ def train(model: keras.Model, classes: int) -> keras.Model:
     return model
 
 
+def rounded(model: keras.Model) -> keras.Model:
+    """A copy whose weights differ in the last binary digit."""
+    copy = tf_synflow.apply_masks(model, tf_synflow.get_masks(model))
+    generator = np.random.default_rng(2)
+    for variable in copy.trainable_variables:
+        value = variable.numpy()
+        sign = generator.choice([-np.inf, np.inf], value.shape).astype(value.dtype)
+        variable.assign(np.where(value == 0, value, np.nextafter(value, sign)))
+    return copy
+
+
 def kernels_apart(
     pruned: keras.Model, whole: keras.Model, conducting: dict[str, np.ndarray]
 ) -> float:
@@ -127,7 +140,7 @@ def main(argv: list[str]) -> None:
     keras.backend.set_floatx(_DTYPE.value)
     head = ["network", "ratio", "parameters left", "multiply-adds left"]
     head += ["outputs differ by", f"after {_STEPS.value} steps", "kernels differ by"]
-    head += ["read but not fed"]
+    head += ["control", "read but not fed"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     shape = (_IMAGES.value, _SIZE.value, _SIZE.value, 3)
     images = np.random.default_rng(0).standard_normal(shape).astype(_DTYPE.value)
@@ -137,10 +150,11 @@ def main(argv: list[str]) -> None:
             pruned = tf_synflow.prune(_build(name), float(ratio), policy=policy)
             small = tf_synflow.shrink(pruned)
             totals = tf_synflow.report(pruned).totals
-            before, apart = difference(pruned, small, images), None
+            before, apart, control = difference(pruned, small, images), None, None
             classes = int(name.split(":")[1])
             if _TRAIN.value:
                 whole = tf_synflow.expand(train(small, classes), pruned)
+                other = train(rounded(pruned), classes)
             if _STEPS.value:
                 graph = flatten(pruned)
                 conducting = on_paths(graph, masks_of(graph))[0]
@@ -148,12 +162,14 @@ def main(argv: list[str]) -> None:
                 after = difference(pruned, tf_synflow.shrink(pruned), images)
                 if _TRAIN.value:
                     apart = kernels_apart(pruned, whole, conducting)
+                    control = kernels_apart(pruned, other, conducting)
             parameters = totals["shrunk"]["parameters"] / totals["parameters"]["size"]
             print(
                 f"| {name} | {ratio} | {parameters:.2%} "
                 f"| {totals['shrunk']['macs'] / totals['macs']:.2%} | {before:.1e} "
                 f"| {f'{after:.1e}' if _STEPS.value else ''} "
                 f"| {'' if apart is None else f'{apart:.1e}'} "
+                f"| {'' if control is None else f'{control:.1e}'} "
                 f"| {totals['shrunk']['unfed_channels']} |",
                 flush=True,
             )

@@ -14,6 +14,9 @@ import pytest
 
 from tf_synflow._compat import keras, tf
 
+# Tests run in as many processes as there are cores: more threads are in the way.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
@@ -35,6 +38,16 @@ def pytest_collection_modifyitems(items):
 def _seeded():
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """Models made under it compute in float64, whatever was set before."""
+    keras.backend.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("float64")
+    yield
+    keras.backend.set_floatx("float32")
+    keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from tf_synflow import data, models, training
 from tf_synflow.criteria import CRITERIA
+from tf_synflow.masks import pruned_fraction
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.flags"))
@@ -32,7 +33,8 @@ def test_a_flag_file_names_what_there_is(path):
         assert set(values) <= {*known, ""}
     if "sweepdir" in found:
         assert (ROOT / found["recipe"]).is_file()
-        assert all(float(ratio) >= 1 for ratio in found["ratios"].split(","))
+        for ratio in found["ratios"].split(","):
+            assert 0 <= pruned_fraction(float(ratio)) < 1
     if "epochs" in found:
         drops = tuple(int(d) for d in found.get("drops", "").split(",") if d)
         recipe = training.Recipe(

@@ -44,15 +44,11 @@ def kernels(model):
 
 
 @pytest.mark.parametrize("criterion", NEEDS_DATA)
-def test_scores_are_those_of_the_paper_by_finite_differences(criterion):
+def test_scores_are_those_of_the_paper_by_finite_differences(criterion, float64):
     """Sums over a filter of w g or w (H g), g and H g by differences in float64."""
-    keras.backend.set_floatx("float64")
-    try:
-        inputs = keras.Input((3,))
-        x = layers.Dense(4, activation="tanh", name="a")(inputs)
-        model = randomise(keras.Model(inputs, layers.Dense(3, name="b")(x)))
-    finally:
-        keras.backend.set_floatx("float32")
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, activation="tanh", name="a")(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(3, name="b")(x)))
     generator = np.random.default_rng(1)
     x, y = generator.standard_normal((7, 3)), generator.integers(0, 3, 7)
     temperature = {"loss_preservation": 5, "grasp": 200}.get(criterion, 1)

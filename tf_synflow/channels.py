@@ -75,11 +75,17 @@ class Channels:
         for call in graph.calls:
             inputs = [signals[number] for number in call.inputs]
             shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
-            rule = rules.get(type(call.layer), _unknown)
-            output = rule(self, call, inputs, shapes) if _plain(call.layer) else None
-            if output is None:
-                output = _unknown(self, call, inputs, shapes)
-            signals.update(dict.fromkeys(call.outputs, output))
+            rule = rules.get(type(call.layer))
+            known = rule is not None and _plain(call.layer)
+            output = rule(self, call, inputs, shapes) if known else None
+            if output is not None and self._size(output) == shapes[-1][-1]:
+                signals.update(dict.fromkeys(call.outputs, output))
+                continue
+            for axis in inputs:
+                self.hold(axis)
+            for number in call.outputs:
+                size = graph.shapes[number][-1] if graph.shapes[number][1:] else 1
+                signals[number] = self.hold(self.group(size or 1))
         self._join_nested(graph, signals)
         self._resolve(signals)
         ends = {group for number in graph.outputs for group in self.signals[number]}
@@ -154,6 +160,9 @@ class Channels:
             self._parents[group] = group = self._parents[self._parents[group]]
         return group
 
+    def _size(self, axis: Axis) -> int:
+        return sum(self._new_sizes[group] for group in axis)
+
     def hold(self, axis: Axis) -> Axis:
         """Keeps all channels of these groups; gives them back."""
         self.held.update(axis)
@@ -222,13 +231,6 @@ def _plain(layer: Any) -> bool:
 Rule = Callable[[Channels, Call, list[Axis], list[tuple]], Axis | None]
 
 
-def _unknown(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
-    for axis in inputs:
-        channels.hold(axis)
-    size = shapes[-1][-1] if len(shapes[-1]) > 1 else 1
-    return channels.hold(channels.group(size or 1))
-
-
 def _same(channels: Channels, call: Call, inputs: list[Axis], shapes: list) -> Axis:
     return inputs[0]
 
@@ -244,6 +246,8 @@ def _kernel(
     if short == "pointwise_kernel":
         channels.carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
     axes = (-1, -2) if "Transpose" in type(call.layer).__name__ else (-2, -1)
+    if layer_weights(call.layer)[short].shape[axes[1]] != shapes[-1][-1]:
+        return None  # a fused activation gives another number of channels
     known = channels.axes.get(name, {}).get(axes[1])
     channels.kernels[name] = axes
     channels.carry(name, axes[0], inputs[0])

@@ -71,6 +71,10 @@ class Pruning(NamedTuple):
             raise ValueError(
                 f"rounds train the network that they shrink, so {both[0]} has no place"
             )
+        if self.shuffle and self.policy.granularity == "filter":
+            raise ValueError(
+                "shuffled within a tensor, masks are of no filters any more"
+            )
         if self.rounds and self.policy.granularity != "filter":
             raise ValueError('rounds prune filters: they want granularity "filter"')
 

@@ -4,7 +4,8 @@ A *filter* gives one output channel of a convolution, or one unit of a Dense lay
 goes together with what its channel passes on the way, a depthwise filter or the scale
 of a BatchNormalization, and with the weights that read it; so `shrink` can take all of
 it out of the network. Filters whose channels are added to those of other layers, as at
-the end of a residual block, stay, and so do the outputs of the network.
+the end of a residual block, or combined with them otherwise, stay; and so do those that
+a strided 1x1 convolution reads (see `shrink`), and the outputs of the network.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -22,7 +23,7 @@ from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
 from tf_synflow.criteria.derivatives import over_total
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
 from tf_synflow.masks import Masks, Plan, Scorer, Scores
-from tf_synflow.shrinking import EXACT
+from tf_synflow.shrinking import EXACT, strided_1x1
 
 # The share of a layer that may go, of arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95
@@ -79,7 +80,14 @@ class Filters:
           ValueError: There are none.
         """
         channels = Channels(problem.graph, set(problem.weights), EXACT)
-        ends = {g for number in problem.graph.outputs for g in channels.signals[number]}
+        stay = channels.held | {
+            group
+            for number in (
+                *problem.graph.outputs,
+                *(c.inputs[0] for c in problem.graph.calls if strided_1x1(c.layer)),
+            )
+            for group in channels.signals[number]
+        }
         makers: dict[int, list[str]] = {}
         self._axes = channels.kernels
         self._groups: dict[str, int] = {}
@@ -88,17 +96,14 @@ class Filters:
                 makers.setdefault(group, []).append(name)
         for name, (_, out) in channels.kernels.items():
             group, *others = channels.axes[name][out]
-            if (
-                not others
-                and len(makers[group]) == 1
-                and group not in channels.held | ends
-            ):
+            if not others and len(makers[group]) == 1 and group not in stay:
                 self._groups[name] = group
         if not self._groups:
             raise ValueError(
                 "the model has no filter that may be pruned: each is an output of the "
-                "model, is added to those of other layers, or is read by a layer that "
-                "is excluded or not known"
+                "model, is combined with those of other layers (Add, Multiply ...), or "
+                "is read by a strided 1x1 convolution or a layer that is excluded or "
+                "not known"
             )
         self.sizes = {n: channels.sizes[group] for n, group in self._groups.items()}
         self._sizes = channels.sizes

@@ -154,6 +154,7 @@ def _visit(
         tensors = tf.nest.flatten(node.outputs)
         if isinstance(layer, keras.Model):
             check_model(layer)
+            reads = _by_input(layer, node, numbers)
             walk.nested.append((layer, reads))
             gives = _visit(layer, f"{prefix}{layer.name}/", reads, walk)
         else:
@@ -162,6 +163,15 @@ def _visit(
             walk.calls.append(Call(name, layer, wrapper, reads, gives, node))
         numbers.update(zip(map(id, tensors), gives, strict=True))
     return tuple(numbers[id(tensor)] for tensor in model.outputs)
+
+
+def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]:
+    """What a nested model reads, in the order of its inputs; a dict goes by name."""
+    given = node.call_args[0] if node.call_args else None
+    tensors = tf.nest.flatten(node.keras_inputs)
+    if isinstance(given, dict):
+        tensors = [given[name] for name in model.input_names]
+    return tuple(numbers[id(tensor)] for tensor in tensors)
 
 
 def _nodes(model: Any) -> Iterator[Any]:

@@ -106,22 +106,23 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             "loss_preservation" (the sum of its scores), "gradient_norm_preservation"
             (the absolute value of the sum of w (H g)), "grasp" (that sum) and "random".
             A ratio then counts filters. No layer loses more than 95 % of its own; those
-            of the outputs stay, and those whose channels are added to the channels of
-            other layers. Defaults to "weight".
+            of the outputs stay, and those whose channels are combined with the channels
+            of other layers (Add, Multiply ...) or read by a strided 1x1 convolution.
+            Defaults to "weight".
 
         Raises:
           TypeError: `iterations` is no whole number, or `exclude` is a string.
           ValueError: A name is unknown, `iterations` is below 1, `temperature` is not
             above 0, or the criterion cannot score filters.
         """
+        if not callable(criterion):
+            check_choice("criterion", criterion, CRITERIA)
         check_choice("granularity", granularity, ("weight", "filter"))
         if granularity == "filter" and criterion not in filters.FORMS:
             raise ValueError(
                 f"the criterion {criterion!r} has no form for filters; those that have "
                 f"one are {', '.join(filters.FORMS)}"
             )
-        if not callable(criterion):
-            check_choice("criterion", criterion, CRITERIA)
         check_choice("schedule", schedule, masks_lib.SCHEDULES)
         check_choice("scope", scope, masks_lib.SCOPES)
         if iterations is None:

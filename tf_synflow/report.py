@@ -279,7 +279,7 @@ def _totals(
 def _shrunk(
     graph: Graph, positions: Mapping[str, int | None], known: bool
 ) -> dict[str, Any]:
-    shapes, unfed = shrunk_shapes(graph, masks_of(graph))
+    shapes, unfed = shrunk_shapes(graph)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
     return {

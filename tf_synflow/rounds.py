@@ -89,6 +89,7 @@ def in_rounds(
     for number in range(1, rounds + 1):
         train(network)
         problem, masks = policy.problem(network, data)
+        problem = problem._replace(seed=problem.seed + number)  # of "random"
         found = filters.Filters(problem)
         kept = _kept_after(number, rounds, removed, total)
         steps = [[(list(found.sizes), kept)]]

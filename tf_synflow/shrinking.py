@@ -36,32 +36,34 @@ def shrink(model: Any) -> Any:
     trained BatchNormalization) stays. So does every channel of a layer of no known
     kind, of a grouped convolution, and of what normalises across channels.
 
-    Training goes the same way too, but for two things. A channel that is read, though
-    nothing feeds it, would have learned a constant as soon as training gives it a bias
-    or an offset; taken out before training, it cannot. And Dropout draws for the
-    channels that there are.
+    Training goes the same way too, but for this: a channel that is read, though nothing
+    feeds it, would have learned a constant, as soon as training gives it a bias or an
+    offset; taken out before training, it cannot. Dropout draws for the channels that
+    there are. And constraints and optimizers that look at a whole tensor (a norm, say)
+    see a smaller one.
 
     Args:
       model: A built Sequential or functional tf_keras model: pruned; or stripped, where
         weights that are 0 count as pruned. It is not changed.
 
     Returns:
-      A new, uncompiled model of the same class and layer names, wrapped and masked as
-      `model` is, with fewer channels; of a group of channels that are all dead, one is
-      left.
+      A new, uncompiled model of the same class and layer names with fewer channels,
+      pruned layers wrapped and masked. Of a group of channels that are all dead, one is
+      left; and before a strided 1x1 convolution so many that there are 16, 32, 48 ...
+      (TensorFlow 2.21 computes gradients wrongly for other numbers). What reads such a
+      channel is masked too.
 
     Raises:
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built.
     """
     graph = flatten(model)
-    masks = masks_of(graph)
-    plan = _Plan(graph, masks)
-    smaller = {name: plan.cut(name, mask) for name, mask in masks.items()}
+    plan = _Plan(graph)
+    masks = plan.masks()
     layers = {id(call.layer): call for call in graph.calls}
     small = rebuilt(
         model,
-        smaller,
+        masks,
         make=lambda layer: plan.smaller_layer(layers[id(layer)]),
         weights=lambda layer: not plan.loses_weights(layers[id(layer)]),
         inputs=plan.nested_inputs,
@@ -69,7 +71,10 @@ def shrink(model: Any) -> Any:
     variables = named_weights(flatten(small))
     with small.distribute_strategy.scope():
         for name, variable in named_weights(graph).items():
-            variables[name].assign(plan.cut(name, variable.numpy()))
+            value = plan.cut(name, variable.numpy())
+            if name in masks:
+                value = np.where(masks[name], value, 0)
+            variables[name].assign(value)
     return small
 
 
@@ -89,8 +94,7 @@ def expand(small: Any, original: Any) -> Any:
       ValueError: `small` is not what `shrink` makes of `original`.
     """
     graph, found = flatten(original), flatten(small)
-    masks = masks_of(graph)
-    plan = _Plan(graph, masks)
+    plan = _Plan(graph)
     values, wholes = named_weights(found), named_weights(graph)
     wanted = {name: plan.shape(name, v.shape) for name, v in wholes.items()}
     have = {name: tuple(variable.shape) for name, variable in values.items()}
@@ -106,8 +110,7 @@ def expand(small: Any, original: Any) -> Any:
             )
             + ". Give the very model that was shrunk, not trained or pruned since"
         )
-    smaller = {name: plan.cut(name, mask) for name, mask in masks.items()}
-    own = masks_of(found)
+    smaller, own = plan.masks(), masks_of(found)
     if own.keys() != smaller.keys() or any(
         not np.array_equal(own[name], smaller[name]) for name in own
     ):
@@ -116,28 +119,29 @@ def expand(small: Any, original: Any) -> Any:
             "model that was shrunk, not pruned since (and not stripped, if the small "
             "one is not)"
         )
-    whole = rebuilt(original, masks)
+    whole = rebuilt(original, masks_of(graph))
     with whole.distribute_strategy.scope():
         for name, variable in named_weights(flatten(whole)).items():
-            value = variable.numpy()
-            value[plan.places(name, value.shape)] = values[name].numpy()
+            value = np.array(variable.numpy())  # a scalar's is none
+            places, new = plan.places(name, value.shape), values[name].numpy()
+            # What was masked in the small network alone is as it was.
+            kept = smaller.get(name, np.ones(new.shape, bool))
+            value[places] = np.where(kept, new, value[places])
             variable.assign(value)
     return whole
 
 
-def shrunk_shapes(graph: Graph, masks: Masks) -> tuple[dict[str, tuple[int, ...]], int]:
+def shrunk_shapes(graph: Graph) -> tuple[dict[str, tuple[int, ...]], int]:
     """What a network is once it is shrunk.
 
     Args:
       graph: The model, laid flat.
-      masks: Name to mask of pruned weights; if there are none, weights that are 0 count
-        as pruned.
 
     Returns:
       Name to shape of each weight; and how many of the channels taken out are read,
       though nothing feeds them.
     """
-    plan = _Plan(graph, masks)
+    plan = _Plan(graph)
     shapes = {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
     return shapes, plan.unfed
 
@@ -153,8 +157,7 @@ def expand_masks(masks: Masks, original: Any) -> Masks:
       Name to mask of the weights of `original`; what was taken out is False.
     """
     graph = flatten(original)
-    found = masks_of(graph)
-    plan = _Plan(graph, found)
+    found, plan = masks_of(graph), _Plan(graph)
     whole = {}
     for name, mask in masks.items():
         whole[name] = np.zeros(found[name].shape, bool)
@@ -170,8 +173,9 @@ class _Plan:
       unfed: Number of channels that are read, though nothing feeds them.
     """
 
-    def __init__(self, graph: Graph, masks: Masks):
+    def __init__(self, graph: Graph):
         """Finds the channels that live."""
+        masks = masks_of(graph)
         variables = named_weights(graph)
         channels = Channels(graph, set(variables), EXACT)
         for number in graph.outputs:
@@ -184,23 +188,43 @@ class _Plan:
         fed, read = channels.reached(joins, channels.sizes, sources)
         self.unfed = sum(int((read[g] & ~fed[g]).sum()) for g in fed)
         living = {group: fed[group] & read[group] for group in fed}
+        needed = {group: flags.copy() for group, flags in living.items()}
         for flags in living.values():
             flags[0] |= not flags.any()  # a layer has at least one channel
-        for call in graph.calls:
-            if _strided_1x1(call.layer):
-                _keep_multiple(channels.signals[call.inputs[0]], living)
+        strided = [
+            channels.signals[call.inputs[0]]
+            for call in graph.calls
+            if strided_1x1(call.layer)
+        ]
+        while any([_keep_multiple(groups, living) for groups in strided]):
+            pass  # what is kept for one may be read by another
         self._sizes = {
             number: int(along(groups, living).sum())
             for number, groups in channels.signals.items()
         }
         self._graph = graph
-        self._kernels = channels.kernels
+        self._masks = masks
+        # Rows of kernels that read what is kept though it is dead. They are masked, or
+        # training could bring to life in the small network what the whole one has not.
+        self._idle = {
+            name: (into, ~along(groups, needed)[along(groups, living)])
+            for name, (into, _) in channels.kernels.items()
+            for groups in [channels.axes[name][into]]
+        }
         self.cuts: Cuts = {}
         for name, axes in channels.axes.items():
             kept = {axis: along(groups, living) for axis, groups in axes.items()}
             cut = {a: np.flatnonzero(k) for a, k in kept.items() if not k.all()}
             if cut and name in variables:
                 self.cuts[name] = cut
+
+    def masks(self) -> Masks:
+        """The masks of the smaller network."""
+        smaller = {name: self.cut(name, mask) for name, mask in self._masks.items()}
+        for name, (into, idle) in self._idle.items():
+            if name in smaller:
+                np.moveaxis(smaller[name], into, -1)[..., idle] = False
+        return smaller
 
     def cut(self, name: str, array: np.ndarray) -> np.ndarray:
         """What is left of a weight, or of its mask."""
@@ -237,6 +261,9 @@ class _Plan:
             for key in ("filters", "units"):
                 if key in config:
                     config[key] = self._sizes[number]
+            for key, value in config.items():
+                if key.endswith("_initializer") and np.ndim(_constant(value)):
+                    config[key] = "zeros"  # the array would not fit
         else:
             return same_layer(call.layer)
         return type(call.layer).from_config(config)
@@ -254,21 +281,34 @@ class _Plan:
         return None  # the model itself
 
 
-def _strided_1x1(layer: Any) -> bool:
-    kernel = getattr(layer, "kernel_size", ())
-    return set(kernel) == {1} and max(layer.strides) > 1
+def _constant(initializer: Any) -> Any:
+    """The value of an initializer's configuration, if it is a constant."""
+    config = initializer.get("config") if isinstance(initializer, dict) else None
+    return (config or {}).get("value", 0)
 
 
-def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int = 16) -> None:
+def strided_1x1(layer: Any) -> bool:
+    """Whether a layer is a convolution of single places that passes some over."""
+    kinds = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
+    if type(layer) not in kinds:
+        return False
+    return set(layer.kernel_size) == {1} and max(layer.strides) > 1
+
+
+def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int = 16) -> bool:
     """Keeps some dead channels, so that there are 16, 32, 48 ... if there can be.
+
+    Gives whether that changes anything.
 
     In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel, on the
     CPU in float32, writes past the end of its memory for other numbers of channels.
     """
+    before = int(along(groups, living).sum())
     for group in groups:
         missing = -int(along(groups, living).sum()) % of
         dead = np.flatnonzero(~living[group])
         living[group][dead[:missing]] = True
+    return int(along(groups, living).sum()) > before
 
 
 def _joined(
@@ -294,10 +334,10 @@ def _sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
             continue
         weights = layer_weights(call.layer)
         added = np.zeros(sum(channels.sizes[group] for group in groups), bool)
-        for short in ("bias", "beta", "moving_mean"):
+        for short in ("bias", "beta", "moving_mean", "renorm_mean"):
             if short in weights:
                 added |= weights[short].numpy() != 0
-        if _at_zero(call.layer):
+        if _lifts_zero(call.layer):
             added[:] = True
         first = 0
         for group in groups:
@@ -315,8 +355,7 @@ _ELEMENTWISE = {
         ),
     ),
     *(tf.identity, tf.nn.relu, tf.nn.relu6, tf.nn.leaky_relu, tf.nn.elu, tf.nn.selu),
-    *(tf.nn.gelu, tf.nn.silu, tf.nn.swish, tf.nn.softplus, tf.nn.softsign),
-    *(tf.nn.tanh, tf.tanh, tf.nn.sigmoid, tf.sigmoid),
+    *(tf.nn.gelu, tf.nn.silu, tf.nn.softplus, tf.nn.softsign, tf.tanh, tf.sigmoid),
 }
 _RECTIFIERS = (
     *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
@@ -324,13 +363,13 @@ _RECTIFIERS = (
 )
 
 
-def _at_zero(layer: Any) -> float:
-    """What the activation in a layer makes of 0."""
+def _lifts_zero(layer: Any) -> bool:
+    """Whether the activation in a layer makes something else of 0."""
     zero = tf.zeros([1, 1])
     if isinstance(layer, _RECTIFIERS):
-        return float(tf.squeeze(layer.call(zero)))
+        return bool(tf.reduce_any(layer.call(zero) != 0))
     activation = getattr(layer, "activation", None)
-    return float(tf.squeeze(activation(zero))) if callable(activation) else 0.0
+    return callable(activation) and bool(tf.reduce_any(activation(zero) != 0))
 
 
 def _by_channel(layer: Any) -> bool:
@@ -345,6 +384,8 @@ def _careful(rule: Rule) -> Rule:
     def careful(
         channels: Channels, call: Call, inputs: list[Axis], shapes: list
     ) -> Axis | None:
+        if getattr(call.layer, "noise_shape", None) is not None:
+            return None  # names numbers of channels
         output = rule(channels, call, inputs, shapes)
         if output is None:
             return None
@@ -363,7 +404,10 @@ def _reshape(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
     """As of (C) to (1, 1, C), where the channels stay the last axis."""
-    return inputs[0] if shapes[0][-1] == shapes[1][-1] else None
+    if shapes[0][-1] != shapes[1][-1]:
+        return None
+    # The layer names a number of channels: the same wherever it is called.
+    return channels.carry(f"{call.name}/target_shape", -1, inputs[0])
 
 
 def _gate(
