@@ -13,7 +13,6 @@ from tf_synflow import data as data_lib
 from tf_synflow import distribution, figures, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
-from tf_synflow.collapse import emptied
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.files import written_whole
 from tf_synflow.masks import Masks
@@ -171,17 +170,13 @@ def run(
                 "prunable": before.totals["prunable"]["size"],
                 "kept": before.totals["prunable"]["kept"],
                 "seconds": folder.prune_seconds(),
-                "collapsed_layers": emptied(masks),
+                "collapsed_layers": before.totals["emptied"],
             },
             "train": numbers,
             "layers": before.layers,
         }
         if small is not None:
-            whole = before.totals["parameters"]["size"], before.totals["macs"]
-            results["shrink"] = {
-                "before": dict(zip(("parameters", "macs"), whole, strict=True)),
-                "after": before.totals["shrunk"],
-            }
+            results["shrink"] = _shrunk(before.totals)
         if pruning.shrink:
             with written_whole(folder.written / "small.keras") as aside:
                 strip(small).save(aside)
@@ -219,6 +214,12 @@ def _prune(
     else:
         masks = policy.masks(network, pruning.ratio, sample)
     return shuffle(masks, recipe.seed) if pruning.shuffle else masks, None
+
+
+def _shrunk(totals: Mapping[str, Any]) -> dict[str, Any]:
+    """What shrinking leaves, of what."""
+    whole = {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
+    return {"before": whole, "after": totals["shrunk"]}
 
 
 def _train_level(

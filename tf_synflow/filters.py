@@ -22,8 +22,8 @@ from tf_synflow.channels import Channels, along
 from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
 from tf_synflow.criteria.derivatives import over_total
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
+from tf_synflow.exact_channels import EXACT, strided_1x1
 from tf_synflow.masks import Masks, Plan, Scorer, Scores
-from tf_synflow.shrinking import EXACT, strided_1x1
 
 # The share of a layer that may go, of arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95

@@ -34,6 +34,17 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {value!r}; there are {names}")
 
 
+def check_count(what: str, value: object) -> None:
+    """Refuses what is no whole number from 1 on.
+
+    Raises:
+      ValueError: With the value.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{what} must be a whole number from 1 on, got {value!r}")
+
+
 def pruned_fraction(ratio: float) -> Fraction:
     """The fraction of the weights to remove, exactly as the decimal was written.
 

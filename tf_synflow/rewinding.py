@@ -8,8 +8,6 @@ References:
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tf_synflow import masks as masks_lib
 from tf_synflow.masks import Masks, Scores
 from tf_synflow.policy import PruningPolicy
@@ -61,9 +59,7 @@ def prune_with_rewinding(
     """
     if not callable(train):
         raise TypeError(f"train must be a function of a model, got {train!r}")
-    whole = isinstance(levels, (int, np.integer)) and not isinstance(levels, bool)
-    if not whole or levels < 1:
-        raise ValueError(f"levels must be a whole number from 1 on, got {levels!r}")
+    masks_lib.check_count("levels", levels)
     policy = policy or PruningPolicy("magnitude")
     if not isinstance(policy, PruningPolicy):
         raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from tf_synflow import filters
 from tf_synflow.graph import flatten
-from tf_synflow.masks import Masks, pruned_fraction
+from tf_synflow.masks import Masks, check_count, pruned_fraction
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.shrinking import expand_masks, shrink
 from tf_synflow.wrapping import apply_masks, masks_of, strip
@@ -113,9 +111,7 @@ def _kept_after(number: int, rounds: int, removed: Fraction, total: int) -> int:
 def _check(model: Any, train: Any, rounds: Any, policy: Any) -> None:
     if not callable(train):
         raise TypeError(f"train must be a function of a model, got {train!r}")
-    whole = isinstance(rounds, (int, np.integer)) and not isinstance(rounds, bool)
-    if not whole or rounds < 1:
-        raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
+    check_count("rounds", rounds)
     if not isinstance(policy, PruningPolicy):
         raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
     if policy.granularity != "filter" or policy.scope != "global":
