@@ -169,18 +169,33 @@ def test_a_run_that_is_killed_goes_on(run, tmp_path):
     assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
 
 
+def small_net():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, activation="relu", name="conv1"),
+            layers.BatchNormalization(),
+            layers.Conv2D(6, 3, 2, activation="relu", name="conv2"),
+            layers.Flatten(),
+            layers.Dense(10, name="fc"),
+        ]
+    )
+
+
 def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkeypatch):
     """With --shrink: both compute the same, and the masks are those of the whole."""
     generator = np.random.default_rng(0)
-    x = generator.random((48, 16, 16, 3), "float32")
+    x = generator.random((48, 8, 8, 3), "float32")
     small = Dataset((x, np.arange(48) % 10), (x[:20], np.arange(20) % 10), 10)
     monkeypatch.setattr(experiment.data_lib, "load", lambda *_: small)
+    monkeypatch.setattr(experiment.models, "build", lambda *_: small_net())
     results = experiment.run(
         tmp_path / "run",
-        model="vgg11_bn",
+        model="small",
         dataset="noise",
         pruning=experiment.Pruning(
-            100, tf_synflow.PruningPolicy(iterations=5, progress=False), shrink=True
+            20, tf_synflow.PruningPolicy(iterations=5, progress=False), shrink=True
         ),
         recipe=training.Recipe(1, 16, 0.1, 0),
         flags={},
@@ -204,20 +219,6 @@ def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkey
     for name, mask in masks.items():
         kernel = models[0].get_layer(name.split("/")[0]).kernel.numpy()
         assert kernel.shape == mask.shape and not kernel[~mask].any()
-
-
-def small_net():
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.Conv2D(8, 3, activation="relu", name="conv1"),
-            layers.BatchNormalization(),
-            layers.Conv2D(6, 3, 2, activation="relu", name="conv2"),
-            layers.Flatten(),
-            layers.Dense(10, name="fc"),
-        ]
-    )
 
 
 def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):

@@ -341,9 +341,8 @@ def test_other_operators_are_refused_by_name(operator):
         tf_synflow.prune(model, 2)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
-def test_networks_with_gates_are_pruned_and_stay_connected(name):
-    build = getattr(keras.applications, name)
+def test_a_network_with_gates_is_pruned_and_stays_connected():
+    build = keras.applications.MobileNetV3Small
     model = build(input_shape=(64, 64, 3), weights=None, classes=10)
     pruned = tf_synflow.prune(model, 10, iterations=30, progress=False)
     totals = tf_synflow.report(pruned).totals

@@ -26,7 +26,6 @@ TABLE = [
     ("vgg13_bn_last", 32, 10, 9_407_168, 11),
     # 3x3x3x32, the pointwise ones, and the classifier; depthwise kernels do not count.
     ("mobilenet", 32, 10, 864 + 3_139_584 + 10_240, 15),
-    ("resnet1202", 32, 10, 19_334_192, 1204),
     ("vgg11_bn", 64, 200, 12_568_256, 11),
     ("vgg13_bn", 64, 200, 12_752_576, 13),
     ("vgg16_bn", 64, 200, 18_060_992, 16),

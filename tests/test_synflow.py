@@ -143,9 +143,8 @@ def test_scaling_changes_no_bit_of_a_score(net, monkeypatch):
         assert score.tobytes() == scaled[name].tobytes()
 
 
-@pytest.mark.parametrize("depth", [56, 110])
-def test_scaling_changes_no_bit_of_a_mask(depth, monkeypatch):
-    model = tf_synflow.models.resnet(depth)
+def test_scaling_changes_no_bit_of_a_mask(monkeypatch):
+    model = tf_synflow.models.ResNet56()
     policy = tf_synflow.PruningPolicy(iterations=6)
     scaled = policy.masks(model, 30)
     unscaled(monkeypatch)
