@@ -96,19 +96,23 @@ sys.argv = [name]  # absl asks it whose flags are whose
 script = importlib.import_module(name)
 for argv in commands:
     flags.FLAGS.unparse_flags()
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    print("#" * 9, file=sys.stderr)
+    for flag in flags.FLAGS:
+        flags.FLAGS[flag].unparse()
+    for stream in (sys.stdout, sys.stderr):
+        print("#" * 9, file=stream, flush=True)
     try:
         script.main(flags.FLAGS([name, *argv]))
-        print("It was not refused", file=sys.stderr)
+        print("exit 0", file=sys.stderr)
     except (SystemExit, flags.Error) as error:
-        print(error, file=sys.stderr)
+        print("exit", error, file=sys.stderr)
 """
 
 
-def refusals(script, commands):
-    """What a script of scripts/ says to each list of flags that it should refuse."""
+def answers(script, commands):
+    """What a script of scripts/ prints for each list of flags: (stdout, stderr).
+
+    The last line of stderr is "exit", and with what.
+    """
     done = subprocess.run(
         [sys.executable, "-c", _AGAIN_AND_AGAIN, script, json.dumps(commands)],
         cwd=ROOT,
@@ -117,6 +121,14 @@ def refusals(script, commands):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    answers = done.stderr.split("#" * 9 + "\n")[1:]
-    assert "Traceback" not in done.stderr and len(answers) == len(commands)
-    return answers
+    assert "Traceback" not in done.stderr
+    streams = [s.split("#" * 9 + "\n")[1:] for s in (done.stdout, done.stderr)]
+    return list(zip(*streams, strict=True))
+
+
+def refusals(script, commands):
+    """What a script says to each list of flags that it should refuse."""
+    said = [error for _, error in answers(script, commands)]
+    assert len(said) == len(commands)
+    assert not [error for error in said if error.endswith("exit 0\n")]
+    return said

@@ -96,27 +96,31 @@ def test_zeros_hold_after_train_on_batch_and_in_a_fit_without_any_callback():
     assert alive(model, masks)[0] == 0
 
 
-@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
-@pytest.mark.parametrize("checkpoint_first", [True, False])
-@pytest.mark.parametrize("save_freq", ["epoch", 2])
-def test_checkpoints_are_sparse_wherever_they_stand(
-    tmp_path, ending, checkpoint_first, save_freq
-):
+def test_checkpoints_are_sparse_wherever_they_stand(tmp_path):
+    """Before our callback and after it, of every epoch and within one, of any kind."""
     model = pruned_net()
     masks = tf_synflow.get_masks(model)
     model.compile(OPTIMIZERS["sgd"](), LOSS)
-    path = str(tmp_path / f"model{ending}")
-    checkpoint = keras.callbacks.ModelCheckpoint(path, save_freq=save_freq)
-    callbacks = [checkpoint, tf_synflow.PruningCallback()]
+    first, last = (
+        [
+            keras.callbacks.ModelCheckpoint(
+                str(tmp_path / f"{place}_{save_freq}{ending}"), save_freq=save_freq
+            )
+            for save_freq in ("epoch", 2)
+            for ending in (".keras", ".h5", "")
+        ]
+        for place in ("first", "last")
+    )
     x, y = images(model, 40)
-    model.fit(x, y, 8, 1, 0, callbacks if checkpoint_first else callbacks[::-1])
-    with tfmot.sparsity.keras.prune_scope():
-        loaded = keras.models.load_model(path)
-    again = tf_synflow.get_masks(loaded)
-    assert list(again) == list(masks)
-    for name, mask in masks.items():
-        np.testing.assert_array_equal(again[name], mask)
-    assert alive(loaded, masks)[0] == 0
+    model.fit(x, y, 8, 1, 0, [*first, tf_synflow.PruningCallback(), *last])
+    for checkpoint in (*first, *last):
+        with tfmot.sparsity.keras.prune_scope():
+            loaded = keras.models.load_model(checkpoint.filepath)
+        again = tf_synflow.get_masks(loaded)
+        assert list(again) == list(masks)
+        for name, mask in masks.items():
+            np.testing.assert_array_equal(again[name], mask)
+        assert alive(loaded, masks)[0] == 0, checkpoint.filepath
 
 
 def test_a_loaded_model_stays_sparse_while_it_is_trained_further(tmp_path):
@@ -272,8 +276,16 @@ def test_a_constraint_of_the_users_is_kept():
     assert not kernel[~tf_synflow.get_masks(model)["a/kernel"]].any()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize(
+    ("optimizer", "wrapped"),
+    [
+        ("sgd", True),
+        ("sgd", False),
+        ("adam with ema", False),
+        ("ema overwriting", True),
+        ("legacy", False),
+    ],
+)
 def test_zeros_hold_on_two_devices(two_devices, optimizer, wrapped):
     with two_devices.scope():
         model = randomise(residual_net())

@@ -240,8 +240,16 @@ def classifier(end):
     return keras.Model(inputs, x)
 
 
-@pytest.mark.parametrize("end", ["fused", "softmax layer", "activation layer"])
-@pytest.mark.parametrize("criterion", WITH_DATA)
+ENDS = ["fused", "softmax layer", "activation layer"]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "end"),
+    [
+        *((criterion, ENDS[0]) for criterion in WITH_DATA),
+        *((c, e) for c in ("snip", "grasp") for e in ENDS[1:]),
+    ],
+)
 def test_logits_and_softmax_give_the_same(criterion, end):
     plain, ended = randomise(classifier("logits")), randomise(classifier(end))
     for model in (plain, ended):  # far from 0, where a clipped softmax would show
@@ -341,25 +349,25 @@ def test_training_is_repeatable_where_there_is_dropout():
 
 
 @pytest.mark.parametrize("criterion", WITH_DATA)
-@pytest.mark.parametrize("iterations", [1, 4])
 @pytest.mark.parametrize("scope", ["global", "local"])
-def test_single_shot_and_iterated_global_and_local(criterion, iterations, scope):
+def test_single_shot_and_iterated_global_and_local(criterion, scope):
     model = randomise(residual_net())
-    policy = tf_synflow.PruningPolicy(
-        criterion, iterations=iterations, scope=scope, progress=False
+    options = dict(scope=scope, progress=False)
+    single, iterated = (
+        tf_synflow.PruningPolicy(criterion, **more, **options).masks(
+            model, 6, images(model, 10)
+        )
+        for more in ({}, {"iterations": 4})
     )
-    masks = policy.masks(model, 6, images(model, 10))
-    if scope == "local":
-        assert [m.sum() for m in masks.values()] == [
-            kept_count(m.size, 6) for m in masks.values()
-        ]
-    else:
-        size = sum(mask.size for mask in masks.values())
-        assert sum(mask.sum() for mask in masks.values()) == kept_count(size, 6)
-    if iterations > 1:
-        once = tf_synflow.PruningPolicy(criterion, scope=scope, progress=False)
-        single = once.masks(model, 6, images(model, 10))
-        assert any((single[name] != masks[name]).any() for name in masks)
+    for masks in (single, iterated):
+        if scope == "local":
+            assert [m.sum() for m in masks.values()] == [
+                kept_count(m.size, 6) for m in masks.values()
+            ]
+        else:
+            size = sum(mask.size for mask in masks.values())
+            assert sum(mask.sum() for mask in masks.values()) == kept_count(size, 6)
+    assert any((single[name] != iterated[name]).any() for name in single)
 
 
 def test_a_pruned_model_is_scored_under_its_masks():

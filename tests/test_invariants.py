@@ -46,7 +46,7 @@ def exactly_kept(size, ratio):
 
 
 @settings(
-    max_examples=20,
+    max_examples=16,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

@@ -1,5 +1,6 @@
 """Saved models in and out, and the scripts that prune and report them."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -161,17 +162,13 @@ def test_missing_and_foreign_models_are_refused(tmp_path):
         load_model(tmp_path / "folder")
 
 
-def test_layers_of_ones_own_need_the_module_that_registers_them(tmp_path):
+def test_layers_of_ones_own_need_the_module_that_registers_them(tmp_path, monkeypatch):
     (tmp_path / "own_layers.py").write_text(MODULE)
-    program = (
-        "import sys, tf_keras, own_layers\n"
-        "x = inputs = tf_keras.Input((5,))\n"
-        "x = own_layers.Double()(tf_keras.layers.Dense(6)(x))\n"
-        "tf_keras.Model(inputs, tf_keras.layers.Dense(3)(x)).save(sys.argv[1])\n"
-    )
-    path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    command = [sys.executable, "-c", program, str(tmp_path / "own.keras")]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_layers")
+    inputs = keras.Input((5,))
+    x = own.Double()(layers.Dense(6)(inputs))
+    keras.Model(inputs, layers.Dense(3)(x)).save(tmp_path / "own.keras")
     flags = [f"--model={tmp_path / 'own.keras'}", "--ratio=2", "--iterations=3"]
     flags.append(f"--output={tmp_path / 'pruned.keras'}")
     done = run("prune", *flags, path=[str(tmp_path)])

@@ -337,7 +337,7 @@ def networks(draw):
 
 
 SETTINGS = settings(
-    max_examples=15,
+    max_examples=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

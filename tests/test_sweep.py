@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import answers
 
 from tf_synflow import sweep
 from tf_synflow.files import write_csv
@@ -155,25 +156,21 @@ def test_rows_and_summary(tmp_path, program):
 
 
 def test_the_script_trains_and_sums_up(tmp_path):
-    command = [
-        sys.executable, "scripts/sweep.py", f"--sweepdir={tmp_path / 'sweep'}",
-        "--criteria=magnitude", "--ratios=10,1e6", "--", "--epochs=1",
-        "--batch_size=128",
-    ]  # fmt: skip
-    dry = subprocess.run(
-        [*command[:3], "--dry_run", *command[3:]],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert dry.stdout.splitlines()[0] == "2 runs, 0 of them done already"
-    assert len(dry.stdout.splitlines()) == 3 and not (tmp_path / "sweep").exists()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    folder = tmp_path / "sweep"
+    command = [f"--sweepdir={folder}", "--criteria=magnitude", "--ratios=10,1e6"]
+    more = ["--", "--epochs=1", "--batch_size=128"]
+    dry, real = answers("sweep", [[*command, "--dry_run"], [*command, *more]])
+    assert dry[0].splitlines() == [
+        "2 runs, 0 of them done already",
+        str(folder / "resnet20-digits-magnitude-10-0"),
+        str(folder / "resnet20-digits-magnitude-1e6-0"),
+    ]
     # What fails is noted, and does not stop the rest; the table has what went well.
-    assert done.returncode == 1, done.stderr
-    (error,) = (tmp_path / "sweep").glob("*.error.txt")
+    assert real[0].startswith("2 runs, 0 of them done already"), real
+    assert real[1].endswith("exit True\n")
+    (error,) = folder.glob("*.error.txt")
     assert "the highest ratio that can keep" in error.read_text()
-    with open(tmp_path / "sweep" / "summary.csv") as file:
+    with open(folder / "summary.csv") as file:
         table = list(csv.DictReader(file))
     assert [row["ratio"] for row in table] == ["10"]
     assert {row["kept_mean"] for row in table} == {"27090"}
