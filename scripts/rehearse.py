@@ -3,7 +3,7 @@
 python scripts/rehearse.py
 
 Of a sweep, every network on every data set, with its first criterion that needs no data
-and its second ratio; in batches of two. tfds makes the images up, so nothing is
+and its second ratio; in batches of two. The images are made up, so nothing is
 downloaded. Without arguments all of configs/; or name the flag files.
 """
 
@@ -14,10 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import train
 from absl import app, flags
 
+from tf_synflow import data
 from tf_synflow._compat import keras
 from tf_synflow.criteria import DATA_FREE
 
@@ -79,8 +82,17 @@ def rehearse(command: list[str]) -> None:
         short += ["--batch_size=2", "--prune_images=2", f"--data_dir={folder}/none"]
         argv = flags.FLAGS(["train.py", *command, *short])
         keras.backend.clear_session()
-        with tfds.testing.mock_data(num_examples=4):
+        with (
+            tfds.testing.mock_data(num_examples=4),
+            mock.patch.object(data, "digits", _made_up_digits),
+        ):
             train.main(argv)
+
+
+def _made_up_digits() -> data.Dataset:
+    draws = np.random.default_rng(0).random((4, 32, 32, 3), "float32")
+    pairs = draws, np.arange(4)
+    return data.Dataset(pairs, pairs, classes=10)
 
 
 def main(argv: list[str]) -> None:

@@ -148,6 +148,9 @@ def main(argv: list[str]) -> None:
         sys.exit(f"train.py: {error}")
     prune, train = results["prune"], results["train"]
     final, best = (100 * train[f"{which}_accuracy"] for which in ("final", "best"))
+    if "filters" in prune:
+        left = prune["filters"]
+        print(f"kept {left['kept']:,} of {left['prunable']:,} filters")
     print(
         f"kept {prune['kept']:,} of {prune['prunable']:,} weights; test accuracy "
         f"{final:.2f} % (best {best:.2f} %) after {train['epochs']} epochs; pruned in "

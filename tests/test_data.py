@@ -179,6 +179,12 @@ def test_what_is_no_archive_of_tiny_imagenet_is_refused(tmp_path):
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(ValueError, match="it is no zip file. Expected http"):
         archive_at(tmp_path / "text.zip")
+    # The directory at the end of a zip is damaged, the record after it is not.
+    content = bytearray(other.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1
+    other.write_bytes(content)
+    with pytest.raises(ValueError, match="it is damaged: .* Expected http"):
+        archive_at(other)
     assert archive_at(tmp_path) is None and archive_at(None) is None
 
 

@@ -178,6 +178,8 @@ def small_net():
             layers.BatchNormalization(),
             layers.Conv2D(6, 3, 2, activation="relu", name="conv2"),
             layers.Flatten(),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dropout(0.3, rng_type="stateful"),
             layers.Dense(10, name="fc"),
         ]
     )
@@ -240,7 +242,16 @@ def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
             flags={},
         )
 
-    results = run("whole")
+    batches, seen = training.Dataset.training, []
+
+    def watched(data, size, seed, epoch):
+        seen.append(epoch)
+        return batches(data, size, seed, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Dataset, "training", watched)
+        results = run("whole")
+    assert seen == [0, 1, 2]  # no round has the images as one before had them
     train, calls = training.train, []
 
     def stopped(*args):
@@ -268,9 +279,11 @@ def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
         for path in tmp_path.glob("*/model.keras")
     ]
     assert len(weights) == 2 and weights[0] == weights[1]
-    # Half of the filters, 8 and 6 at first; the model written is the small one.
+    # Half of the filters, 8, 6 and 12 at first; the model written is the small one.
     model = keras.models.load_model(tmp_path / "whole" / "model.keras")
-    assert sum(model.get_layer(name).filters for name in ("conv1", "conv2")) == 7
+    left = sum(model.get_layer(name).filters for name in ("conv1", "conv2"))
+    left += model.get_layer("hidden").units
+    assert left == 13 and results["prune"]["filters"] == {"prunable": 26, "kept": 13}
     assert model.count_params() == results["shrink"]["after"]["parameters"]
 
 
@@ -280,6 +293,61 @@ def test_what_does_not_go_with_rounds_is_refused():
         experiment.Pruning(2, filters, rounds=1, shrink=True).check()
     with pytest.raises(ValueError, match="rounds prune filters"):
         experiment.Pruning(2, tf_synflow.PruningPolicy(), rounds=1).check()
+    for options in ({"levels": 2}, {"rounds": 2}):
+        granularity = "filter" if "rounds" in options else "weight"
+        policy = tf_synflow.PruningPolicy(
+            "magnitude", iterations=3, granularity=granularity
+        )
+        with pytest.raises(ValueError, match="so iterations have no place"):
+            experiment.Pruning(2, policy, **options).check()
+    linear = tf_synflow.PruningPolicy(
+        "magnitude", schedule="linear", granularity="filter"
+    )
+    with pytest.raises(ValueError, match="so a schedule has no place"):
+        experiment.Pruning(2, linear, rounds=1).check()
+
+
+@pytest.mark.parametrize("shrink", [False, True])
+def test_half_precision_reaches_every_layer_and_no_mask(tmp_path, monkeypatch, shrink):
+    """Wrappers compute in float16 too, and the loss is scaled; weights are float32."""
+    generator = np.random.default_rng(0)
+    x = generator.random((32, 8, 8, 3), "float32")
+    small = Dataset((x, np.arange(32) % 10), (x[:20], np.arange(20) % 10), 10)
+    monkeypatch.setattr(experiment.data_lib, "load", lambda *_: small)
+    monkeypatch.setattr(experiment.models, "build", lambda *_: small_net())
+    train, trained = training.train, []
+
+    def kept(model, *args):
+        trained.append(model)
+        return train(model, *args)
+
+    monkeypatch.setattr(training, "train", kept)
+    for precision in ("float32", "mixed_float16"):
+        experiment.run(
+            tmp_path / precision,
+            model="small",
+            dataset="noise",
+            pruning=experiment.Pruning(
+                3,
+                tf_synflow.PruningPolicy("snip", progress=False),
+                images=32,
+                shrink=shrink,
+            ),
+            recipe=training.Recipe(1, 16, 0.1, 0),
+            place=experiment.Place(precision=precision),
+            flags={},
+        )
+    model = trained[1]
+    assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
+    assert {layer.compute_dtype for layer in model.layers} == {"float16"}
+    assert model(x[:1]).dtype == "float16"
+    assert {v.dtype.name for v in model.trainable_variables} == {"float32"}
+    assert keras.mixed_precision.global_policy().name == "float32"
+    masks = [
+        tf_synflow.load_masks(tmp_path / precision / "masks.npz")
+        for precision in ("float32", "mixed_float16")
+    ]
+    assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
 
 
 BAD_FLAGS = {

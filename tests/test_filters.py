@@ -177,6 +177,24 @@ def test_exactly_so_many_filters_are_left_and_all_of_the_others_goes(criterion, 
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
+def test_what_is_missing_is_said_before_anything_is_trained():
+    def train(network):
+        raise AssertionError("trained")
+
+    with pytest.raises(ValueError, match="needs data"):
+        tf_synflow.prune_filters(
+            chain(), 0.5, train, policy=policy("loss_preservation")
+        )
+
+
+def test_a_layer_that_is_emptied_already_has_no_filter_to_choose_from():
+    masks = tf_synflow.PruningPolicy("magnitude").masks(chain(), 1)
+    masks["b/kernel"][:] = False
+    pruned = tf_synflow.apply_masks(chain(), masks)
+    with pytest.raises(ValueError, match="none of the 4 filters of 'b/kernel'"):
+        policy(scope="local").masks(pruned, 2)
+
+
 def test_no_layer_loses_more_than_95_percent():
     wide = [layers.Dense(n, use_bias=False) for n in (100, 100, 2)]
     model = keras.Sequential([keras.Input((3,)), *wide])

@@ -106,6 +106,27 @@ def test_other_flags_want_another_folder(tmp_path, program):
         sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=4"], program)
 
 
+def test_a_flag_file_stands_for_what_it_holds_and_data_may_move(tmp_path, program):
+    runs = sweep.grid({axis: values[:1] for axis, values in AXES.items()})
+    recipe = tmp_path / "recipe.flags"
+    recipe.write_text("# a comment\n--epochs=3\n")
+    first = [f"--flagfile={recipe}"]
+    sweep.carry_out(tmp_path / "sweep", runs, first, program)
+    same = ["--epochs", "3", "--data_dir", "/elsewhere", "--nodownload"]
+    sweep.carry_out(tmp_path / "sweep", runs, same, program)
+    recipe.write_text("--epochs=4\n")
+    with pytest.raises(ValueError, match=r"begun with the flags .'--epochs=3'."):
+        sweep.carry_out(tmp_path / "sweep", runs, first, program)
+    with pytest.raises(ValueError, match="none.flags"):
+        sweep.carry_out(tmp_path / "other", runs, ["--flagfile=none.flags"], program)
+    with pytest.raises(ValueError, match="the grid sets them"):
+        sweep.carry_out(tmp_path / "other", runs, ["--seed", "7"], program)
+    assert not (tmp_path / "other").exists()
+    tiny = [{**run, "dataset": "tiny_imagenet"} for run in runs]
+    with pytest.raises(ValueError, match="begun with the flags"):
+        sweep.carry_out(tmp_path / "sweep", tiny, same, program)
+
+
 def test_the_dense_network_is_trained_once():
     runs = sweep.grid({**AXES, "ratio": ["1", "10"]})
     dense = [run for run in runs if run["ratio"] == "1"]

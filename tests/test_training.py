@@ -174,6 +174,15 @@ def test_an_odd_rest_is_split_evenly_by_leaving_images_out():
     assert sizes == [4, 4, 4, 2] * 2
 
 
+def test_a_last_batch_that_replicas_cannot_share_is_refused():
+    """Of no images BatchNormalization would make NaN."""
+    data = data_set(25)
+    data.training(8, 1)
+    data.training(7, 1, share=Share(0, 1, 4))
+    with pytest.raises(ValueError, match="would have 1 images, too few for 2 replicas"):
+        data.training(8, 1, share=Share(0, 1, 2))
+
+
 def with_dropout():
     inputs = keras.Input((4, 4, 2))
     x = layers.Conv2D(8, 3, name="conv", activation="relu")(inputs)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_synflow import data as data_lib
-from tf_synflow import distribution, figures, models, training
+from tf_synflow import distribution, figures, filters, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
-from tf_synflow.criteria import DATA_FREE
+from tf_synflow.criteria import DATA_FREE, DEFAULT_ITERATIONS
 from tf_synflow.files import written_whole
 from tf_synflow.masks import Masks
 from tf_synflow.policy import PruningPolicy
@@ -76,6 +76,13 @@ class Pruning(NamedTuple):
             )
         if self.rounds and self.policy.granularity != "filter":
             raise ValueError('rounds prune filters: they want granularity "filter"')
+        usual = DEFAULT_ITERATIONS.get(self.policy.criterion, 1)
+        if (self.levels or self.rounds) and self.policy.iterations != usual:
+            raise ValueError(
+                "levels and rounds score once each, so iterations have no place"
+            )
+        if self.rounds and self.policy.schedule != "exponential":
+            raise ValueError("rounds follow the paper, so a schedule has no place")
 
 
 class Place(NamedTuple):
@@ -85,7 +92,7 @@ class Place(NamedTuple):
       data_dir: See `data.load`.
       download: See `data.load`.
       distribute: See `distribution.strategy`.
-      precision: See `distribution.set_precision`.
+      precision: See `distribution.precision`.
     """
 
     data_dir: str | None = None
@@ -131,35 +138,33 @@ def run(
       BlockingIOError: Another process is at work in `workdir`.
     """
     figures.pyplot()  # If pictures cannot be drawn, say so before the work is done.
+    pruning.check()
+    training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
     strategy = distribution.strategy(place.distribute, recipe.batch_size)
-    with run_folder(workdir, flags, distribution.is_chief(strategy)) as folder:
+    with (
+        # Wrappers too have a precision, and so has the model that is compiled.
+        distribution.precision(place.precision),
+        run_folder(workdir, flags, distribution.is_chief(strategy)) as folder,
+    ):
         if folder.results is not None:
             return folder.results
         data = data_lib.load(dataset, place.data_dir, place.download)
         keras.utils.set_random_seed(recipe.seed)
-        with strategy.scope(), distribution.precision(place.precision):
+        with strategy.scope():
             network = models.build(model, data.input_shape, data.classes)
-        training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
-        pruning.check()
-        masks, small = folder.masks(), None
-        if masks is None:
-            start = time.perf_counter()
-            masks, small = _prune(folder, network, data, pruning, recipe)
-            if small is not None:
-                folder.keep_network(small)
-            folder.keep_masks(masks, time.perf_counter() - start)
-        elif pruning.rounds:
-            with strategy.scope():
-                small = folder.network()
+        masks, small = _pruned(folder, network, data, pruning, recipe)
         # Dropout draws its seed as it is copied: the same, if masks were there already.
         keras.utils.set_random_seed(recipe.seed)
         pruned = apply_masks(network, masks)
         if pruning.reinitialise:
             pruned = reinitialise(pruned, recipe.seed + 1)
         before = report(pruned)
+        if pruning.rounds:  # copied too, whether it was trained just now or before
+            small = strip(small)
         if pruning.shrink:
             small = shrink(pruned)
         trained = pruned if small is None else small
+        recipe = recipe._replace(seen=pruning.rounds)
         numbers = training.train(trained, data, workdir, recipe, folder.written)
         results = {
             "flags": dict(flags),
@@ -175,15 +180,34 @@ def run(
             "train": numbers,
             "layers": before.layers,
         }
+        if pruning.policy.granularity == "filter":
+            results["prune"]["filters"] = _filters(network, pruning.policy, masks)
         if small is not None:
             results["shrink"] = _shrunk(before.totals)
         if pruning.shrink:
             with written_whole(folder.written / "small.keras") as aside:
                 strip(small).save(aside)
             trained = expand(small, pruned)
-        title = f"{model} on {dataset}: {pruning.policy.criterion}, compression ratio "
-        _write(folder.written, trained, f"{title}{pruning.ratio:g}", results)
+        _write(folder.written, trained, _title(model, dataset, pruning), results)
     return results
+
+
+def _pruned(
+    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+) -> tuple[Masks, Any]:
+    """The masks; and the network, if it was trained meanwhile. Made, or found."""
+    masks = folder.masks()
+    if masks is None:
+        start = time.perf_counter()
+        masks, small = _prune(folder, network, data, pruning, recipe)
+        if small is not None:
+            folder.keep_network(small)
+        folder.keep_masks(masks, time.perf_counter() - start)
+        return masks, small
+    if not pruning.rounds:
+        return masks, None
+    with network.distribute_strategy.scope():
+        return masks, folder.network()
 
 
 def _prune(
@@ -197,7 +221,10 @@ def _prune(
     numbers = itertools.count(1)
 
     def train(network: Any) -> None:
-        _train_level(folder, next(numbers), network, data, level)
+        number = next(numbers)
+        # Rounds go on with the weights, so they go on with the images; levels do not.
+        seen = number - 1 if pruning.rounds else 0
+        _train_level(folder, number, network, data, level._replace(seen=seen))
 
     if pruning.rounds:
         level = recipe._replace(epochs=1, decay="constant", drops=())
@@ -220,6 +247,20 @@ def _shrunk(totals: Mapping[str, Any]) -> dict[str, Any]:
     """What shrinking leaves, of what."""
     whole = {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
     return {"before": whole, "after": totals["shrunk"]}
+
+
+def _filters(network: Any, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
+    """How many filters may be pruned, and how many of them are left."""
+    standing = filters.Filters(policy.problem(network, None)[0]).standing(masks)
+    kept = sum(int(flags.sum()) for flags in standing.values())
+    return {"prunable": sum(flags.size for flags in standing.values()), "kept": kept}
+
+
+def _title(model: str, dataset: str, pruning: Pruning) -> str:
+    what = "compression ratio" if pruning.ratio >= 1 else "fraction removed"
+    of = ", of filters" if pruning.policy.granularity == "filter" else ""
+    criterion = pruning.policy.criterion
+    return f"{model} on {dataset}: {criterion}, {what} {pruning.ratio:g}{of}"
 
 
 def _train_level(

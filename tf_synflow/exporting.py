@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_synflow._compat import keras, tf
+from tf_synflow.errors import first_line
 from tf_synflow.files import written_whole
 from tf_synflow.model_files import checked_output
 from tf_synflow.wrapping import strip
@@ -30,8 +31,8 @@ class Exported(NamedTuple):
       parameters: Parameters of the model.
       nonzero: Those that are not zero.
       bytes: Size on disk.
-      dense_bytes: Size that it has without sparse encoding, which is also that of the
-        network before it was pruned.
+      dense_bytes: Size that it has without sparse encoding; for a pruned network (not
+        a shrunk one) also that of the network before.
       compressed_bytes: Size of what is on disk once it is deflated, as by zip or gzip.
       sparse: Whether weights are stored in TFLite's sparse encoding: only where that is
         smaller.
@@ -210,10 +211,10 @@ def _write_saved_model(model: Any, path: Path) -> None:
     except tf.errors.OpError as error:
         raise OSError(f"cannot write {path.name}: {error.message}") from error
     except AssertionError as error:
-        reason = str(error).strip().splitlines()[0][:300]
         raise ValueError(
-            f"this model cannot be exported ({reason}): a layer of it has a table or "
-            "something else beside its weights. model.save(path) of Keras can write it"
+            f"this model cannot be exported ({first_line(error)}): a layer of it "
+            "has a table or something else beside its weights. model.save(path) of "
+            "Keras can write it"
         ) from error
 
 
@@ -249,10 +250,10 @@ def _explained() -> Iterator[None]:
         yield
     # The converter has a class of its own for errors, the interpreter several.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error) else ""
         raise ValueError(
-            f"TFLite cannot express this model ({type(error).__name__}: {reason}). "
-            "A path without an ending writes a SavedModel, which can hold far more"
+            f"TFLite cannot express this model ({type(error).__name__}: "
+            f"{first_line(error)}). A path without an ending writes a SavedModel, "
+            "which can hold far more"
         ) from error
 
 

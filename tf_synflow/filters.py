@@ -195,6 +195,11 @@ def check_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None
         size = sum(standing[name].size for name in names)
         now = sum(int(standing[name].sum()) for name in names)
         what = "the network's layers" if len(names) > 1 else f"{names[0]!r}"
+        if not now:
+            raise ValueError(
+                f"none of the {size} filters of {what} that may be pruned is left; "
+                "prune the original model, or exclude what is empty"
+            )
         if kept < lowest:
             raise ValueError(
                 f"that would keep {kept} of the {size} filters of {what} that may be "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_synflow._compat import keras, tfmot
+from tf_synflow.errors import first_line
 from tf_synflow.files import written_whole
 from tf_synflow.graph import check_model
 
@@ -44,12 +45,12 @@ def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> A
             model = keras.models.load_model(path, compile=False)
     # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ValueError(
             f"cannot read a tf_keras model from {str(path)!r} "
-            f"({type(error).__name__}: {reason[:300]}). Expected a whole .keras or .h5 "
-            "file, or the folder of a SavedModel, as model.save of tf_keras writes. If "
-            "it has layers of your own, name the module that registers them"
+            f"({type(error).__name__}: {first_line(error)}). Expected a whole "
+            ".keras or .h5 file, or the folder of a SavedModel, as model.save of "
+            "tf_keras writes. If it has layers of your own, name the module that "
+            "registers them"
         ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(

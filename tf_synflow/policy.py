@@ -242,7 +242,9 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         masks_lib.pruned_fraction(ratio)
         problem, masks = self.problem(model, data)
         if self.granularity == "filter":
-            self._filter_plan(filters.Filters(problem), masks, ratio)
+            found = filters.Filters(problem)
+            self._filter_plan(found, masks, ratio)
+            self._filter_scorer(found, problem, masks)
             return masks
         masks_lib.check_reach(masks, ratio, self.scope)
         self._scorer(problem)

@@ -79,9 +79,8 @@ def in_rounds(
     policy = policy or PruningPolicy("magnitude", granularity="filter")
     _check(model, train, rounds, policy)
     removed = pruned_fraction(ratio)
-    problem, _ = policy.problem(model, data)
-    sizes = filters.Filters(problem).sizes
     policy.check(model, ratio, data)
+    sizes = filters.Filters(policy.problem(model, data)[0]).sizes
     fewest, total = filters.least(sizes), sum(sizes.values())
     network, stages = strip(model), []
     for number in range(1, rounds + 1):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags as absl_flags
+
 from tf_synflow.files import written_whole
 from tf_synflow.run_folder import read_json
 
@@ -85,7 +87,7 @@ def carry_out(
     Args:
       sweep: Folder of the sweep; made if need be.
       runs: What `grid` gave.
-      flags: More flags for each run.
+      flags: More flags for each run. A flag file stands for what it holds now.
       script: `scripts/train.py`.
       progress: Wraps the runs, as tqdm does.
 
@@ -93,13 +95,19 @@ def carry_out(
       The runs that failed.
 
     Raises:
-      ValueError: The folder is that of a sweep with other flags.
+      ValueError: The folder is that of a sweep with other flags, or a flag file cannot
+        be read.
     """
-    own = [f for f in flags if f.lstrip("-").partition("=")[0] in (*AXES, "workdir")]
+    meant = _spelt_out(flags)
+    own = [flag for flag in meant if _name(flag) in (*AXES, "workdir")]
     if own:
         raise ValueError(f"{own} are not for all runs: the grid sets them for each")
+    if not any(run["dataset"] == "tiny_imagenet" for run in runs):
+        # Where the data is does not change it, but of Tiny ImageNet there may be parts.
+        elsewhere = ("data_dir", "download", "nodownload")
+        meant = [flag for flag in meant if _name(flag) not in elsewhere]
     sweep.mkdir(parents=True, exist_ok=True)
-    _keep_flags(sweep / "flags.json", list(flags))
+    _keep_flags(sweep / "flags.json", meant)
     failed = []
     for run in progress(runs):
         if is_done(sweep, run):
@@ -116,6 +124,25 @@ def carry_out(
         else:
             error.unlink(missing_ok=True)
     return failed
+
+
+def _spelt_out(flags: Sequence[str]) -> list[str]:
+    """Flags with those of flag files in their places, each as one word."""
+    try:
+        words = absl_flags.FlagValues().read_flags_from_files(list(flags))
+    except absl_flags.Error as error:
+        raise ValueError(str(error)) from error
+    found: list[str] = []
+    for word in words:
+        if word.startswith("-") or not found or "=" in found[-1]:
+            found.append(word)
+        else:
+            found[-1] += f"={word}"
+    return found
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-").partition("=")[0]
 
 
 def _keep_flags(path: Path, flags: list[str]) -> None:

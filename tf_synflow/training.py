@@ -34,6 +34,8 @@ class Recipe(NamedTuple):
       drop_factor: What it is multiplied by then. Defaults to 0.1.
       weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
       grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+      seen: Epochs that came before, so that their order of images, crops and mirroring
+        do not come again. Defaults to 0.
     """
 
     epochs: int
@@ -45,6 +47,7 @@ class Recipe(NamedTuple):
     drop_factor: float = 0.1
     weight_decay: float = 0.0
     grda: tuple[float, float] | None = None
+    seen: int = 0
 
 
 def optimizer(recipe: Recipe, steps: int) -> Any:
@@ -253,6 +256,7 @@ def _training(
     strategy: Any, data: Dataset | ImageNet, recipe: Recipe, epoch: int
 ) -> Any:
     """The training batches, for all replicas of this process."""
+    epoch += recipe.seen
     if strategy.num_replicas_in_sync == 1:
         return data.training(recipe.batch_size, recipe.seed, epoch)
 
@@ -269,4 +273,5 @@ def _training(
 def read_history(workdir: Path) -> list[dict[str, float]]:
     """The rows of a run's `history.csv`."""
     with open(workdir / "history.csv", newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows]

@@ -86,7 +86,17 @@ class Dataset(NamedTuple):
         Returns:
           `(images, labels)`: float32 `(batch, height, width, channels)` and int; for
           each step one element, or one for each replica of the share.
+
+        Raises:
+          ValueError: The last batch of an epoch has an image, but not one for each
+            replica.
         """
+        last = len(self.train[0]) % batch_size
+        if 0 < last < share.of:
+            raise ValueError(
+                f"the last batch of an epoch would have {last} images, too few for "
+                f"{share.of} replicas; choose another batch size than {batch_size}"
+            )
         # On the host, once: a tensor would otherwise become part of the graph.
         with tf.device("CPU:0"):
             images, labels = (tf.constant(array) for array in self.train)

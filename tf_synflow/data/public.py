@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_synflow.data.dataset import Dataset
 from tf_synflow.data.tiny_imagenet import TinyImagenet, archive_at
+from tf_synflow.errors import first_line
 
 
 class Facts(NamedTuple):
@@ -98,11 +99,11 @@ def _prepare(builder: Any, name: str, download: bool) -> None:
         ) from error
     # Each protocol, archive and checksum fails with an error of its own.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error) else ""
         raise OSError(
             f"{name} is not in {str(here)!r}, and could not be downloaded "
-            f"({type(error).__name__}: {reason}). Try again with a network, or copy a "
-            "prepared data set to this machine and name its folder with --data_dir"
+            f"({type(error).__name__}: {first_line(error)}). Try again with a "
+            "network, or copy a prepared data set to this machine and name its folder "
+            "with --data_dir"
         ) from error
 
 

@@ -48,9 +48,13 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
         raise FileNotFoundError(f"there is nothing at {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise _no_archive(path, "it is no zip file")
-    with zipfile.ZipFile(path) as archive:
-        if f"{_FOLDER}/wnids.txt" not in archive.namelist():
-            raise _no_archive(path, f"there is no {_FOLDER}/wnids.txt in it")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise _no_archive(path, f"it is damaged: {error}") from error
+    if f"{_FOLDER}/wnids.txt" not in names:
+        raise _no_archive(path, f"there is no {_FOLDER}/wnids.txt in it")
     return path
 
 
