@@ -307,9 +307,13 @@ def test_what_does_not_go_with_rounds_is_refused():
         experiment.Pruning(2, linear, rounds=1).check()
 
 
-@pytest.mark.parametrize("shrink", [False, True])
-def test_half_precision_reaches_every_layer_and_no_mask(tmp_path, monkeypatch, shrink):
-    """Wrappers compute in float16 too, and the loss is scaled; weights are float32."""
+@pytest.mark.parametrize(
+    ("half", "shrink"), [("float16", False), ("float16", True), ("bfloat16", False)]
+)
+def test_half_precision_reaches_every_layer_and_no_mask(
+    tmp_path, monkeypatch, half, shrink
+):
+    """Wrappers compute in it too, and for float16 the loss is scaled."""
     generator = np.random.default_rng(0)
     x = generator.random((32, 8, 8, 3), "float32")
     small = Dataset((x, np.arange(32) % 10), (x[:20], np.arange(20) % 10), 10)
@@ -322,7 +326,7 @@ def test_half_precision_reaches_every_layer_and_no_mask(tmp_path, monkeypatch, s
         return train(model, *args)
 
     monkeypatch.setattr(training, "train", kept)
-    for precision in ("float32", "mixed_float16"):
+    for precision in ("float32", f"mixed_{half}"):
         experiment.run(
             tmp_path / precision,
             model="small",
@@ -338,14 +342,15 @@ def test_half_precision_reaches_every_layer_and_no_mask(tmp_path, monkeypatch, s
             flags={},
         )
     model = trained[1]
-    assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
-    assert {layer.compute_dtype for layer in model.layers} == {"float16"}
-    assert model(x[:1]).dtype == "float16"
+    scaled = isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
+    assert scaled == (half == "float16")
+    assert {layer.compute_dtype for layer in model.layers} == {half}
+    assert model(x[:1]).dtype == half
     assert {v.dtype.name for v in model.trainable_variables} == {"float32"}
     assert keras.mixed_precision.global_policy().name == "float32"
     masks = [
         tf_synflow.load_masks(tmp_path / precision / "masks.npz")
-        for precision in ("float32", "mixed_float16")
+        for precision in ("float32", f"mixed_{half}")
     ]
     assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
 
