@@ -179,6 +179,27 @@ def test_nested_and_shared_layers_are_wrapped_once(tmp_path):
     )
 
 
+@pytest.mark.parametrize("half", ["mixed_float16", "mixed_bfloat16"])
+def test_a_wrapper_computes_in_the_precision_of_its_layer(tmp_path, half):
+    """Each layer has one of its own here, and the global policy is float32."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, dtype=half, activation="relu", name="a")(inputs)
+    outputs = layers.Dense(3, dtype="float32", name="b")(x)
+    model = keras.Model(inputs, outputs)
+    pruned = tf_synflow.prune(model, 2, iterations=3)
+    x, y = images(model, 8)
+    expected = tf_synflow.strip(pruned).predict(x, verbose=0)
+    np.testing.assert_array_equal(pruned.predict(x, verbose=0), expected)
+    pruned.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback()])
+    pruned.save(tmp_path / "m.keras")
+    for found in (pruned, tf_synflow.load_model(tmp_path / "m.keras")):
+        wrappers = [layer for layer in found.layers if hasattr(layer, "pruning_vars")]
+        assert [w.compute_dtype for w in wrappers] == [half[6:], "float32"]
+        assert {v.dtype.name for v in found.trainable_variables} == {"float32"}
+        assert found(x).dtype == "float32"
+
+
 def test_mixed_precision_keeps_float32_masks_and_weights(masks):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:

@@ -263,7 +263,10 @@ def rebuilt(
 
     def wrapped(original: Any, layer: Any) -> Any:
         own = masked.get(id(original)) if wrap else None
-        return None if own is None else PruneLowMagnitude(layer, _schedule(own))
+        if own is None:
+            return None
+        # It casts the inputs of its layer, and would by the policy that is global now.
+        return PruneLowMagnitude(layer, _schedule(own), dtype=layer.dtype_policy)
 
     result, copies = copy_model(model, make, wrapped, **more)
     with model.distribute_strategy.scope():
