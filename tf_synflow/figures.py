@@ -241,7 +241,7 @@ def steps_figure(path: Path, rows: Rows) -> None:
         place.set_xscale("log")
         place.set_yscale("log")
         place.set_xlabel("iterations")
-        place.set_ylabel("largest sum of scores removed in a step (over R)")
+        place.set_ylabel("most that a step removes, over R")
         place.legend(fontsize=7)
 
 
