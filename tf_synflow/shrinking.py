@@ -39,7 +39,8 @@ def shrink(model: Any) -> Any:
 
     Training goes the same way too, but for this: a channel that is read, though nothing
     feeds it, would have learned a constant, as soon as training gives it a bias or an
-    offset; taken out before training, it cannot. Dropout draws for the channels that
+    offset; taken out before training, it cannot. (Behind a ReLU it would not have: of
+    ReLU at 0 TensorFlow's gradient is 0.) Dropout draws for the channels that
     there are. And constraints and optimizers that look at a whole tensor (a norm, say)
     see a smaller one.
 
