@@ -79,6 +79,15 @@ def test_the_largest_step_is_that_of_algorithm_1(net, schedule, count):
     assert table[0]["share"] == pytest.approx(largest, rel=1e-9)
 
 
+def test_where_nothing_flows_any_more_nothing_is_removed_of_the_flow():
+    """As after a step of the linear schedule that has emptied a layer."""
+    masks = tf_synflow.PruningPolicy("magnitude").masks(chain(), 1)
+    list(masks.values())[1][:] = False
+    dead = tf_synflow.apply_masks(chain(), masks)
+    (row,) = paper_figures.largest_steps(dead, [1.0], [3], ["linear"])
+    assert row["share"] == 0
+
+
 def test_layer_densities_are_those_of_the_masks():
     model = randomise(chain())
     data = images(model, 5)

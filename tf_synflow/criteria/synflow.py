@@ -107,8 +107,8 @@ def prune_by_flow(
         for names, kept in step:
             survivors.remove(names, by_name, kept)
         if before is not None:
-            share = (before - _total(survivors, by_name)) / float(flow.tensor)
-            removed.append(share if float(flow.tensor) else 0.0)
+            lost, whole = before - _total(survivors, by_name), float(flow.tensor)
+            removed.append(lost / whole if whole else 0.0)
         del gradients, by_name  # make room before the weights are copied
         survivors.cut_if_stale()
     return survivors.masks()
