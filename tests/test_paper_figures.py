@@ -81,9 +81,10 @@ def test_the_largest_step_is_that_of_algorithm_1(net, schedule, count):
 
 def test_where_nothing_flows_any_more_nothing_is_removed_of_the_flow():
     """As after a step of the linear schedule that has emptied a layer."""
-    masks = tf_synflow.PruningPolicy("magnitude").masks(chain(), 1)
+    model = chain()
+    masks = tf_synflow.PruningPolicy("magnitude").masks(model, 1)
     list(masks.values())[1][:] = False
-    dead = tf_synflow.apply_masks(chain(), masks)
+    dead = tf_synflow.apply_masks(model, masks)
     (row,) = paper_figures.largest_steps(dead, [1.0], [3], ["linear"])
     assert row["share"] == 0
 
