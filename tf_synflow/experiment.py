@@ -139,8 +139,9 @@ def run(
     """
     figures.pyplot()  # If pictures cannot be drawn, say so before the work is done.
     pruning.check()
-    training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
+    # Several processes find each other before anything else of TensorFlow is used.
     strategy = distribution.strategy(place.distribute, recipe.batch_size)
+    training.optimizer(recipe, steps=1)  # refuses what it cannot be made of
     with (
         # Wrappers too have a precision, and so has the model that is compiled.
         distribution.precision(place.precision),
