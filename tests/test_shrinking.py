@@ -514,7 +514,8 @@ def test_odd_layers_are_no_hindrance(name):
     small = tf_synflow.shrink(pruned)
     same_function(pruned, small)
     same_weights(tf_synflow.expand(small, pruned), pruned)
-    tf_synflow.report(pruned)
+    left = tf_synflow.report(pruned).totals["shrunk"]["parameters"]
+    assert left == tf_synflow.strip(small).count_params()
 
 
 def test_two_strided_1x1_convolutions_that_overlap():
@@ -563,6 +564,7 @@ def test_a_small_network_is_saved_and_loaded_like_any(ending, tmp_path):
     path = tmp_path / f"small{ending}"
     small.save(path)
     loaded = tf_synflow.load_model(path)
+    assert width(loaded, "conv") == width(small, "conv") == 4
     same_weights(loaded, small)
     same_weights(tf_synflow.expand(loaded, pruned), pruned)
 

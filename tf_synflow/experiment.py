@@ -167,22 +167,11 @@ def run(
         trained = pruned if small is None else small
         recipe = recipe._replace(seen=pruning.rounds)
         numbers = training.train(trained, data, workdir, recipe, folder.written)
-        results = {
-            "flags": dict(flags),
-            "versions": versions(),
-            "prune": {
-                "criterion": pruning.policy.criterion,
-                "ratio": pruning.ratio,
-                "prunable": before.totals["prunable"]["size"],
-                "kept": before.totals["prunable"]["kept"],
-                "seconds": folder.prune_seconds(),
-                "collapsed_layers": before.totals["emptied"],
-            },
-            "train": numbers,
-            "layers": before.layers,
-        }
+        prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
-            results["prune"]["filters"] = _filters(network, pruning.policy, masks)
+            prune["filters"] = _filters(network, pruning.policy, masks)
+        results = {"flags": dict(flags), "versions": versions(), "prune": prune}
+        results |= {"train": numbers, "layers": before.layers}
         if small is not None:
             results["shrink"] = _shrunk(before.totals)
         if pruning.shrink:
@@ -242,6 +231,20 @@ def _prune(
     else:
         masks = policy.masks(network, pruning.ratio, sample)
     return shuffle(masks, recipe.seed) if pruning.shuffle else masks, None
+
+
+def _what_was_pruned(
+    totals: Mapping[str, Any], pruning: Pruning, seconds: float
+) -> dict[str, Any]:
+    """The part `prune` of the results."""
+    return {
+        "criterion": pruning.policy.criterion,
+        "ratio": pruning.ratio,
+        "prunable": totals["prunable"]["size"],
+        "kept": totals["prunable"]["kept"],
+        "seconds": seconds,
+        "collapsed_layers": totals["emptied"],
+    }
 
 
 def _shrunk(totals: Mapping[str, Any]) -> dict[str, Any]:
