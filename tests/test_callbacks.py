@@ -331,7 +331,7 @@ def fit(callback, model=None):
         (
             lambda: tf_synflow.PruningCallback(2, epoch=-1),
             ValueError,
-            "cannot be negative",
+            "epoch must be at least 0, got -1",
         ),
         (lambda: tf_synflow.PruningCallback(2, epoch="1"), TypeError, "whole number"),
         (lambda: tf_synflow.PruningCallback(policy=policy()), ValueError, "add ratio="),

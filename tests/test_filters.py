@@ -292,7 +292,8 @@ def test_rounds_refuse_what_they_cannot_do():
     model = randomise(chain())
     cases = [
         (dict(train=None), TypeError, "train must be a function"),
-        (dict(rounds=0), ValueError, "rounds must be a whole number from 1 on"),
+        (dict(rounds=0), ValueError, "rounds must be at least 1, got 0"),
+        (dict(rounds=1.5), TypeError, "rounds must be a whole number, got 1.5"),
         (dict(policy=3), TypeError, "must be a tf_synflow.PruningPolicy"),
         (dict(policy=tf_synflow.PruningPolicy("magnitude")), ValueError, "wants gran"),
         (dict(ratio=200), ValueError, "3 stay at least"),

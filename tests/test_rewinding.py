@@ -82,8 +82,8 @@ def test_a_pruned_model_goes_on_and_other_criteria_serve_too():
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"levels": 0}, ValueError, "levels must be a whole number from 1 on, got 0"),
-        ({"levels": 1.5}, ValueError, "got 1.5"),
+        ({"levels": 0}, ValueError, "levels must be at least 1, got 0"),
+        ({"levels": 1.5}, TypeError, "levels must be a whole number, got 1.5"),
         ({"train": None}, TypeError, "train must be a function"),
         ({"ratio": -1}, ValueError, "got -1"),
         ({"ratio": 1e9}, ValueError, "the highest ratio"),

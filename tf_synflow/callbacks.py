@@ -7,7 +7,7 @@ from typing import Any
 from tf_synflow import wrapping
 from tf_synflow._compat import keras, tf
 from tf_synflow.graph import flatten, named_weights
-from tf_synflow.masks import Masks, pruned_fraction
+from tf_synflow.masks import Masks, check_count, pruned_fraction
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import Report, report
 
@@ -68,10 +68,7 @@ class PruningCallback(keras.callbacks.Callback):
             raise TypeError(
                 f"policy must be a tf_synflow.PruningPolicy, got {policy!r}"
             )
-        if isinstance(epoch, bool) or not isinstance(epoch, int):
-            raise TypeError(f"epoch must be a whole number, got {epoch!r}")
-        if epoch < 0:
-            raise ValueError(f"epoch is counted from 0 and cannot be negative: {epoch}")
+        check_count("epoch", epoch, lowest=0)
         self.ratio = ratio
         self.policy = policy
         self.data = data

@@ -34,15 +34,17 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {value!r}; there are {names}")
 
 
-def check_count(what: str, value: object) -> None:
-    """Refuses what is no whole number from 1 on.
+def check_count(what: str, value: object, lowest: int = 1) -> None:
+    """Refuses what is no whole number from `lowest` on.
 
     Raises:
-      ValueError: With the value.
+      TypeError: It is no whole number.
+      ValueError: It is below `lowest`.
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(f"{what} must be a whole number from 1 on, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what} must be a whole number, got {value!r}")
+    if value < lowest:
+        raise ValueError(f"{what} must be at least {lowest}, got {value}")
 
 
 def pruned_fraction(ratio: float) -> Fraction:

@@ -128,12 +128,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         if iterations is None:
             named = isinstance(criterion, str)
             iterations = DEFAULT_ITERATIONS.get(criterion, 1) if named else 1
-        if isinstance(iterations, bool) or not isinstance(
-            iterations, (int, np.integer)
-        ):
-            raise TypeError(f"iterations must be a whole number, got {iterations!r}")
-        if iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {iterations}")
+        masks_lib.check_count("iterations", iterations)
         if isinstance(exclude, str):
             raise TypeError(
                 f"exclude must be a list of layer names, got the string {exclude!r}; "

@@ -54,7 +54,8 @@ def prune_with_rewinding(
       A new, uncompiled, pruned model with the initial weights, ready to be trained.
 
     Raises:
-      TypeError: See `PruningPolicy.masks`; or `train` is no function.
+      TypeError: See `PruningPolicy.masks`; or `train` is no function, or `levels` no
+        whole number.
       ValueError: See `PruningPolicy.masks`; or `levels` is below 1.
     """
     if not callable(train):

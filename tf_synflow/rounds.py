@@ -60,7 +60,8 @@ def prune_filters(
       A new, uncompiled model with fewer filters, trained so far.
 
     Raises:
-      TypeError: See `PruningPolicy.masks`; or `train` is no function.
+      TypeError: See `PruningPolicy.masks`; or `train` is no function, or `rounds` no
+        whole number.
       ValueError: See `PruningPolicy.masks`; `rounds` is below 1, `model` is pruned
         already, or the policy is not one of filters.
     """
