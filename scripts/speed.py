@@ -3,8 +3,10 @@
 python scripts/speed.py --models=vgg16_bn:100 --ratios=10,100,1000
 
 A masked network computes with its zeros; a shrunk one, masks and wrappers still on,
-has only the channels that live. A training step is `train_on_batch` with SGD; inference
-is the compiled forward pass.
+has only the channels that live. Plain is the same without masks and wrappers, the
+control: no network of these widths is faster here, whatever prunes it. Rounded, masks
+and wrappers on, has more channels, each layer a multiple of --multiple_of. A training
+step is `train_on_batch` with SGD; inference is the compiled forward pass.
 """
 
 import statistics
@@ -22,9 +24,11 @@ from tf_synflow._compat import keras, tf
 
 _MODELS = flags.DEFINE_list("models", ["vgg16_bn:100"], "Networks, as name:classes.")
 _RATIOS = flags.DEFINE_list("ratios", ["10", "100", "1000"], "Compression ratios.")
+_MULTIPLE_OF = flags.DEFINE_integer("multiple_of", 16, "Of channels, when rounded.")
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Of each, in turn.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 0.5, "At least, of calls of a kind in a row.")
+_SMALLER = ("shrunk", "plain", "rounded")
 
 
 def _tasks(model: keras.Model, classes: int) -> dict[str, Callable[[], None]]:
@@ -67,20 +71,21 @@ def measure(name: str, ratio: str) -> None:
     policy = tf_synflow.PruningPolicy(on_collapse="ignore")
     masked = tf_synflow.prune(dense, float(ratio), policy=policy)
     shrunk = tf_synflow.shrink(masked)
-    tasks = [_tasks(model, int(classes)) for model in (dense, masked, shrunk)]
+    kinds = [dense, masked, shrunk, tf_synflow.strip(shrunk)]
+    kinds.append(tf_synflow.shrink(masked, _MULTIPLE_OF.value))
+    tasks = [_tasks(model, int(classes)) for model in kinds]
     for task in tasks[0]:
-        times: list[list[float]] = [[], [], []]
+        times: list[list[float]] = [[] for _ in tasks]
         for own in tasks:
             own[task]()  # traced
         for _ in tqdm(range(_REPEATS.value), desc=f"ratio {ratio}, {task}"):
             for found, own in zip(times, tasks, strict=True):
                 found.append(_seconds(own[task]))
-        faster = [a / b for a, b in zip(times[0], times[2], strict=True)]
         cells = [_spread([1000 * t for t in found]) for found in times]
-        tqdm.write(
-            f"| {name} | {ratio} | {task} | {' | '.join(cells)} | {_spread(faster)} |",
-            file=sys.stdout,
-        )
+        for smaller in times[2:]:
+            faster = [a / b for a, b in zip(times[0], smaller, strict=True)]
+            cells.append(_spread(faster))
+        tqdm.write(f"| {name} | {ratio} | {task} | {' | '.join(cells)} |")
 
 
 def main(argv: list[str]) -> None:
@@ -90,10 +95,10 @@ def main(argv: list[str]) -> None:
     unknown = {name.split(":")[0] for name in _MODELS.value} - models.MODELS.keys()
     if unknown:
         sys.exit(f"speed.py: there are no networks {sorted(unknown)}")
-    print(
-        "| network | ratio | | dense, ms | masked, ms | shrunk, ms | dense / shrunk |"
-    )
-    print("|---|---|---|---|---|---|---|", flush=True)
+    head = ["network", "ratio", ""]
+    head += [f"{kind}, ms" for kind in ("dense", "masked", *_SMALLER)]
+    head += [f"dense / {kind}" for kind in _SMALLER]
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     for name in _MODELS.value:
         for ratio in _RATIOS.value:
             measure(name, ratio)

@@ -60,10 +60,16 @@ _REINITIALISE = flags.DEFINE_bool(
 _SHRINK = flags.DEFINE_bool(
     "shrink", False, "Train the network without its dead channels: as good, and faster."
 )
+_MULTIPLE_OF = flags.DEFINE_integer(
+    "multiple_of", None, "With --shrink: of channels that are left. Default: 1."
+)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "grda"], "Trains with.")
 _C = flags.DEFINE_float("c", 5e-4, "Of GRDA: strength of the threshold.")
 _MU = flags.DEFINE_float("mu", 0.51, "Of GRDA: growth of the threshold, 0.5 to 1.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the data.", lower_bound=1)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", None, "Of the training set, for scoring too. Default: all."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 0.1, "At the first step.", lower_bound=0.0
@@ -124,6 +130,7 @@ def main(argv: list[str]) -> None:
                 shuffle=_SHUFFLE.value,
                 reinitialise=_REINITIALISE.value,
                 shrink=_SHRINK.value,
+                multiple_of=1 if _MULTIPLE_OF.value is None else _MULTIPLE_OF.value,
             ),
             recipe=training.Recipe(
                 epochs=_EPOCHS.value,
@@ -134,6 +141,7 @@ def main(argv: list[str]) -> None:
                 drops=_drops(),
                 drop_factor=_DROP_FACTOR.value,
                 weight_decay=_WEIGHT_DECAY.value,
+                images=_TRAIN_IMAGES.value,
                 grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
             ),
             place=experiment.Place(

@@ -45,8 +45,18 @@ def test_every_data_set_gives_batches_to_train_and_to_test(name, tfds, tmp_path)
         assert x.shape == (5, *shape) and y.shape == (5,)
         x, y = found.sample(3, seed=0)
         assert x.shape == (3, *shape) and y.shape == (3,)
-        with pytest.raises(ValueError, match="cannot take 6 of the 5 training images"):
+        with pytest.raises(ValueError, match="cannot score by 6 of the 5 training"):
             found.sample(6, seed=0)
+        # Of a part no other images are seen, in as many steps as it has.
+        part = found.first(2)
+        assert [data.steps(1) for data in (part, found)] == [2, 5]
+        labels = [int(y) for _, y in part.training(1, seed=0).take(6)]
+        assert sorted(labels[:2]) == sorted(labels[2:4]) == sorted(labels[4:])
+        wanted = sorted(int(y) for y in part.sample(2, seed=0)[1])
+        assert sorted(labels[:2]) == wanted
+        for count in (0, 6):
+            with pytest.raises(ValueError, match=f"cannot train on {count} of the 5"):
+                found.first(count)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -198,7 +198,10 @@ def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkey
         model="small",
         dataset="noise",
         pruning=experiment.Pruning(
-            20, tf_synflow.PruningPolicy(iterations=5, progress=False), shrink=True
+            20,
+            tf_synflow.PruningPolicy(iterations=5, progress=False),
+            shrink=True,
+            multiple_of=3,
         ),
         recipe=training.Recipe(1, 16, 0.1, 0),
         flags={},
@@ -222,6 +225,9 @@ def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkey
     for name, mask in masks.items():
         kernel = models[0].get_layer(name.split("/")[0]).kernel.numpy()
         assert kernel.shape == mask.shape and not kernel[~mask].any()
+    pruned = tf_synflow.apply_masks(small_net(), masks)
+    few, more = (tf_synflow.strip(tf_synflow.shrink(pruned, of)) for of in (1, 3))
+    assert few.count_params() < more.count_params() == sizes[1]
 
 
 def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
@@ -294,6 +300,8 @@ def test_what_does_not_go_with_rounds_is_refused():
         experiment.Pruning(2, filters, rounds=1, shrink=True).check()
     with pytest.raises(ValueError, match="rounds prune filters"):
         experiment.Pruning(2, tf_synflow.PruningPolicy(), rounds=1).check()
+    with pytest.raises(ValueError, match="multiple_of .* wants shrink"):
+        experiment.Pruning(2, tf_synflow.PruningPolicy(), multiple_of=16).check()
     for options in ({"levels": 2}, {"rounds": 2}):
         granularity = "filter" if "rounds" in options else "weight"
         policy = tf_synflow.PruningPolicy(
@@ -365,7 +373,9 @@ BAD_FLAGS = {
     "--ratio=1000000": "the highest ratio",
     "--epochs=0": "--epochs",
     "--optimizer=grda --mu=2": "mu must be within",
-    "--criterion=snip --prune_images=0": "cannot take 0 of the 1437",
+    "--criterion=snip --prune_images=0": "cannot score by 0 of the 1437",
+    "--train_images=1438": "cannot train on 1438 of the 1437",
+    "--multiple_of=16": "it wants shrink",
     "--decay=step": "and only then; got decay 'step'",
     "--decay=step --drops=a": "--drops must be whole numbers",
     "--distribute=multi_worker": "environment variable TF_CONFIG",

@@ -261,6 +261,41 @@ def test_a_strided_1x1_convolution_reads_sixteen_channels_at_least():
         same_function(pruned, small)
 
 
+def test_layers_have_a_multiple_of_the_channels_asked_for_or_all():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(20, 3, use_bias=False, name="a")(inputs)
+    x = layers.Conv2D(40, 1, use_bias=False, name="b")(layers.ReLU()(x))
+    y = layers.Conv2D(30, 1, use_bias=False, name="c")(x)
+    y = layers.Add()([y, layers.Conv2D(30, 1, use_bias=False, name="d")(x)])
+    x = layers.Concatenate()([x, layers.BatchNormalization()(y)])
+    x = layers.Conv2D(4, 6, name="last")(x)
+    model = untrained(randomise(keras.Model(inputs, layers.Flatten()(x))))
+    left = {"a": 9, "b": 16, "c": 3, "d": 5}  # those of d are others than those of c
+    masks = {
+        f"{name}/kernel": np.ones(variable.shape, bool)
+        for name in ("a", "b", "c", "d")
+        for variable in [model.get_layer(name).kernel]
+    }
+    for name, count in left.items():
+        first = 10 if name == "d" else 0
+        masks[f"{name}/kernel"][:] = False
+        masks[f"{name}/kernel"][..., first : first + count] = True
+    pruned = tf_synflow.apply_masks(model, masks)
+    for of, widths in ((1, (9, 16, 8)), (8, (16, 16, 8)), (16, (16, 16, 16))):
+        small = tf_synflow.shrink(pruned, multiple_of=of)
+        assert tuple(width(small, name) for name in "abc") == widths
+        assert width(small, "d") == widths[2]
+        same_function(pruned, small)
+        same_weights(tf_synflow.expand(small, pruned, multiple_of=of), pruned)
+    assert width(tf_synflow.shrink(pruned, 32), "a") == 20  # all that there are
+    with pytest.raises(ValueError, match="what shrink.original, 1. gives"):
+        tf_synflow.expand(small, pruned)
+    with pytest.raises(ValueError, match="multiple_of must be at least 1, got 0"):
+        tf_synflow.shrink(pruned, 0)
+    with pytest.raises(TypeError, match="multiple_of must be a whole number"):
+        tf_synflow.expand(small, pruned, 1.5)
+
+
 def shared_and_nested():
     """A nested model that is called twice, with a layer that is shared inside it."""
     first, second = keras.Input((4, 4, 2)), keras.Input((4, 4, 3))
@@ -349,14 +384,15 @@ SETTINGS = settings(
     model=networks(),
     density=st.sampled_from([0.05, 0.2, 0.5, 0.9]),
     seed=st.integers(0, 99),
+    of=st.sampled_from([1, 1, 2, 3]),
 )
-def test_random_networks_keep_their_function(model, density, seed):
+def test_random_networks_keep_their_function(model, density, seed, of):
     pruned = tf_synflow.apply_masks(model, random_masks(model, density, seed))
     before = [variable.numpy() for variable in pruned.weights]
-    small = tf_synflow.shrink(pruned)
+    small = tf_synflow.shrink(pruned, of)
     assert small.count_params() <= pruned.count_params()
     same_function(pruned, small, seed=seed)
-    whole = tf_synflow.expand(small, pruned)
+    whole = tf_synflow.expand(small, pruned, of)
     same_weights(whole, pruned)
     masks = tf_synflow.get_masks(pruned)
     found = tf_synflow.get_masks(whole)
@@ -367,7 +403,7 @@ def test_random_networks_keep_their_function(model, density, seed):
     for variable, value in zip(pruned.weights, before, strict=True):
         assert variable.numpy().tobytes() == value.tobytes()
     # A stripped model shrinks as far.
-    plain = tf_synflow.shrink(tf_synflow.strip(pruned))
+    plain = tf_synflow.shrink(tf_synflow.strip(pruned), of)
     assert not any("mask" in variable.name for variable in plain.weights)
     assert [v.shape for v in plain.weights] == [
         v.shape for v in tf_synflow.strip(small).weights

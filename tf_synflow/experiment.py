@@ -15,7 +15,7 @@ from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.criteria import DATA_FREE, DEFAULT_ITERATIONS
 from tf_synflow.files import written_whole
-from tf_synflow.masks import Masks
+from tf_synflow.masks import Masks, check_count
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import report
 from tf_synflow.rewinding import prune_with_rewinding
@@ -44,6 +44,7 @@ class Pruning(NamedTuple):
       shuffle: An ablation: shuffles each mask within its weight tensor.
       reinitialise: An ablation: draws the weights anew.
       shrink: Trains the smaller network that `shrink` gives. Defaults to False.
+      multiple_of: Of the channels of that; see `shrink`. Defaults to 1.
     """
 
     ratio: float
@@ -54,6 +55,7 @@ class Pruning(NamedTuple):
     shuffle: bool = False
     reinitialise: bool = False
     shrink: bool = False
+    multiple_of: int = 1
 
     def check(self) -> None:
         """Refuses what does not go together.
@@ -70,6 +72,9 @@ class Pruning(NamedTuple):
             raise ValueError(
                 f"rounds train the network that they shrink, so {both[0]} has no place"
             )
+        check_count("multiple_of", self.multiple_of)
+        if self.multiple_of > 1 and not self.shrink:
+            raise ValueError("multiple_of is of what shrink leaves: it wants shrink")
         if self.shuffle and self.policy.granularity == "filter":
             raise ValueError(
                 "shuffled within a tensor, masks are of no filters any more"
@@ -150,6 +155,8 @@ def run(
         if folder.results is not None:
             return folder.results
         data = data_lib.load(dataset, place.data_dir, place.download)
+        if recipe.images is not None:
+            data = data.first(recipe.images)
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             network = models.build(model, data.input_shape, data.classes)
@@ -163,7 +170,7 @@ def run(
         if pruning.rounds:  # copied too, whether it was trained just now or before
             small = strip(small)
         if pruning.shrink:
-            small = shrink(pruned)
+            small = shrink(pruned, pruning.multiple_of)
         trained = pruned if small is None else small
         recipe = recipe._replace(seen=pruning.rounds)
         numbers = training.train(trained, data, workdir, recipe, folder.written)
@@ -173,11 +180,11 @@ def run(
         results = {"flags": dict(flags), "versions": versions(), "prune": prune}
         results |= {"train": numbers, "layers": before.layers}
         if small is not None:
-            results["shrink"] = _shrunk(before.totals)
+            results["shrink"] = _shrunk(before.totals, report(small).totals)
         if pruning.shrink:
             with written_whole(folder.written / "small.keras") as aside:
                 strip(small).save(aside)
-            trained = expand(small, pruned)
+            trained = expand(small, pruned, pruning.multiple_of)
         _write(folder.written, trained, _title(model, dataset, pruning), results)
     return results
 
@@ -247,10 +254,13 @@ def _what_was_pruned(
     }
 
 
-def _shrunk(totals: Mapping[str, Any]) -> dict[str, Any]:
+def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
     """What shrinking leaves, of what."""
-    whole = {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
-    return {"before": whole, "after": totals["shrunk"]}
+    sizes = [
+        {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
+        for totals in (whole, small)
+    ]
+    return dict(zip(("before", "after"), sizes, strict=True))
 
 
 def _filters(network: Any, policy: PruningPolicy, masks: Masks) -> dict[str, int]:

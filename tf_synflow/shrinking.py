@@ -6,6 +6,7 @@ every layer that carries them. What is left is a dense network of fewer channels
 masks for what is pruned within them), which is faster on any machine, in training too.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,19 @@ from tf_synflow.channels import Axis, Channels, along
 from tf_synflow.copying import same_layer
 from tf_synflow.exact_channels import EXACT, find_sources, strided_1x1
 from tf_synflow.graph import Call, Graph, flatten, layer_weights, named_weights
-from tf_synflow.masks import Masks
+from tf_synflow.masks import Masks, check_count
 from tf_synflow.wrapping import masks_of, rebuilt
 
 # Name of a weight to {axis, counted from the end: the places along it that are kept},
 # for the axes that lose some.
 Cuts = dict[str, dict[int, np.ndarray]]
 
+# In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel writes past
+# the end of its memory, on the CPU in float32, unless a multiple of these go in.
+_STRIDED = 16
 
-def shrink(model: Any) -> Any:
+
+def shrink(model: Any, multiple_of: int = 1) -> Any:
     """Takes the channels out of a pruned model that lie on no path.
 
     ```python
@@ -47,6 +52,9 @@ def shrink(model: Any) -> Any:
     Args:
       model: A built Sequential or functional tf_keras model: pruned; or stripped, where
         weights that are 0 count as pruned. It is not changed.
+      multiple_of: Keeps dead channels too, so that each layer has a multiple of so
+        many, or all that it had: more to compute, and faster nevertheless where vectors
+        are of 8 or 16 numbers. At least 1. Defaults to 1.
 
     Returns:
       A new, uncompiled model of the same class and layer names with fewer channels,
@@ -56,11 +64,12 @@ def shrink(model: Any) -> Any:
       channel is masked too.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
-      ValueError: It is subclassed or not built.
+      TypeError: `model` is no tf_keras model, or `multiple_of` no whole number.
+      ValueError: It is subclassed or not built, or `multiple_of` is below 1.
     """
     graph = flatten(model)
-    plan = _Plan(graph)
+    check_count("multiple_of", multiple_of)
+    plan = _Plan(graph, multiple_of)
     masks = plan.masks()
     layers = {id(call.layer): call for call in graph.calls}
     small = rebuilt(
@@ -80,23 +89,25 @@ def shrink(model: Any) -> Any:
     return small
 
 
-def expand(small: Any, original: Any) -> Any:
+def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
     """Puts the weights of a shrunk model back into the network that it came from.
 
     Args:
-      small: What `shrink(original)` gave, trained or not.
+      small: What `shrink(original, multiple_of)` gave, trained or not.
       original: The model that was shrunk, unchanged since. It is not changed.
+      multiple_of: What `shrink` was given. Defaults to 1.
 
     Returns:
       A new, uncompiled model with the layers and masks of `original` and the function
       of `small`: what was taken out has the values that it has in `original`.
 
     Raises:
-      TypeError: One of them is no tf_keras model.
+      TypeError: One of them is no tf_keras model, or `multiple_of` no whole number.
       ValueError: `small` is not what `shrink` makes of `original`.
     """
     graph, found = flatten(original), flatten(small)
-    plan = _Plan(graph)
+    check_count("multiple_of", multiple_of)
+    plan = _Plan(graph, multiple_of)
     values, wholes = named_weights(found), named_weights(graph)
     wanted = {name: plan.shape(name, v.shape) for name, v in wholes.items()}
     have = {name: tuple(variable.shape) for name, variable in values.items()}
@@ -105,12 +116,13 @@ def expand(small: Any, original: Any) -> Any:
             name for name in {**wanted, **have} if wanted.get(name) != have.get(name)
         ]
         raise ValueError(
-            "this is not the model that shrink(original) gives: "
+            f"this is not what shrink(original, {multiple_of}) gives: "
             + "; ".join(
                 f"{name!r} has shape {have.get(name)}, expected {wanted.get(name)}"
                 for name in other[:3]
             )
-            + ". Give the very model that was shrunk, not trained or pruned since"
+            + ". Give the very model that was shrunk, not trained or pruned since, and "
+            "the same multiple_of"
         )
     smaller, own = plan.masks(), masks_of(found)
     if own.keys() != smaller.keys() or any(
@@ -175,8 +187,8 @@ class _Plan:
       unfed: Number of channels that are read, though nothing feeds them.
     """
 
-    def __init__(self, graph: Graph):
-        """Finds the channels that live."""
+    def __init__(self, graph: Graph, multiple_of: int = 1):
+        """Finds the channels that live, and those that are kept beside them."""
         masks = masks_of(graph)
         variables = named_weights(graph)
         channels = Channels(graph, set(variables), EXACT)
@@ -193,12 +205,14 @@ class _Plan:
         needed = {group: flags.copy() for group, flags in living.items()}
         for flags in living.values():
             flags[0] |= not flags.any()  # a layer has at least one channel
+            _keep_first(flags, -int(flags.sum()) % multiple_of)
         strided = [
             channels.signals[call.inputs[0]]
             for call in graph.calls
             if strided_1x1(call.layer)
         ]
-        while any([_keep_multiple(groups, living) for groups in strided]):
+        of = math.lcm(_STRIDED, multiple_of)
+        while any([_keep_multiple(groups, living, of) for groups in strided]):
             pass  # what is kept for one may be read by another
         self._sizes = {
             number: int(along(groups, living).sum())
@@ -289,20 +303,20 @@ def _constant(initializer: Any) -> Any:
     return (config or {}).get("value", 0)
 
 
-def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int = 16) -> bool:
-    """Keeps some dead channels, so that there are 16, 32, 48 ... if there can be.
+def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int) -> bool:
+    """Keeps some dead channels, so that there is a multiple of `of`, if there can be.
 
     Gives whether that changes anything.
-
-    In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel, on the
-    CPU in float32, writes past the end of its memory for other numbers of channels.
     """
     before = int(along(groups, living).sum())
     for group in groups:
-        missing = -int(along(groups, living).sum()) % of
-        dead = np.flatnonzero(~living[group])
-        living[group][dead[:missing]] = True
+        _keep_first(living[group], -int(along(groups, living).sum()) % of)
     return int(along(groups, living).sum()) > before
+
+
+def _keep_first(flags: np.ndarray, count: int) -> None:
+    """Keeps the first so many of the dead."""
+    flags[np.flatnonzero(~flags)[:count]] = True
 
 
 def _joined(

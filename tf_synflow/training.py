@@ -34,6 +34,8 @@ class Recipe(NamedTuple):
       drop_factor: What it is multiplied by then. Defaults to 0.1.
       weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
       grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+      images: Trains on so many of the training images only, the same for every seed.
+        Defaults to all.
       seen: Epochs that came before, so that their order of images, crops and mirroring
         do not come again. Defaults to 0.
     """
@@ -47,6 +49,7 @@ class Recipe(NamedTuple):
     drop_factor: float = 0.1
     weight_decay: float = 0.0
     grda: tuple[float, float] | None = None
+    images: int | None = None
     seen: int = 0
 
 

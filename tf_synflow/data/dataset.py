@@ -32,6 +32,16 @@ class Share(NamedTuple):
 WHOLE = Share()
 
 
+def check_part(purpose: str, count: int, of: int) -> None:
+    """Refuses a number of training images that cannot be taken.
+
+    Raises:
+      ValueError: It is below 1, or there are not so many.
+    """
+    if not 1 <= count <= of:
+        raise ValueError(f"cannot {purpose} {count} of the {of} training images")
+
+
 class Dataset(NamedTuple):
     """Images and labels in memory, split once and for all.
 
@@ -62,6 +72,19 @@ class Dataset(NamedTuple):
     def input_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)`."""
         return self.train[0].shape[1:]
+
+    def first(self, count: int) -> "Dataset":
+        """The same with only the first training images, which are in no order.
+
+        Args:
+          count: How many, from 1 to the number of training images.
+
+        Raises:
+          ValueError: There are not so many.
+        """
+        check_part("train on", count, len(self.train[0]))
+        images, labels = self.train
+        return self._replace(train=(images[:count], labels[:count]))
 
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch; the last one has what is left."""
@@ -156,9 +179,6 @@ class Dataset(NamedTuple):
           ValueError: There are not so many.
         """
         images, labels = self.train
-        if not 1 <= count <= len(images):
-            raise ValueError(
-                f"cannot take {count} of the {len(images)} training images to score by"
-            )
+        check_part("score by", count, len(images))
         chosen = np.random.default_rng(seed).permutation(len(images))[:count]
         return self.normalised(images[chosen]).numpy(), labels[chosen]

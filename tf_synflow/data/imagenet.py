@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tf_synflow._compat import tf
-from tf_synflow.data.dataset import TEST_BATCH, WHOLE, Share
+from tf_synflow.data.dataset import TEST_BATCH, WHOLE, Share, check_part
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,6 +33,11 @@ class ImageNet:
         """Made by `imagenet`: datasets of `{"image": JPEG bytes, "label": int}`."""
         self._train, self._test = train, test
         self._count = int(train.cardinality())
+
+    def first(self, count: int) -> "ImageNet":
+        """The same with only the first training images; see `Dataset.first`."""
+        check_part("train on", count, self._count)
+        return ImageNet(self._train.take(count), self._test)
 
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch; what is left over after whole batches is dropped."""
@@ -87,10 +92,7 @@ class ImageNet:
 
         They are drawn from a buffer of 16,384, not from all images.
         """
-        if not 1 <= count <= self._count:
-            raise ValueError(
-                f"cannot take {count} of the {self._count} training images to score by"
-            )
+        check_part("score by", count, self._count)
         chosen = self._train.shuffle(_BUFFER, seed=seed).take(count)
         pairs = [(_middle(e["image"]).numpy(), int(e["label"])) for e in chosen]
         images, labels = zip(*pairs, strict=True)
