@@ -50,7 +50,7 @@ def test_every_data_set_gives_batches_to_train_and_to_test(name, tfds, tmp_path)
         # Of a part no other images are seen, in as many steps as it has.
         part = found.first(2)
         assert [data.steps(1) for data in (part, found)] == [2, 5]
-        labels = [int(y) for _, y in part.training(1, seed=0).take(6)]
+        labels = [int(y[0]) for _, y in part.training(1, seed=0).take(6)]
         assert sorted(labels[:2]) == sorted(labels[2:4]) == sorted(labels[4:])
         wanted = sorted(int(y) for y in part.sample(2, seed=0)[1])
         assert sorted(labels[:2]) == wanted
