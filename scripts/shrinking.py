@@ -5,10 +5,10 @@ python scripts/shrinking.py --train --models=vgg16_bn:100 --ratios=10,100
 
 Each network is pruned by SynFlow and shrunk; the outputs of both on random images, in
 training and in inference mode, are compared before training and after --steps steps of
-the masked one. With --train both are trained alike, and their kernels compared; beside
-it stands the control, the masked network trained again from weights that differ by a
-rounding, for training amplifies any difference. Lines of a Markdown table are printed
-as they come.
+the masked one. With --train both are trained alike, and their kernels compared. Beside
+both stands the control, the masked network with weights that differ by a rounding: deep
+networks, and training, amplify any difference. Lines of a Markdown table are printed as
+they come.
 """
 
 import sys
@@ -130,6 +130,32 @@ def kernels_apart(
     return worst
 
 
+def compare(name: str, ratio: str, images: np.ndarray) -> list[str]:
+    """The cells of a network's row."""
+    classes = int(name.split(":")[1])
+    policy = tf_synflow.PruningPolicy(on_collapse="ignore", progress=False)
+    pruned = tf_synflow.prune(_build(name), float(ratio), policy=policy)
+    small, close = tf_synflow.shrink(pruned), rounded(pruned)
+    totals = tf_synflow.report(pruned).totals
+    shrunk, parameters = totals["shrunk"], totals["parameters"]["size"]
+    cells = [name, ratio, f"{shrunk['parameters'] / parameters:.2%}"]
+    cells.append(f"{shrunk['macs'] / totals['macs']:.2%}")
+    cells += [f"{difference(pruned, other, images):.1e}" for other in (small, close)]
+    graph = flatten(pruned)
+    conducting = on_paths(graph, masks_of(graph))[0]
+    others = []
+    if _TRAIN.value:
+        others.append(tf_synflow.expand(train(small, classes), pruned))
+        others.append(train(close, classes))
+    if _STEPS.value:
+        train(pruned, classes)
+        after = difference(pruned, tf_synflow.shrink(pruned), images)
+        cells.append(f"{after:.1e}")
+        cells += [f"{kernels_apart(pruned, o, conducting):.1e}" for o in others]
+    blank = [""] * (9 - len(cells))
+    return [*cells, *blank, str(shrunk["unfed_channels"])]
+
+
 def main(argv: list[str]) -> None:
     """Compares every network at every ratio."""
     if len(argv) > 1:
@@ -137,42 +163,18 @@ def main(argv: list[str]) -> None:
     unknown = {n.split(":")[0] for n in _MODELS.value} - {"densenet", *models.MODELS}
     if unknown:
         sys.exit(f"shrinking.py: there are no networks {sorted(unknown)}")
+    if _TRAIN.value and not _STEPS.value:
+        sys.exit("shrinking.py: --train wants --steps above 0")
     keras.backend.set_floatx(_DTYPE.value)
     head = ["network", "ratio", "parameters left", "multiply-adds left"]
-    head += ["outputs differ by", f"after {_STEPS.value} steps", "kernels differ by"]
-    head += ["control", "read but not fed"]
+    head += ["outputs differ by", "control", f"after {_STEPS.value} steps"]
+    head += ["kernels differ by", "control", "read but not fed"]
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|", flush=True)
     shape = (_IMAGES.value, _SIZE.value, _SIZE.value, 3)
     images = np.random.default_rng(0).standard_normal(shape).astype(_DTYPE.value)
     for name in _MODELS.value:
         for ratio in _RATIOS.value:
-            policy = tf_synflow.PruningPolicy(on_collapse="ignore", progress=False)
-            pruned = tf_synflow.prune(_build(name), float(ratio), policy=policy)
-            small = tf_synflow.shrink(pruned)
-            totals = tf_synflow.report(pruned).totals
-            before, apart, control = difference(pruned, small, images), None, None
-            classes = int(name.split(":")[1])
-            if _TRAIN.value:
-                whole = tf_synflow.expand(train(small, classes), pruned)
-                other = train(rounded(pruned), classes)
-            if _STEPS.value:
-                graph = flatten(pruned)
-                conducting = on_paths(graph, masks_of(graph))[0]
-                train(pruned, classes)
-                after = difference(pruned, tf_synflow.shrink(pruned), images)
-                if _TRAIN.value:
-                    apart = kernels_apart(pruned, whole, conducting)
-                    control = kernels_apart(pruned, other, conducting)
-            parameters = totals["shrunk"]["parameters"] / totals["parameters"]["size"]
-            print(
-                f"| {name} | {ratio} | {parameters:.2%} "
-                f"| {totals['shrunk']['macs'] / totals['macs']:.2%} | {before:.1e} "
-                f"| {f'{after:.1e}' if _STEPS.value else ''} "
-                f"| {'' if apart is None else f'{apart:.1e}'} "
-                f"| {'' if control is None else f'{control:.1e}'} "
-                f"| {totals['shrunk']['unfed_channels']} |",
-                flush=True,
-            )
+            print(f"| {' | '.join(compare(name, ratio, images))} |", flush=True)
 
 
 if __name__ == "__main__":
