@@ -176,6 +176,18 @@ def test_rows_and_summary(tmp_path, program):
         assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "0"]
 
 
+def test_rows_of_filters_say_what_is_left_of_them(tmp_path, program):
+    runs = sweep.grid({**AXES, "criterion": ["x"]})[:1]
+    sweep.carry_out(tmp_path / "sweep", runs, [], program)
+    path = sweep.folder(tmp_path / "sweep", runs[0]) / "results.json"
+    results = json.loads(path.read_text())
+    results["prune"]["filters"] = {"prunable": 8, "kept": 2}
+    results["shrink"] = {"before": {"macs": 400}, "after": {"macs": 50}}
+    path.write_text(json.dumps(results))
+    (row,) = sweep.rows(tmp_path / "sweep", runs)
+    assert (row["filters"], row["macs_left"], row["kept"]) == (2, 0.125, 7)
+
+
 def test_the_script_trains_and_sums_up(tmp_path):
     folder = tmp_path / "sweep"
     command = [f"--sweepdir={folder}", "--criteria=magnitude", "--ratios=10,1e6"]

@@ -161,25 +161,36 @@ def _keep_flags(path: Path, flags: list[str]) -> None:
 
 
 def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row for each run that has results."""
-    found = []
-    for run in runs:
-        if not is_done(sweep, run):
-            continue
-        results = read_json(folder(sweep, run) / "results.json")
-        prune, train = results["prune"], results["train"]
-        found.append(
-            {
-                **run,
-                "kept": prune["kept"],
-                "final_accuracy": train["final_accuracy"],
-                "best_accuracy": train["best_accuracy"],
-                "prune_seconds": prune["seconds"],
-                "train_seconds": train["seconds"],
-                "emptied_layers": len(prune["collapsed_layers"]),
-            }
+    """One row for each run that has results.
+
+    `kept` are weights. Where filters were pruned, `filters` are those kept; and where
+    the network was shrunk, `macs_left` is the share of its multiply-adds (0 to 1).
+    """
+    return [
+        {**run, **_row(read_json(folder(sweep, run) / "results.json"))}
+        for run in runs
+        if is_done(sweep, run)
+    ]
+
+
+def _row(results: Mapping[str, Any]) -> dict[str, Any]:
+    prune, train = results["prune"], results["train"]
+    row = {
+        "kept": prune["kept"],
+        "final_accuracy": train["final_accuracy"],
+        "best_accuracy": train["best_accuracy"],
+        "prune_seconds": prune["seconds"],
+        "train_seconds": train["seconds"],
+        "emptied_layers": len(prune["collapsed_layers"]),
+    }
+    if "filters" in prune:
+        row["filters"] = prune["filters"]["kept"]
+    if "shrink" in results:
+        after, before = (
+            results["shrink"][which]["macs"] for which in ("after", "before")
         )
-    return found
+        row["macs_left"] = after / before
+    return row
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
