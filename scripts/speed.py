@@ -3,10 +3,10 @@
 python scripts/speed.py --models=vgg16_bn:100 --ratios=10,100,1000
 
 A masked network computes with its zeros; a shrunk one, masks and wrappers still on,
-has only the channels that live. Plain is the same without masks and wrappers, the
-control: no network of these widths is faster here, whatever prunes it. Rounded, masks
-and wrappers on, has more channels, each layer a multiple of --multiple_of. A training
-step is `train_on_batch` with SGD; inference is the compiled forward pass.
+has only the channels that live. Plain, the control, is the same without masks and
+wrappers. Rounded, masks and wrappers on, has more channels, each layer a multiple of
+--multiple_of. A training step is `train_on_batch` with SGD; inference is the compiled
+forward pass.
 """
 
 import statistics

@@ -61,7 +61,7 @@ _SHRINK = flags.DEFINE_bool(
     "shrink", False, "Train the network without its dead channels: as good, and faster."
 )
 _MULTIPLE_OF = flags.DEFINE_integer(
-    "multiple_of", None, "With --shrink: of channels that are left. Default: 1."
+    "multiple_of", None, "With --shrink: widths are rounded up to it. Default: 1."
 )
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", ["sgd", "grda"], "Trains with.")
 _C = flags.DEFINE_float("c", 5e-4, "Of GRDA: strength of the threshold.")
@@ -168,7 +168,7 @@ def main(argv: list[str]) -> None:
     if "shrink" in results:
         left, whole = (results["shrink"][which] for which in ("after", "before"))
         print(
-            f"trained without dead channels: {left['parameters']:,} of "
+            f"trained smaller: {left['parameters']:,} of "
             f"{whole['parameters']:,} parameters, "
             f"{left['macs'] / whole['macs']:.1%} of the multiply-adds"
         )

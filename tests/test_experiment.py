@@ -373,7 +373,7 @@ BAD_FLAGS = {
     "--ratio=1000000": "the highest ratio",
     "--epochs=0": "--epochs",
     "--optimizer=grda --mu=2": "mu must be within",
-    "--criterion=snip --prune_images=0": "cannot score by 0 of the 1437",
+    "--criterion=snip --prune_images=0": "images to score by must be at least 1, got 0",
     "--train_images=1438": "cannot train on 1438 of the 1437",
     "--multiple_of=16": "it wants shrink",
     "--decay=step": "and only then; got decay 'step'",

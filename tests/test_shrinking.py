@@ -37,28 +37,20 @@ def untrained(model):
     return model
 
 
-def outputs(model, inputs, training):
-    """In a copy, for BatchNormalization changes its averages."""
-    copy = keras.models.clone_model(tf_synflow.strip(model))
-    copy.set_weights(tf_synflow.strip(model).get_weights())
-    return [y.numpy() for y in tf.nest.flatten(copy(inputs, training=training))]
+def outputs(model, inputs):
+    """In inference and in training mode, in a copy: BatchNormalization averages."""
+    copy = tf_synflow.strip(model)
+    both = [copy(inputs, training=training) for training in (False, True)]
+    return [y.numpy() for y in tf.nest.flatten(both)]
 
 
 def same_function(one, other, count=5, seed=0):
     generator = np.random.default_rng(seed)
     inputs = [generator.standard_normal((count, *t.shape[1:])) for t in one.inputs]
     inputs = inputs if len(inputs) > 1 else inputs[0]
-    for training in (False, True):
-        pairs = zip(
-            outputs(one, inputs, training),
-            outputs(other, inputs, training),
-            strict=True,
-        )
-        for a, b in pairs:
-            assert np.isfinite(a).all()
-            np.testing.assert_allclose(
-                b, a, rtol=0, atol=1e-12 * max(1, np.abs(a).max())
-            )
+    for a, b in zip(outputs(one, inputs), outputs(other, inputs), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-12 * max(1, np.abs(a).max()))
 
 
 def same_weights(one, other):
@@ -282,7 +274,7 @@ def test_layers_have_a_multiple_of_the_channels_asked_for_or_all():
         masks[f"{name}/kernel"][..., first : first + count] = True
     pruned = tf_synflow.apply_masks(model, masks)
     for of, widths in ((1, (9, 16, 8)), (8, (16, 16, 8)), (16, (16, 16, 16))):
-        small = tf_synflow.shrink(pruned, multiple_of=of)
+        small = tf_synflow.shrink(pruned, multiple_of=np.uint8(of))
         assert tuple(width(small, name) for name in "abc") == widths
         assert width(small, "d") == widths[2]
         same_function(pruned, small)
@@ -294,6 +286,21 @@ def test_layers_have_a_multiple_of_the_channels_asked_for_or_all():
         tf_synflow.shrink(pruned, 0)
     with pytest.raises(TypeError, match="multiple_of must be a whole number"):
         tf_synflow.expand(small, pruned, 1.5)
+
+
+def test_channels_that_a_strided_convolution_reads_twice_count_twice():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(36, 1, use_bias=False, name="conv")(inputs)
+    x = layers.Concatenate()([layers.ReLU()(x), layers.Activation("tanh")(x)])
+    x = layers.Conv2D(3, 1, 2, name="strided")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(layers.Flatten()(x)))
+    for alive, left in ((8, 8), (9, 16), (17, 24), (33, 36)):
+        mask = np.zeros((1, 1, 2, 36), bool)
+        mask[..., :alive] = True
+        pruned = tf_synflow.apply_masks(randomise(model), {"conv/kernel": mask})
+        small = tf_synflow.shrink(pruned)
+        assert width(small, "conv") == left
+        same_function(pruned, small)
 
 
 def shared_and_nested():
@@ -385,9 +392,13 @@ SETTINGS = settings(
     density=st.sampled_from([0.05, 0.2, 0.5, 0.9]),
     seed=st.integers(0, 99),
     of=st.sampled_from([1, 1, 2, 3]),
+    left_out=st.integers(0, 5),
 )
-def test_random_networks_keep_their_function(model, density, seed, of):
-    pruned = tf_synflow.apply_masks(model, random_masks(model, density, seed))
+def test_random_networks_keep_their_function(model, density, seed, of, left_out):
+    masks = random_masks(model, density, seed)
+    if left_out < len(masks) - 1:
+        del masks[list(masks)[left_out]]  # a layer that is not pruned
+    pruned = tf_synflow.apply_masks(model, masks)
     before = [variable.numpy() for variable in pruned.weights]
     small = tf_synflow.shrink(pruned, of)
     assert small.count_params() <= pruned.count_params()
@@ -409,6 +420,57 @@ def test_random_networks_keep_their_function(model, density, seed, of):
         v.shape for v in tf_synflow.strip(small).weights
     ]
     same_function(plain, small, seed=seed)
+    # Trained a little, what was kept beside the living does not come to life.
+    for one, original in ((small, pruned), (plain, tf_synflow.strip(pruned))):
+        descend(one, seed)
+        whole = tf_synflow.expand(one, original, of)
+        same_function(whole, one, seed=seed)
+
+
+@pytest.mark.parametrize("of", [1, 4])
+@pytest.mark.parametrize("stripped", [False, True])
+def test_what_is_kept_though_dead_stays_dead_or_keeps_what_it_would_wake(stripped, of):
+    """Two heads, of which one has no mask, read channels that nothing feeds."""
+    inputs = keras.Input((12,))
+    x = layers.Dense(9, activation="tanh", name="a")(inputs)
+    x = layers.Dense(9, activation="tanh", name="b")(x)
+    side = layers.Dense(2, name="side")(inputs)
+    heads = [layers.Dense(n, name=name)(x) for n, name in ((5, "c"), (3, "loose"))]
+    last = layers.Dense(2, name="last")(heads[0])
+    model = keras.Model(inputs, [layers.Add()([last, side]), heads[1]])
+    model = untrained(randomise(model))
+    masks = {
+        f"{name}/kernel": np.ones(model.get_layer(name).kernel.shape, bool)
+        for name in ("a", "b", "c", "last", "side")
+    }
+    masks["a/kernel"][:, 3:] = False
+    masks["b/kernel"][:3, 2:] = False  # all but two of b's are fed by dead ones only
+    masks["c/kernel"][:2, 1:] = False  # and all but one of c's by dead ones of b
+    if of == 1:
+        masks["b/kernel"][:] = False  # not one of b's lives, and one has to stay
+    original = tf_synflow.apply_masks(model, masks)
+    original = tf_synflow.strip(original) if stripped else original
+    small = tf_synflow.shrink(original, of)
+    same_function(original, small)
+    before = outputs(small, np.ones((1, 12)))[0]
+    descend(small, 0, 5)
+    same_function(tf_synflow.expand(small, original, of), small)
+    assert np.abs(outputs(small, np.ones((1, 12)))[0] - before).max() > 1e-3
+
+
+def descend(model, seed, count=2):
+    """Some steps of gradient descent, on whatever makes every output move."""
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        x = [generator.standard_normal((4, *t.shape[1:])) for t in model.inputs]
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(model(x, training=True))
+            loss = sum(tf.reduce_mean((y - 1) ** 2) for y in outputs)
+        variables = model.trainable_variables
+        for v, g in zip(variables, tape.gradient(loss, variables), strict=True):
+            if g is not None:
+                value = v - 0.05 * g / (1e-9 + tf.reduce_max(tf.abs(g)))
+                v.assign(v.constraint(value) if v.constraint else value)
 
 
 def steps(model, count, seed=0):

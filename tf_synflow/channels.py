@@ -137,8 +137,17 @@ class Channels:
         joins: Mapping[str, np.ndarray],
         sizes: Mapping[int, int],
         sources: Mapping[int, np.ndarray] | None = None,
+        sinks: Mapping[int, np.ndarray] | None = None,
     ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """The channels that are fed, and those that are read; see `living`."""
+        """The channels that are fed, and those that are read.
+
+        Args:
+          joins: See `living`.
+          sizes: See `living`.
+          sources: See `living`.
+          sinks: Group to boolean vector: channels that are read, whoever reads them.
+            Defaults to none.
+        """
         edges = [
             (joins[name], *(self.axes[name][axis] for axis in axes))
             for name, axes in self.kernels.items()
@@ -146,7 +155,7 @@ class Channels:
         back = [(join.T, out, into) for join, into, out in reversed(edges)]
         return (
             _reached(edges, self.held, sizes, sources or {}),
-            _reached(back, self._ends, sizes, {}),
+            _reached(back, self._ends, sizes, sinks or {}),
         )
 
     def group(self, size: int) -> Axis:

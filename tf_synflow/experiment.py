@@ -61,6 +61,7 @@ class Pruning(NamedTuple):
         """Refuses what does not go together.
 
         Raises:
+          TypeError: `multiple_of` is no whole number.
           ValueError: With the two.
         """
         both = [

@@ -6,26 +6,22 @@ every layer that carries them. What is left is a dense network of fewer channels
 masks for what is pruned within them), which is faster on any machine, in training too.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from tf_synflow._compat import keras
-from tf_synflow.channels import Axis, Channels, along
+from tf_synflow.channels import Channels, along
 from tf_synflow.copying import same_layer
-from tf_synflow.exact_channels import EXACT, find_sources, strided_1x1
+from tf_synflow.exact_channels import EXACT
 from tf_synflow.graph import Call, Graph, flatten, layer_weights, named_weights
+from tf_synflow.kept_channels import find_kept
 from tf_synflow.masks import Masks, check_count
 from tf_synflow.wrapping import masks_of, rebuilt
 
 # Name of a weight to {axis, counted from the end: the places along it that are kept},
 # for the axes that lose some.
 Cuts = dict[str, dict[int, np.ndarray]]
-
-# In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel writes past
-# the end of its memory, on the CPU in float32, unless a multiple of these go in.
-_STRIDED = 16
 
 
 def shrink(model: Any, multiple_of: int = 1) -> Any:
@@ -44,24 +40,26 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
 
     Training goes the same way too, but for this: a channel that is read, though nothing
     feeds it, would have learned a constant, as soon as training gives it a bias or an
-    offset; taken out before training, it cannot. (Behind a ReLU it would not have: of
-    ReLU at 0 TensorFlow's gradient is 0.) Dropout draws for the channels that
-    there are. And constraints and optimizers that look at a whole tensor (a norm, say)
-    see a smaller one.
+    offset; taken out before training, or kept with what reads it masked, it cannot.
+    (Behind a ReLU it would not have: of ReLU at 0 TensorFlow's gradient is 0.) Dropout
+    draws for the channels that there are. And constraints and optimizers that look at a
+    whole tensor (a norm, say) see a smaller one.
 
     Args:
       model: A built Sequential or functional tf_keras model: pruned; or stripped, where
         weights that are 0 count as pruned. It is not changed.
       multiple_of: Keeps dead channels too, so that each layer has a multiple of so
         many, or all that it had: more to compute, and faster nevertheless where vectors
-        are of 8 or 16 numbers. At least 1. Defaults to 1.
+        are of 8 or 16 numbers. (Where a strided 1x1 convolution reads several layers
+        side by side, it is their sum.) At least 1. Defaults to 1.
 
     Returns:
       A new, uncompiled model of the same class and layer names with fewer channels,
       pruned layers wrapped and masked. Of a group of channels that are all dead, one is
       left; and before a strided 1x1 convolution so many that there are 16, 32, 48 ...
       (TensorFlow 2.21 computes gradients wrongly for other numbers). What reads such a
-      channel is masked too.
+      channel is masked too; where it cannot be, because its layer has no mask or the
+      model is stripped, the channel counts as living, with all that it needs.
 
     Raises:
       TypeError: `model` is no tf_keras model, or `multiple_of` no whole number.
@@ -194,28 +192,9 @@ class _Plan:
         channels = Channels(graph, set(variables), EXACT)
         for number in graph.outputs:
             channels.hold(channels.signals[number])
-        joins = {
-            name: _joined(name, axes, variables[name], masks)
-            for name, axes in channels.kernels.items()
-        }
-        sources = find_sources(graph, channels)
-        fed, read = channels.reached(joins, channels.sizes, sources)
-        self.unfed = sum(int((read[g] & ~fed[g]).sum()) for g in fed)
-        living = {group: fed[group] & read[group] for group in fed}
-        needed = {group: flags.copy() for group, flags in living.items()}
-        for flags in living.values():
-            flags[0] |= not flags.any()  # a layer has at least one channel
-            _keep_first(flags, -int(flags.sum()) % multiple_of)
-        strided = [
-            channels.signals[call.inputs[0]]
-            for call in graph.calls
-            if strided_1x1(call.layer)
-        ]
-        of = math.lcm(_STRIDED, multiple_of)
-        while any([_keep_multiple(groups, living, of) for groups in strided]):
-            pass  # what is kept for one may be read by another
+        kept, living, self.unfed = find_kept(graph, channels, masks, int(multiple_of))
         self._sizes = {
-            number: int(along(groups, living).sum())
+            number: int(along(groups, kept).sum())
             for number, groups in channels.signals.items()
         }
         self._graph = graph
@@ -223,14 +202,14 @@ class _Plan:
         # Rows of kernels that read what is kept though it is dead. They are masked, or
         # training could bring to life in the small network what the whole one has not.
         self._idle = {
-            name: (into, ~along(groups, needed)[along(groups, living)])
+            name: (into, ~along(groups, living)[along(groups, kept)])
             for name, (into, _) in channels.kernels.items()
             for groups in [channels.axes[name][into]]
         }
         self.cuts: Cuts = {}
         for name, axes in channels.axes.items():
-            kept = {axis: along(groups, living) for axis, groups in axes.items()}
-            cut = {a: np.flatnonzero(k) for a, k in kept.items() if not k.all()}
+            stay = {axis: along(groups, kept) for axis, groups in axes.items()}
+            cut = {a: np.flatnonzero(s) for a, s in stay.items() if not s.all()}
             if cut and name in variables:
                 self.cuts[name] = cut
 
@@ -301,33 +280,3 @@ def _constant(initializer: Any) -> Any:
     """The value of an initializer's configuration, if it is a constant."""
     config = initializer.get("config") if isinstance(initializer, dict) else None
     return (config or {}).get("value", 0)
-
-
-def _keep_multiple(groups: Axis, living: dict[int, np.ndarray], of: int) -> bool:
-    """Keeps some dead channels, so that there is a multiple of `of`, if there can be.
-
-    Gives whether that changes anything.
-    """
-    before = int(along(groups, living).sum())
-    for group in groups:
-        _keep_first(living[group], -int(along(groups, living).sum()) % of)
-    return int(along(groups, living).sum()) > before
-
-
-def _keep_first(flags: np.ndarray, count: int) -> None:
-    """Keeps the first so many of the dead."""
-    flags[np.flatnonzero(~flags)[:count]] = True
-
-
-def _joined(
-    name: str, axes: tuple[int, int], variable: Any, masks: Masks
-) -> np.ndarray:
-    """Whether any weight joins two channels: matrix (channels in, out)."""
-    if name in masks:
-        kept = masks[name]
-    elif masks:  # a weight that was not pruned may be 0 now, and not for long
-        kept = np.ones(variable.shape, bool)
-    else:
-        kept = variable.numpy() != 0
-    join = kept.reshape(-1, *kept.shape[-2:]).any(0)
-    return join if axes == (-2, -1) else join.T

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_synflow._compat import tf
+from tf_synflow.masks import check_count
 
 TEST_BATCH = 256
 
@@ -36,9 +37,11 @@ def check_part(purpose: str, count: int, of: int) -> None:
     """Refuses a number of training images that cannot be taken.
 
     Raises:
+      TypeError: It is no whole number.
       ValueError: It is below 1, or there are not so many.
     """
-    if not 1 <= count <= of:
+    check_count(f"the number of images to {purpose}", count)
+    if count > of:
         raise ValueError(f"cannot {purpose} {count} of the {of} training images")
 
 
@@ -80,6 +83,7 @@ class Dataset(NamedTuple):
           count: How many, from 1 to the number of training images.
 
         Raises:
+          TypeError: It is no whole number.
           ValueError: There are not so many.
         """
         check_part("train on", count, len(self.train[0]))
@@ -176,6 +180,7 @@ class Dataset(NamedTuple):
           seed: Seeds the choice.
 
         Raises:
+          TypeError: `count` is no whole number.
           ValueError: There are not so many.
         """
         images, labels = self.train
