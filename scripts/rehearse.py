@@ -79,7 +79,8 @@ def rehearse(command: list[str]) -> None:
         flags.FLAGS[name].unparse()
     with tempfile.TemporaryDirectory() as folder:
         short = ["--iterations=1", "--epochs=1", f"--workdir={folder}/run"]
-        short += ["--batch_size=2", "--prune_images=2", f"--data_dir={folder}/none"]
+        short += ["--batch_size=2", "--prune_images=2", "--train_images=4"]
+        short.append(f"--data_dir={folder}/none")
         argv = flags.FLAGS(["train.py", *command, *short])
         keras.backend.clear_session()
         with (
