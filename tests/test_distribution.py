@@ -87,6 +87,8 @@ def test_two_processes_end_with_the_same_weights_and_one_set_of_files(tmp_path):
             "TF_CONFIG": json.dumps(config),
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(tmp_path),
+            # What TensorFlow generates there would be compiled, and left behind.
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
         command = [sys.executable, "-c", WORKER, tmp_path / "run"]
         processes.append(
