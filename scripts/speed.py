@@ -24,7 +24,9 @@ from tf_synflow._compat import keras, tf
 
 _MODELS = flags.DEFINE_list("models", ["vgg16_bn:100"], "Networks, as name:classes.")
 _RATIOS = flags.DEFINE_list("ratios", ["10", "100", "1000"], "Compression ratios.")
-_MULTIPLE_OF = flags.DEFINE_integer("multiple_of", 16, "Of channels, when rounded.")
+_MULTIPLE_OF = flags.DEFINE_integer(
+    "multiple_of", 16, "Of channels, when rounded.", lower_bound=1
+)
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Of each, in turn.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 0.5, "At least, of calls of a kind in a row.")

@@ -60,6 +60,7 @@ _REINITIALISE = flags.DEFINE_bool(
 _SHRINK = flags.DEFINE_bool(
     "shrink", False, "Train the network without its dead channels: as good, and faster."
 )
+# None, not 1: runs begun before there was the flag can be gone on with.
 _MULTIPLE_OF = flags.DEFINE_integer(
     "multiple_of", None, "With --shrink: widths are rounded up to it. Default: 1."
 )
