@@ -241,8 +241,8 @@ def test_a_merge_of_one_signal_is_that_signal(make):
         np.testing.assert_array_equal(score, expected[name])
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
-def test_interpolations_that_float64_does_not_have_are_refused(interpolation):
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos3", "gaussian"])
+def test_interpolations_with_other_weights_are_refused(interpolation):
     inputs = keras.Input((4, 4, 2))
     x = layers.UpSampling2D(2, interpolation=interpolation, name="up")(inputs)
     model = keras.Model(inputs, layers.Dense(2)(x))
@@ -331,7 +331,7 @@ def test_layer_normalisation_multiplies_by_gamma():
 
 @pytest.mark.filterwarnings("ignore:The following Variables")
 @pytest.mark.parametrize(
-    "operator", [lambda x: 1 / x, lambda x: tf.sqrt(x), lambda x: x / tf.norm(x)]
+    "operator", [lambda x: 1 / x, lambda x: tf.norm(x), lambda x: x / tf.reduce_sum(x)]
 )
 def test_other_operators_are_refused_by_name(operator):
     inputs = keras.Input((3,))

@@ -8,7 +8,7 @@ from the layer, and must be linear in its inputs and keep them non-negative.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ Rule = Callable[[Any, Any, Mapping[str, Any]], Any]
 
 layers = keras.layers
 _RULES: dict[type, Rule] = {}
+
+# The methods of interpolation that give no pixel a weight below 0.
+INTERPOLATIONS = ("nearest", "bilinear", "area")
 
 
 def register_linear_part(layer_class: type, rule: Rule) -> None:
@@ -54,8 +57,7 @@ def register_linear_part(layer_class: type, rule: Rule) -> None:
 def find(layer: Any) -> Rule | None:
     """The rule for a layer's class, or None where there is none for the layer."""
     rule = _RULES.get(type(layer))
-    # TensorFlow interpolates in float32 only, and not always by weights above 0.
-    if rule is itself and getattr(layer, "interpolation", "nearest") != "nearest":
+    if rule in (upsampling, resizing) and layer.interpolation not in INTERPOLATIONS:
         return None
     return rule
 
@@ -82,6 +84,7 @@ _rule(
     *("AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization"),
     *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation"),
     *("RandomContrast", "RandomBrightness", "UnitNormalization", "Identity"),
+    *("RandomHeight", "RandomWidth", "Masking"),
 )(identity)
 
 
@@ -89,7 +92,7 @@ _rule(
     *("Flatten", "Reshape", "Permute", "RepeatVector"),
     *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"),
     *("Cropping1D", "Cropping2D", "Cropping3D"),
-    *("UpSampling1D", "UpSampling2D", "UpSampling3D"),
+    *("UpSampling1D", "UpSampling3D"),
     *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
     *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
 )
@@ -99,12 +102,13 @@ def itself(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     return layer.call(x)
 
 
-@_rule("Add", "Subtract", "Multiply")
+@_rule("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 def add(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
     """A sum; the -1 of a difference counts by its absolute value.
 
     A product of signals is linear in each: at unit signals its linear part is their
-    sum; see `operators`.
+    sum; see `operators`. The maximum and the minimum of signals count as parallel
+    branches too, so that each gets flow and the flow is linear in its weights.
     """
     return functools.reduce(tf.add, inputs)
 
@@ -330,8 +334,95 @@ def _pool(layer: Any, x: Any, window: Any, strides: Any) -> Any:
     return pool(x, window, strides, layer.padding.upper())
 
 
+@_rule("UpSampling2D")
+@_channels_last
+def upsampling(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Each pixel several times, or interpolated."""
+    height, width = (n * k for n, k in zip(x.shape[1:3], layer.size, strict=True))
+    return resized(x, (height, width), layer.interpolation)
+
+
+@_rule("Resizing")
+def resizing(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Interpolates an image, or its largest part of the right aspect ratio."""
+    size = layer.height, layer.width
+    if layer.crop_to_aspect_ratio:
+        x = _cut_to_aspect_ratio(x, *size)
+    return resized(x, size, layer.interpolation)
+
+
+@_rule("CenterCrop")
+def center_crop(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """The middle of an image; a smaller image is enlarged."""
+    height, width = x.shape[1:3]
+    top, left = height - layer.height, width - layer.width
+    if top < 0 or left < 0:
+        return random_crop(layer, x, weights)
+    return _cut(x, top // 2, left // 2, layer.height, layer.width)
+
+
+@_rule("RandomCrop")
+def random_crop(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Resizes the largest part of the right aspect ratio, as outside of training."""
+    size = layer.height, layer.width
+    return resized(_cut_to_aspect_ratio(x, *size), size, "bilinear")
+
+
+def _cut(x: Any, top: int, left: int, height: int, width: int) -> Any:
+    return x[:, top : top + height, left : left + width]
+
+
+def _cut_to_aspect_ratio(x: Any, height: int, width: int) -> Any:
+    """The middle of an image, as large as its aspect ratio allows."""
+    rows, columns = x.shape[1:3]
+    # In float32, as Keras does it.
+    own_height = min(rows, int(np.float32(columns * height) / np.float32(width)))
+    own_width = min(columns, int(np.float32(rows * width) / np.float32(height)))
+    top, left = (rows - own_height) // 2, (columns - own_width) // 2
+    return _cut(x, top, left, own_height, own_width)
+
+
+def resized(x: Any, size: Sequence[int], method: str) -> Any:
+    """Images of another size, as `tf.image.resize` makes them, in the images' type.
+
+    Args:
+      x: Tensor `(1, height, width, channels)`.
+      size: The new height and width.
+      method: One of `INTERPOLATIONS`.
+    """
+    if method == "nearest":
+        return tf.image.resize(x, size, method)
+    # TensorFlow interpolates in float32 only. It does so along each axis by itself.
+    for axis in (1, 2):
+        matrix = _interpolation(method, x.shape[axis], int(size[axis - 1]))
+        x = tf.tensordot(tf.constant(matrix, x.dtype), x, [[1], [axis]])
+        x = tf.transpose(x, [1, 0, 2, 3] if axis == 1 else [1, 2, 0, 3])
+    return x
+
+
+def _interpolation(method: str, old: int, new: int) -> np.ndarray:
+    """Matrix `(new, old)`: the share of each old pixel in each new one.
+
+    A new pixel covers `old / new` old ones. Bilinear interpolation looks at its middle:
+    the share of an old pixel falls off in a straight line, to 0 where the next one's
+    middle is. Outside of the image the outermost pixel goes on.
+    """
+    scale = old / new
+    if method == "area":
+        ends = np.arange(new + 1)[:, None] * scale
+        before = np.clip(ends - np.arange(old), 0, 1)  # of a pixel, left of an end
+        shares = before[1:] - before[:-1]
+    else:
+        middles = np.clip((np.arange(new)[:, None] + 0.5) * scale - 0.5, 0, old - 1)
+        shares = np.maximum(1 - np.abs(middles - np.arange(old)), 0)
+    return shares / shares.sum(1, keepdims=True)
+
+
 # What gives no entry above the largest it was given, nor much below, needs no scaling.
-NEVER_GROW = (identity, itself, average, concatenate, pooling, pooling_3d)
+NEVER_GROW = (
+    *(identity, itself, average, concatenate, pooling, pooling_3d),
+    *(upsampling, resizing, center_crop, random_crop),
+)
 
 # Rules that are linear in the kernel as well: it may be scaled by a power of two.
 LINEAR_IN_KERNEL = (dense, convolution, transposed_convolution, separable_convolution)

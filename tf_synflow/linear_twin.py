@@ -67,7 +67,10 @@ class LinearTwin:
         dtype = next(iter(given.values())).dtype
         self._graph = graph
         self._names = list(weights)
-        self._rules = [_rule(graph, call, exclude) for call in graph.calls]
+        self._numbers = operators.numbers(graph)
+        self._rules = [
+            _rule(graph, call, exclude, self._numbers) for call in graph.calls
+        ]
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
         # Always on the CPU: the same program on any machine.
         with tf.device("CPU"):
@@ -118,7 +121,7 @@ class LinearTwin:
         """One layer: aligned signals in, signals near 1 out."""
         names = {short: f"{call.name}/{short}" for short in layer_weights(call.layer)}
         own = {short: weights[name] for short, name in names.items()}
-        inputs = aligned(inputs)
+        inputs = self._meeting(call, inputs)
         tensors = [signal.tensor for signal in inputs]
         first = call.node.call_args[0] if call.node.call_args else None
         listed = len(tensors) > 1 or isinstance(first, (list, tuple))
@@ -129,9 +132,33 @@ class LinearTwin:
             Signal(result, inputs[0].exponent, offset)
             for result in tf.nest.flatten(results)
         ]
-        if rule in linear_parts.NEVER_GROW:
+        if rule in linear_parts.NEVER_GROW or self._numbers.issuperset(call.outputs):
             return outputs
         return [self._settle(output) for output in outputs]
+
+    def _meeting(self, call: Call, inputs: list[Signal]) -> list[Signal]:
+        """What a call reads: signals with one exponent, and numbers as they are.
+
+        Only operators tell numbers from signals, and layers that merge. To any other
+        layer a number is an offset, which has no linear part.
+        """
+        known = [number in self._numbers for number in call.inputs]
+        if not any(known):
+            return aligned(inputs)
+        signals = [s for s, is_known in zip(inputs, known, strict=True) if not is_known]
+        met = aligned(signals) if signals else []
+        rest, like = iter(met), (met or inputs)[0]
+        met = [
+            like._replace(tensor=s.tensor) if is_known else next(rest)
+            for s, is_known in zip(inputs, known, strict=True)
+        ]
+        if operators.find(call, self._numbers) is not None:
+            return met
+        dtype = self._inputs[0].dtype
+        return [
+            s._replace(tensor=tf.zeros_like(s.tensor, dtype)) if is_known else s
+            for s, is_known in zip(met, known, strict=True)
+        ]
 
     def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Any, Any, list]:
         weights = [tensors[name] for name in self._names]
@@ -224,25 +251,36 @@ def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
     return tf.ones((1, *shape[1:]), dtype)
 
 
-def _rule(graph: Graph, call: Call, exclude: Collection[str]) -> linear_parts.Rule:
+def _rule(
+    graph: Graph, call: Call, exclude: Collection[str], numbers: Collection[int]
+) -> linear_parts.Rule:
     """The rule for a call, or an error that names the layer and the ways out."""
-    rule = linear_parts.find(call.layer) or operators.find(call)
+    rule = operators.find(call, numbers) or linear_parts.find(call.layer)
     if rule is not None:
         return rule
     kind = type(call.layer).__name__
     shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
+    why = operators.why_unknown(call, numbers)
     if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
         raise ValueError(
             f"the operator {call.name!r} ({getattr(call.layer, 'symbol', kind)}) has "
-            "no known linear part, so SynFlow cannot see through it. Write it as a "
-            "layer: one of Keras, keras.layers.ReLU()(x), or one of your own, with "
+            f"no known linear part{why}, so SynFlow cannot see through it. Write it as "
+            "a layer: one of Keras, keras.layers.ReLU()(x), or one of your own, with "
             "tf_synflow.register_linear_part"
+        )
+    if kind == "Lambda" and call.name not in exclude:
+        raise ValueError(
+            f"layer {call.name!r} (Lambda) has no known linear part{why}. Apply the "
+            "function's operators to the tensors, without Lambda (x = 2 * x), and "
+            "SynFlow reads them one by one; or write a layer class of your own and say "
+            "what its linear part is: tf_synflow.register_linear_part(MyLayer, rule)"
         )
     if call.name not in exclude:
         raise ValueError(
-            f"layer {call.name!r} ({kind}) has no known linear part, so SynFlow cannot "
-            f"see through it. Either exclude it (exclude=[{call.name!r}]), which takes "
-            "it for the identity, or say what its linear part is: "
+            f"layer {call.name!r} ({kind}) has no known linear part{why}, so SynFlow "
+            "cannot see through it. Either exclude it "
+            f"(exclude=[{call.name!r}]), which takes it for the identity, or say what "
+            "its linear part is: "
             f"tf_synflow.register_linear_part({kind}, rule)"
         )
     if len(shapes) != 2 or shapes[0] != shapes[1]:

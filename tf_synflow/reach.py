@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow import operators
 from tf_synflow._compat import keras, tf
 from tf_synflow.graph import Call, Graph, named_weights
 from tf_synflow.linear_twin import LinearTwin, Magnitudes, aligned_copy, shared_tensor
@@ -67,7 +68,7 @@ def _averaged(call: Call) -> Call:
     """Max pooling lets one of its inputs through; averaging lets all, as paths go."""
     name = type(call.layer).__name__
     if "MaxPooling" not in name:
-        return call
+        return operators.averaged(call)
     average = getattr(keras.layers, name.replace("Max", "Average"))
     return call._replace(layer=average.from_config(call.layer.get_config()))
 
