@@ -197,7 +197,7 @@ BAD = [
         TypeError,
         "ratio must be a number, got 'ten'",
     ),
-    (lambda m: policy().masks(m, 100), ValueError, "weight in each is 43.75"),
+    (lambda m: policy().masks(m, 100), ValueError, "weight in each is 58.333333 "),
     (
         lambda m: policy(criterion="snipe"),
         ValueError,
