@@ -35,7 +35,9 @@ _ITERATIONS = flags.DEFINE_integer(
     "iterations", None, "How often to score and remove. Default: the criterion's own."
 )
 _SCOPE = flags.DEFINE_enum("scope", "global", masks.SCOPES, "What is ranked together.")
-_EXCLUDE = flags.DEFINE_list("exclude", [], "Layers to leave alone.")
+_EXCLUDE = flags.DEFINE_list(
+    "exclude", [], "Layers, nested models and patterns (base/*) to leave alone."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the criterion random.")
 _ON_COLLAPSE = flags.DEFINE_enum(
     "on_collapse", "warn", ACTIONS, "If nothing is left of a layer."

@@ -205,7 +205,7 @@ def test_no_layer_loses_more_than_95_percent():
     found = policy().masks(model, 20)
     assert [mask.any(0).sum() for mask in found.values()][:2] == [5, 5]
     with pytest.raises(
-        ValueError, match=r"keep 9 of the 200 .* 10 stay.* ratio is 20.0"
+        ValueError, match=r"keep 9 of the 200 .* 10 stay.* ratio is 22.222222"
     ):
         policy().masks(model, 0.955)
     local = policy(scope="local").masks(model, 0.5)
@@ -286,6 +286,47 @@ def test_rounds_remove_the_shares_of_the_paper(rounds, ratio):
             np.sort(whole[name][mask] + rounds + 1),
             rtol=1e-5,
         )
+
+
+def wide_chain():
+    """Layers of 40 and 100 filters, of which 2 and 5 stay at least, and the outputs."""
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(40, name="a"),
+            layers.Dense(100, name="b"),
+            layers.Dense(2, name="logits"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "highest"),
+    # Together: 140 / r > 6. Each by itself: 100 / r > 4 holds below 25, 40 / r > 1 too.
+    [("global", 23.333333), ("local", 24.999999)],
+)
+def test_the_highest_ratio_of_filters_is_so(scope, highest):
+    model, own = wide_chain(), policy(scope=scope)
+    with pytest.raises(ValueError, match=f"highest ratio is {highest} "):
+        own.masks(model, 60)
+    masks = own.masks(model, highest)
+    left = [masks[f"{name}/kernel"].any(0).sum() for name in "ab"]
+    assert left == [2, 5]
+    with pytest.raises(ValueError, match="highest ratio is"):
+        own.masks(model, round(highest + 1e-6, 6))
+
+
+def test_the_lowest_ratio_of_filters_is_enough_for_every_layer():
+    """a has 20 of 40 filters left, b 25 of 100: it takes 4."""
+    model = wide_chain()
+    masks = tf_synflow.PruningPolicy("magnitude").masks(model, 1)
+    masks["a/kernel"][:, 20:] = False
+    masks["b/kernel"][:, 25:] = False
+    pruned = tf_synflow.apply_masks(model, masks)
+    for scope, lowest in (("local", "4.0"), ("global", "3.111112")):
+        with pytest.raises(ValueError, match=f"a ratio of at least {lowest}$"):
+            policy(scope=scope).masks(pruned, 1.5)
+        policy(scope=scope).masks(pruned, float(lowest))
 
 
 def test_rounds_refuse_what_they_cannot_do():

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from conftest import layers, randomise
@@ -380,7 +382,7 @@ def test_a_layer_without_a_linear_part_is_refused_by_name():
     inputs = keras.Input((4,))
     x = layers.Dot(axes=1, name="join")([layers.Dense(4)(inputs), inputs])
     model = keras.Model(inputs, layers.Dense(2)(x))
-    message = r"'join' \(Dot\) has no known linear part.*exclude=\['join'\]"
+    message = r"'join' \(Dot\) has no known linear part.*_linear_part\(Dot, rule\)$"
     with pytest.raises(ValueError, match=message):
         tf_synflow.prune(model, 2)
 
@@ -419,6 +421,116 @@ def test_an_unknown_layer_that_changes_the_shape_cannot_be_the_identity():
     model = net_with(MyDense(3, name="mine"))
     with pytest.raises(ValueError, match="cannot be taken for the identity"):
         tf_synflow.prune(model, 2, exclude=["mine"])
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+def test_one_error_names_all_unknown_layers_and_its_ways_out_work():
+    class Same(layers.Layer):
+        def call(self, x):
+            return x
+
+    class Both(layers.Layer):
+        def call(self, inputs):
+            return inputs[0] + inputs[1]
+
+    class Half(layers.Layer):
+        def call(self, x):
+            return x[:, :2]
+
+    def net(keep):
+        inputs = keras.Input((4,))
+        x = Same(name="one")(layers.Dense(4, name="a")(inputs))
+        x = Same(name="two")(Both(name="both")([x, inputs]))
+        x = keep(layers.Lambda(lambda x: 2 * x, name="fun")(x))
+        x = Half(name="half")(x)
+        return randomise(keras.Model(inputs, layers.Dense(2, name="b")(x)))
+
+    model = net(lambda x: layers.Lambda(lambda x: x[:, :3], name="cut")(tf.sqrt(x)))
+    with pytest.raises(ValueError) as error:
+        tf_synflow.PruningPolicy().score(model)
+    said = str(error.value)
+    operator = model.layers[-4].name
+    for name in ("one", "two", "both", "fun", "half", "cut", operator):
+        assert f"'{name}'" in said
+    # Excluding is offered where there is one input and one output of one shape.
+    offered = re.findall(r"exclude=\[(.*?)\]", said)
+    assert offered == ["'one', 'two'", "'fun'", f"'{operator}'"]
+    assert "register_linear_part(YourLayer, rule)" in said
+    assert "Write it as a layer: one of Keras" in said
+    named = set(re.findall(r"register_linear_part\((\w+), rule\)", said))
+    assert named == {"Same", "Both", "Half", "YourLayer"}
+
+    tf_synflow.register_linear_part(Both, lambda layer, x, w: x[0] + x[1])
+    tf_synflow.register_linear_part(Half, lambda layer, x, w: x[:, :2])
+    model = net(tf.sqrt)
+    operator = model.layers[-3].name
+    exclude = ["one", "two", "fun", operator]
+    found = tf_synflow.PruningPolicy(exclude=exclude).score(model)
+    a, b = (np.abs(kernel(model, f"{n}/kernel").astype("float64")) for n in "ab")
+    signal = a.sum(0) + 1
+    ahead = np.array([*b.sum(1), 0, 0])
+    np.testing.assert_allclose(found["a/kernel"], a * ahead, rtol=1e-12)
+    np.testing.assert_allclose(found["b/kernel"], signal[:2, None] * b, rtol=1e-12)
+
+
+def test_a_report_does_not_offer_what_it_cannot_do():
+    class Odd(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    (note,) = tf_synflow.report(net_with(Odd(name="odd"))).notes
+    assert "'odd' (Odd) has no known linear part" in note
+    assert "register_linear_part(Odd, rule)" in note and "exclude" not in note
+
+
+def encoder_and_decoder():
+    inputs = keras.Input((5,), name="images")
+    mean = layers.Dense(3, name="mean")(inputs)
+    return inputs, mean, layers.Dense(5, name="decoder")(mean)
+
+
+def with_added_losses():
+    """As a VAE: losses of a second head, and of labels of any length."""
+    inputs, mean, outputs = encoder_and_decoder()
+    labels = keras.Input((None,), name="labels")
+    spread = layers.Dense(3, name="spread")(inputs)
+    model = keras.Model([inputs, labels], outputs)
+    model.add_loss(tf.reduce_mean(tf.exp(spread) + tf.square(mean) - spread))
+    model.add_loss(tf.reduce_mean(tf.square(labels)))
+    model.add_metric(tf.reduce_max(tf.sqrt(spread)), name="largest")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+def test_calls_that_lead_to_no_output_need_no_rule_and_get_no_flow():
+    model = randomise(with_added_losses())
+    inputs, _, outputs = encoder_and_decoder()
+    plain = keras.Model(inputs, outputs)
+    for name in ("mean", "decoder"):
+        plain.get_layer(name).set_weights(model.get_layer(name).get_weights())
+    expected = tf_synflow.PruningPolicy().score(plain)
+    found = tf_synflow.PruningPolicy().score(model)
+    assert not found.pop("spread/kernel").any()
+    for name, score in expected.items():
+        np.testing.assert_array_equal(found[name], score)
+    # The weights of the second head go first: 15 of 45, then 5 of the plain 30.
+    policy = tf_synflow.PruningPolicy(iterations=1)
+    masks = policy.masks(model, 20 / 45)
+    assert not masks.pop("spread/kernel").any()
+    for name, mask in policy.masks(plain, 5 / 30).items():
+        np.testing.assert_array_equal(masks[name], mask)
+
+
+@pytest.mark.filterwarnings("ignore:The following Variables")
+def test_the_report_of_a_model_with_added_losses_knows_its_paths():
+    model = randomise(with_added_losses())
+    kernel = model.get_layer("mean").kernel
+    kernel.assign(kernel.numpy() * [1, 1, 0])  # feeds 2 of 3 units of the decoder
+    found = tf_synflow.report(model)
+    assert not [note for note in found.notes if "Paths" in note]
+    rows = {row["name"]: row["effective"] for row in found.layers}
+    assert rows == {"mean/kernel": 10, "spread/kernel": 0, "decoder/kernel": 10}
+    assert found.totals["connected"]
 
 
 def test_register_refuses_what_is_no_layer_or_no_rule():

@@ -1,4 +1,5 @@
 import math
+import re
 from decimal import Decimal
 from fractions import Fraction
 
@@ -52,6 +53,64 @@ def test_a_ratio_that_means_nothing_is_refused(ratio):
 def test_a_ratio_that_is_no_number_is_refused(ratio):
     with pytest.raises(TypeError, match="ratio must be a number, got"):
         lib.kept_count(10, ratio)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(2, 10**8), st.data())
+def test_the_highest_and_lowest_ratios_are_so_to_the_sixth_place(size, data):
+    kept = data.draw(st.integers(2, size))
+    highest, lowest = lib.highest_ratio(size, kept), lib.lowest_ratio(size, kept)
+
+    def next_to(ratio, steps):
+        return float(Decimal(repr(ratio)) + steps * Decimal("0.000001"))
+
+    assert exactly_kept(size, highest) >= kept
+    assert exactly_kept(size, next_to(highest, 1)) < kept
+    assert exactly_kept(size, lowest) <= kept
+    if lowest > 1:
+        assert exactly_kept(size, next_to(lowest, -1)) > kept
+
+
+def a_ratio_in(error, before):
+    return float(re.search(before + " ([0-9.]+)", str(error.value))[1])
+
+
+def test_the_ratio_that_an_error_calls_the_highest_is():
+    """Of 176 weights in two tensors 88 keeps 2, and so does all below 176."""
+    masks = {"a": np.ones(100, bool), "b": np.ones(76, bool)}
+    with pytest.raises(ValueError, match="keeps 1 of 176") as error:
+        lib.check_reach(masks, 176, "global")
+    assert a_ratio_in(error, "weight in each is") == 175.999999
+    for ratio in (88, 89, 175.999999):
+        lib.check_reach(masks, ratio, "global")
+
+
+def test_a_local_ranking_keeps_one_of_each_whatever_the_ratio():
+    masks = {"a": np.ones(100, bool), "b": np.ones(76, bool)}
+    lib.check_reach(masks, 10_000, "local")
+    (step,) = lib.plan(masks, 10_000, 1, "linear", "local")
+    assert step == [(["a"], 1), (["b"], 1)]
+
+
+def test_the_ratio_that_an_error_calls_enough_is_enough_for_every_weight():
+    """a has 30 of 100 left, b 10 of 76; 100 / 30 is too little for b."""
+    masks = {"a": np.arange(100) < 30, "b": np.arange(76) < 10}
+    with pytest.raises(ValueError, match="weight 'a' is pruned to 30") as error:
+        lib.check_reach(masks, 2, "local")
+    assert a_ratio_in(error, "a ratio of at least") == 7.6
+    lib.check_reach(masks, 7.6, "local")
+    with pytest.raises(ValueError, match="weight 'b' is pruned to 10"):
+        lib.check_reach(masks, 7.599999, "local")
+    with pytest.raises(ValueError, match="the model is pruned to 40") as error:
+        lib.check_reach(masks, 2, "global")
+    assert a_ratio_in(error, "a ratio of at least") == 4.4
+    lib.check_reach(masks, 4.4, "global")
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_where_nothing_is_left_no_ratio_is_offered(scope):
+    with pytest.raises(ValueError, match="prune the original model$"):
+        lib.check_reach({"a": np.zeros(9, bool)}, 2, scope)
 
 
 def brute_force(scores, mask, kept):

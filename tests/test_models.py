@@ -86,6 +86,26 @@ def test_kernels_are_he_normal_untruncated_and_differ():
         assert len(seen) == sum(isinstance(x, layers.Conv2D) for x in model.layers)
 
 
+def test_mobilenets_depthwise_kernels_start_as_large_as_what_they_read():
+    """Each output reads 3 x 3 values of one channel: He's variance is 2 / 9."""
+    keras.utils.set_random_seed(3)
+    model = models.MobileNet()
+    depthwise = [x for x in model.layers if isinstance(x, layers.DepthwiseConv2D)]
+    assert len(depthwise) == 13
+    for layer in depthwise:
+        kernel = layer.depthwise_kernel.numpy()
+        spread = 4 / np.sqrt(2 * kernel.size)  # four standard errors
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / 9), rtol=spread)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn", "mobilenet", "resnet18"])
+def test_a_new_networks_logits_neither_vanish_nor_explode(name):
+    keras.utils.set_random_seed(3)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3))
+    logits = models.build(name, (32, 32, 3), 10)(images, training=False).numpy()
+    assert 0.1 < logits.std() < 10
+
+
 def test_batch_norm_is_that_of_the_papers():
     for layer in models.VGG11().layers:
         if isinstance(layer, layers.BatchNormalization):

@@ -9,6 +9,7 @@ from conftest import layers, randomise, residual_net
 
 import tf_synflow
 from tf_synflow._compat import keras, tfmot
+from tf_synflow.collapse import notice
 from tf_synflow.masks import kept_count
 
 
@@ -88,12 +89,106 @@ def test_a_pruned_model_goes_on_from_its_masks():
     assert all(np.array_equal(same[name], before[name]) for name in before)
 
 
-def test_once_the_flow_is_cut_counts_are_still_exact_and_nothing_is_nan():
+@pytest.mark.parametrize("invert", [False, True])
+def test_no_flow_from_the_start_is_said_and_counts_are_still_exact(invert):
     model = randomise(residual_net())
     model.get_layer("fc").kernel.assign(np.zeros((16, 4)))
-    scores = policy().score(model)
+    own = policy(invert=invert)
+    why = "flow is 0 before .* by their position .* values of fc/kernel are all 0: give"
+    with pytest.warns(UserWarning, match=why):
+        scores = own.score(model)
     assert all((score == 0).all() for score in scores.values())
-    assert count(policy().masks(model, 4)) == kept_count(SIZE, 4)
+    with pytest.warns(UserWarning, match=why) as caught:
+        assert count(own.masks(model, 4)) == kept_count(SIZE, 4)
+    assert [str(w.message) for w in caught if "flow is 0" in str(w.message)][1:] == []
+    collapse = [w for w in caught if w.category is tf_synflow.LayerCollapseWarning]
+    (message,) = (str(w.message) for w in collapse)
+    assert "values of fc/kernel were all 0 before pruning" in message
+    assert ('criterion="synflow"' in message) == invert
+
+
+def test_no_flow_for_other_reasons():
+    model = randomise(residual_net())
+    model.get_layer("bn").gamma.assign(np.zeros(3))
+    with pytest.warns(UserWarning, match="The values of bn/gamma are all 0"):
+        policy().score(model)
+    masks = policy().masks(randomise(residual_net()), 1)
+    masks["conv3/kernel"][:] = False
+    pruned = tf_synflow.apply_masks(residual_net(), masks)
+    with pytest.warns(UserWarning, match="Nothing is kept of conv3/kernel: prune the"):
+        policy().score(pruned)
+    model = keras.Sequential([layers.Dense(2, input_shape=(2,)), layers.Dense(1)])
+    model.layers[0].kernel.assign([[1, 0], [1, 0]])
+    model.layers[1].kernel.assign([[0], [1]])
+    with pytest.warns(UserWarning, match="Look for units whose weights are all 0"):
+        policy().score(model)
+
+
+def test_a_head_of_zeros_among_others_is_said_to_be_why_it_is_cut():
+    inputs = keras.Input((4,))
+    heads = [layers.Dense(3, name=name)(inputs) for name in "ab"]
+    model = randomise(keras.Model(inputs, heads))
+    model.get_layer("b").kernel.assign(np.zeros((4, 3)))
+    why = "to one of the outputs, .* values of b/kernel were all 0 before pruning"
+    with pytest.warns(tf_synflow.LayerCollapseWarning, match=why):
+        policy().masks(model, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"iterations": 1}, r"lower ratio, or more iterations \(SynFlow's own are 100"),
+        ({"iterations": 100}, "take a lower ratio$"),
+        ({"iterations": 100, "scope": "local"}, 'ratio, or scope="global"$'),
+        ({"criterion": "magnitude"}, 'ratio, or criterion="synflow", which keeps'),
+        ({"invert": True}, 'criterion="synflow" without invert, which keeps a path'),
+    ],
+)
+def test_advice_after_a_collapse_is_no_advice_to_do_what_was_done(settings, advice):
+    model = randomise(residual_net())
+    masks = policy(criterion="magnitude").masks(model, 1)
+    problem, _ = policy().problem(model, None)
+    after = {**masks, "fc/kernel": np.zeros((16, 4), bool)}
+    own = policy(**settings)
+    with pytest.warns(tf_synflow.LayerCollapseWarning, match=advice):
+        notice(problem, masks, after, "warn", own._advice())
+
+
+def nested():
+    base = keras.Sequential(
+        [layers.Dense(4, name="a", input_shape=(3,)), layers.Dense(4, name="b")],
+        name="base",
+    )
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, name="a")(base(inputs))
+    x = layers.Dense(4, name="base_a")(x)
+    return randomise(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["base"], ["a", "base_a", "head"]),
+        (["base/*"], ["a", "base_a", "head"]),
+        (["bas?"], ["a", "base_a", "head"]),
+        (["base/a"], ["base/b", "a", "base_a", "head"]),
+        (["a"], ["base/a", "base/b", "base_a", "head"]),
+        (["*a"], ["base/b", "head"]),
+        (["base", "h*", "base/b"], ["a", "base_a"]),
+        (["[ab]"], ["base/a", "base/b", "base_a", "head"]),
+    ],
+)
+def test_exclude_takes_nested_models_and_patterns(exclude, left):
+    model, own = nested(), policy(exclude=exclude)
+    assert list(own.masks(model, 2)) == [f"{name}/kernel" for name in left]
+    wrapped = tfmot.sparsity.keras.prune_low_magnitude(model, pruning_policy=own)
+    assert list(tf_synflow.get_masks(wrapped)) == [f"{name}/kernel" for name in left]
+
+
+def test_exclude_names_all_that_is_not_there():
+    message = "exclude names 'bases', 'c/\\*', but the model has no such layer; it has"
+    with pytest.raises(ValueError, match=message):
+        policy(exclude=["bases", "a", "c/*"]).masks(nested(), 2)
 
 
 def test_conservation_on_vgg16():
@@ -197,7 +292,7 @@ BAD = [
         TypeError,
         "ratio must be a number, got 'ten'",
     ),
-    (lambda m: policy().masks(m, 100), ValueError, "weight in each is 43.75"),
+    (lambda m: policy().masks(m, 100), ValueError, "weight in each is 58.333333 "),
     (
         lambda m: policy(criterion="snipe"),
         ValueError,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow.graph import Graph
+from tf_synflow.criteria import Problem
 from tf_synflow.masks import Masks, iterate, plan
 from tf_synflow.reach import on_paths
 
@@ -31,14 +31,17 @@ def emptied(masks: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, mask in masks.items() if not mask.any()]
 
 
-def notice(graph: Graph, before: Masks, after: Masks, on_collapse: str) -> None:
+def notice(
+    problem: Problem, before: Masks, after: Masks, on_collapse: str, advice: str
+) -> None:
     """Warns or raises if pruning has emptied a layer.
 
     Args:
-      graph: The model, laid flat.
+      problem: The network.
       before: Name to mask before pruning; what was empty then is not mentioned again.
       after: Name to mask after it.
       on_collapse: One of `ACTIONS`.
+      advice: What to do where input and output are not connected any more.
 
     Raises:
       LayerCollapseError: A layer was emptied, and `on_collapse` is "raise".
@@ -46,16 +49,24 @@ def notice(graph: Graph, before: Masks, after: Masks, on_collapse: str) -> None:
     names = [name for name in emptied(after) if before[name].any()]
     if not names or on_collapse == "ignore":
         return
+    zero = [name for name in names if not problem.weights[name][before[name]].any()]
+    if zero:
+        advice = (
+            f"the values of {', '.join(zero)} were all 0 before pruning, so that no "
+            "path led through there then either: give them other values before you "
+            f"prune; otherwise {advice}"
+        )
     try:
-        connected = on_paths(graph, after)[1]
+        connected = on_paths(problem.graph, after, problem.exclude)[1]
     except ValueError:
         what = "whether input and output are still connected is not known"
     else:
+        end = "output" if len(problem.graph.outputs) == 1 else "one of the outputs"
         what = (
             "side branches: input and output are still connected through other layers"
             if connected
-            else "no path is left from input to output, so the network cannot learn; "
-            'take a lower ratio, or criterion="synflow", which keeps a path'
+            else f"no path is left from input to {end}, so the network cannot learn; "
+            + advice
         )
     message = f"pruning has left nothing of {', '.join(names)}: {what}"
     if on_collapse == "raise":

@@ -23,7 +23,14 @@ from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
 from tf_synflow.criteria.derivatives import over_total
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
 from tf_synflow.exact_channels import EXACT, strided_1x1
-from tf_synflow.masks import Masks, Plan, Scorer, Scores
+from tf_synflow.masks import (
+    Masks,
+    Plan,
+    Scorer,
+    Scores,
+    highest_ratio,
+    lowest_ratio,
+)
 
 # The share of a layer that may go, of arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95
@@ -190,26 +197,41 @@ def check_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None
     Raises:
       ValueError: With the numbers.
     """
-    for names, kept in steps[-1]:
-        lowest = sum(fewest[name] for name in names)
-        size = sum(standing[name].size for name in names)
-        now = sum(int(standing[name].sum()) for name in names)
+    ends = [
+        (
+            names,
+            kept,
+            sum(fewest[name] for name in names),
+            sum(standing[name].size for name in names),
+            sum(int(standing[name].sum()) for name in names),
+        )
+        for names, kept in steps[-1]
+    ]
+    # A ratio that is named has to work for every layer, not only for the one at fault.
+    highest = min(
+        (highest_ratio(size, lowest) for *_, lowest, size, _ in ends if lowest > 1),
+        default=math.inf,
+    )
+    least_ratio = max(lowest_ratio(size, now) for *_, size, now in ends)
+    for names, kept, lowest, size, now in ends:
         what = "the network's layers" if len(names) > 1 else f"{names[0]!r}"
         if not now:
+            way = ", or exclude what is empty" if len(ends) > 1 else ""
             raise ValueError(
                 f"none of the {size} filters of {what} that may be pruned is left; "
-                "prune the original model, or exclude what is empty"
+                f"prune the original model{way}"
             )
         if kept < lowest:
             raise ValueError(
                 f"that would keep {kept} of the {size} filters of {what} that may be "
                 f"pruned, but {lowest} stay at least: no layer loses more than "
-                f"{MOST_OF_A_LAYER:.0%} of them. The highest ratio is "
-                f"{math.floor(1e6 * size / lowest) / 1e6!r}"
+                f"{MOST_OF_A_LAYER:.0%} of them. The highest ratio is {highest!r} (to "
+                "six places)"
             )
         if kept > now:
+            ask = f", or ask for a ratio of at least {least_ratio!r}"
             raise ValueError(
                 f"that would keep {kept} of the {size} filters of {what} that may be "
-                f"pruned, but it has only {now} left; prune the original model, or ask "
-                f"for a ratio of at least {math.ceil(1e6 * size / now) / 1e6!r}"
+                f"pruned, but it has only {now} left; prune the original model"
+                + (ask if least_ratio < math.inf else "")
             )

@@ -40,13 +40,14 @@ class LinearTwin:
         weights: Mapping[str, "Magnitudes"],
         carried: Mapping[str, np.ndarray] | None = None,
         open_axes: Mapping[str, Collection[int]] | None = None,
-        exclude: Collection[str] = (),
+        exclude: Collection[str] | None = (),
         settle: Callable[[Signal], Signal] = normalised,
     ):
         """Prepares the twin.
 
         Args:
-          graph: The model, laid flat.
+          graph: The model, laid flat. Calls that lead to none of its outputs, such as
+            those of an `add_loss`, play no part.
           weights: Name ("conv1/kernel") to the `Magnitudes` to differentiate by.
           carried: Name to |w| of weights that are given at each call as well, but not
             differentiated by. Defaults to none: what is not named is taken from the
@@ -54,23 +55,23 @@ class LinearTwin:
           open_axes: Name to the axes of a weight whose sizes may change from call to
             call. Defaults to none.
           exclude: Names of layers that may be passed over: one of them that has no
-            known linear part is taken to be the identity.
+            known linear part is taken to be the identity. None says that errors
+            should not offer it.
           settle: What is done to a layer's output to keep it in range. Defaults to
             scaling by a power of two.
 
         Raises:
-          ValueError: A layer has no known linear part, or an input has no fixed shape.
+          ValueError: Layers have no known linear part (the error names them all), or an
+            input has no fixed shape.
         """
         self._settle = settle
         given = {name: weight.array for name, weight in weights.items()}
         given |= carried or {}
         dtype = next(iter(given.values())).dtype
-        self._graph = graph
+        self._graph = graph = leading_to_outputs(graph)
         self._names = list(weights)
         self._numbers = operators.numbers(graph)
-        self._rules = [
-            _rule(graph, call, exclude, self._numbers) for call in graph.calls
-        ]
+        self._rules = _rules(graph, exclude, self._numbers)
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
         # Always on the CPU: the same program on any machine.
         with tf.device("CPU"):
@@ -251,42 +252,107 @@ def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
     return tf.ones((1, *shape[1:]), dtype)
 
 
-def _rule(
-    graph: Graph, call: Call, exclude: Collection[str], numbers: Collection[int]
-) -> linear_parts.Rule:
-    """The rule for a call, or an error that names the layer and the ways out."""
-    rule = operators.find(call, numbers) or linear_parts.find(call.layer)
-    if rule is not None:
-        return rule
-    kind = type(call.layer).__name__
-    shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
-    why = operators.why_unknown(call, numbers)
+def leading_to_outputs(graph: Graph) -> Graph:
+    """The graph without the calls and inputs that lead to none of its outputs.
+
+    A loss that was added to a model, `model.add_loss(...)`, is computed by such calls.
+    """
+    needed, calls = set(graph.outputs), []
+    for call in reversed(graph.calls):
+        if needed.intersection(call.outputs):
+            needed.update(call.inputs)
+            calls.append(call)
+    pairs = zip(graph.inputs, graph.input_shapes, strict=True)
+    inputs = {number: shape for number, shape in pairs if number in needed}
+    return graph._replace(
+        inputs=tuple(inputs),
+        input_shapes=tuple(inputs.values()),
+        calls=tuple(reversed(calls)),
+    )
+
+
+def _rules(
+    graph: Graph, exclude: Collection[str] | None, numbers: Collection[int]
+) -> list[linear_parts.Rule]:
+    """The rule for each call, or an error that names all layers without one."""
+    rules = [
+        operators.find(call, numbers) or linear_parts.find(call.layer)
+        for call in graph.calls
+    ]
+    unknown: dict[str, list[Call]] = {}
+    for call, rule in zip(graph.calls, rules, strict=True):
+        if rule is None:
+            unknown.setdefault(call.name, []).append(call)
+    refused = {
+        name: calls
+        for name, calls in unknown.items()
+        if name not in (exclude or ()) or not _keep_shapes(graph, calls)
+    }
+    if refused:
+        raise ValueError(_refusal(graph, refused, exclude, numbers))
+    return [rule or linear_parts.identity for rule in rules]
+
+
+def _keep_shapes(graph: Graph, calls: list[Call]) -> bool:
+    """Whether a layer can be taken for the identity in all of its calls."""
+    return all(len(set(_shapes(graph, c))) == 1 and len(c.inputs) == 1 for c in calls)
+
+
+def _shapes(graph: Graph, call: Call) -> list[tuple[int | None, ...]]:
+    """The shapes of what a call reads, then of what it gives."""
+    return [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
+
+
+def _refusal(
+    graph: Graph,
+    unknown: dict[str, list[Call]],
+    exclude: Collection[str] | None,
+    numbers: Collection[int],
+) -> str:
+    """Names layers without a known linear part, each with a way out that works."""
+    # Layers of one class with the same way out share a sentence.
+    alike: dict[tuple[str, str, str, str, bool], list[str]] = {}
+    for name, calls in unknown.items():
+        what, way = _way_out(calls[0].layer)
+        why = operators.why_unknown(calls[0], numbers)
+        so, may = "so SynFlow cannot see through {}", False
+        if name in (exclude or ()):
+            shapes = _shapes(graph, calls[0])
+            so = f"and {{}} cannot be taken for the identity: the shapes are {shapes}"
+        else:
+            may = exclude is not None and _keep_shapes(graph, calls)
+        alike.setdefault((what, why, so, way, may), []).append(name)
+    sentences = []
+    for (what, why, so, way, may), names in alike.items():
+        has, it = ("has", "it") if len(names) == 1 else ("have", "them")
+        if may:
+            way += f", or exclude {it} (exclude={names}), which takes {it} for the "
+            way += "identity"
+        sentences.append(
+            f"{what.format('s' * (len(names) > 1), ', '.join(map(repr, names)))} {has} "
+            f"no known linear part{why}, {so.format(it)}. {way}"
+        )
+    return ". ".join(sentences)
+
+
+def _way_out(layer: Any) -> tuple[str, str]:
+    """What an unknown layer is, with places for an "s" and names, and what to do."""
+    kind = type(layer).__name__
     if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
-        raise ValueError(
-            f"the operator {call.name!r} ({getattr(call.layer, 'symbol', kind)}) has "
-            f"no known linear part{why}, so SynFlow cannot see through it. Write it as "
-            "a layer: one of Keras, keras.layers.ReLU()(x), or one of your own, with "
-            "tf_synflow.register_linear_part"
+        return (
+            f"operator{{}} {{}} ({getattr(layer, 'symbol', kind)})",
+            "Write it as a layer: one of Keras, keras.layers.ReLU()(x), or one of your "
+            "own, with tf_synflow.register_linear_part",
         )
-    if kind == "Lambda" and call.name not in exclude:
-        raise ValueError(
-            f"layer {call.name!r} (Lambda) has no known linear part{why}. Apply the "
-            "function's operators to the tensors, without Lambda (x = 2 * x), and "
-            "SynFlow reads them one by one; or write a layer class of your own and say "
-            "what its linear part is: tf_synflow.register_linear_part(MyLayer, rule)"
+    if kind == "Lambda":
+        return (
+            "layer{} {} (Lambda)",
+            "Apply the function's operators to the tensors, without Lambda (x = 2 * x),"
+            " and SynFlow reads them one by one. Or write the function as a layer class "
+            "of your own and say what its linear part is: "
+            "tf_synflow.register_linear_part(YourLayer, rule)",
         )
-    if call.name not in exclude:
-        raise ValueError(
-            f"layer {call.name!r} ({kind}) has no known linear part{why}, so SynFlow "
-            "cannot see through it. Either exclude it "
-            f"(exclude=[{call.name!r}]), which takes it for the identity, or say what "
-            "its linear part is: "
-            f"tf_synflow.register_linear_part({kind}, rule)"
-        )
-    if len(shapes) != 2 or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"layer {call.name!r} ({kind}) is excluded and has no known linear part, "
-            f"but it cannot be taken for the identity: its shapes are {shapes}. Say "
-            f"what its linear part is: tf_synflow.register_linear_part({kind}, rule)"
-        )
-    return linear_parts.identity
+    return (
+        f"layer{{}} {{}} ({kind})",
+        f"Say what the linear part is: tf_synflow.register_linear_part({kind}, rule)",
+    )

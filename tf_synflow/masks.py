@@ -103,40 +103,53 @@ def check_reach(masks: Masks, ratio: float, scope: str) -> None:
       scope: "global" or "local"; see `plan`.
 
     Raises:
-      ValueError: It keeps fewer weights than there are weight tensors; or more than are
-        left, of which it names what would work.
+      ValueError: It keeps fewer weights than there are weight tensors (in a global
+        ranking; a local one always keeps one of each); or more than are left. The
+        error names a ratio that works.
     """
     size = sum(mask.size for mask in masks.values())
     kept = kept_count(size, ratio)
-    if kept < len(masks):
-        highest = math.floor(1e6 * size / len(masks)) / 1e6
+    if scope == "global" and kept < len(masks):
         raise ValueError(
             f"ratio={ratio} keeps {kept} of {size:,} prunable weights, fewer than "
             f"the {len(masks)} weight tensors; the highest ratio that can keep one "
-            f"weight in each is {highest!r}"
+            f"weight in each is {highest_ratio(size, len(masks))!r} (to six places)"
         )
     whole = {"the model": masks}
     parts = {f"weight {name!r}": {name: mask} for name, mask in masks.items()}
+    short, lowest = "", 0.0
     for what, some in (whole if scope == "global" else parts).items():
         size = sum(mask.size for mask in some.values())
         now = sum(int(mask.sum()) for mask in some.values())
         kept = kept_count(size, ratio)
-        if kept > now:
-            raise ValueError(
-                f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but "
-                f"{what} is pruned to {now:,} already; prune the original model, "
-                f"or ask for {_at_least(size, now)}"
-            )
+        if kept <= now:
+            continue
+        short = short or (
+            f"ratio={ratio} keeps {kept:,} of {size:,} prunable weights, but {what} is "
+            f"pruned to {now:,} already; prune the original model"
+        )
+        lowest = max(lowest, lowest_ratio(size, now))
+    if short:
+        # No ratio keeps nothing.
+        ask = f", or ask for a ratio of at least {lowest!r}"
+        raise ValueError(short + (ask if lowest < math.inf else ""))
 
 
-def _at_least(size: int, kept: int) -> str:
-    """The lowest ratio, to six places, that keeps no more than `kept` of `size`."""
-    if not kept:
-        return "a global ranking"  # no ratio keeps none
-    ratio = math.ceil(1e6 * size / kept) / 1e6
-    while kept_count(size, ratio) > kept:
-        ratio = round(ratio + 1e-6, 6)
-    return f"a ratio of at least {ratio!r}"
+def highest_ratio(size: int, kept: int) -> float:
+    """The highest ratio, to six places, that keeps at least `kept` >= 2 of `size`.
+
+    N - floor((1 - 1/rho) N) is N / rho rounded up: it is at least k for every rho below
+    N / (k - 1).
+    """
+    return (-(-(10**6) * size // (kept - 1)) - 1) / 10**6
+
+
+def lowest_ratio(size: int, kept: int) -> float:
+    """The lowest ratio, to six places, that keeps at most `kept` of `size`.
+
+    Infinity if there is none.
+    """
+    return -(-(10**6) * size // kept) / 10**6 if kept else math.inf
 
 
 def densities(

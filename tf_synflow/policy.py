@@ -1,8 +1,11 @@
 """PruningPolicy: what may be pruned, how it is scored, in how many steps, over what."""
 
 import copy
+import itertools
 import math
+import weakref
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,9 @@ from tf_synflow.criteria import (
 from tf_synflow.graph import Call, Graph, flatten
 from tf_synflow.masks import Masks, Scorer, Scores, check_choice
 from tf_synflow.wrapping import masks_of, prunable_weights
+
+# For each policy: whether it excludes the layers of the model that it saw last.
+_EXCLUDED: Any = weakref.WeakKeyDictionary()
 
 
 class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
@@ -68,9 +74,11 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
           scope: "global" ranks all weights together, "local" prunes each weight tensor
             to the ratio by itself. Defaults to "global".
           exclude: Names of layers to leave alone, nested ones by their path
-            ("block1/conv1"). Their weights are neither pruned nor counted. For
-            SynFlow, one of them that it cannot see through is the identity. Defaults
-            to none.
+            ("block1/conv1"); names of nested models ("base"), for all layers in them;
+            and patterns ("base/*", "*_conv1") with `*`, `?` and `[...]`, where `*`
+            stands for "/" too. Their weights are neither pruned nor counted. SynFlow
+            takes one of them that it cannot see through for the identity, if its one
+            output has the shape of its one input. Defaults to none.
           layer_types: Layer classes whose weights may be pruned. Defaults to all that
             tfmot can mask: Dense, Conv1D to Conv3D, Conv2DTranspose, Conv3DTranspose,
             the pointwise part of SeparableConv1D and 2D, and layers with a
@@ -229,7 +237,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             return masks
         steps = masks_lib.plan(masks, ratio, self.iterations, self.schedule, self.scope)
         new = self._pruned(problem, masks, steps)
-        notice(problem.graph, masks, new, self.on_collapse)
+        notice(problem, masks, new, self.on_collapse, self._advice())
         return new
 
     def check(self, model: Any, ratio: float, data: Any = None) -> Masks:
@@ -247,9 +255,14 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""
-        excluded = any(
-            name == layer.name or name.endswith("/" + layer.name)
-            for name in self.exclude
+        seen = _EXCLUDED.get(self, {})
+        excluded = (
+            seen[layer]
+            if layer in seen
+            else any(
+                name == layer.name or name.endswith("/" + layer.name)
+                for name in self.exclude
+            )
         )
         return not excluded and bool(self._prunable(layer))
 
@@ -258,11 +271,29 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         problem, _ = self.problem(model, None)
         if self._name in DATA_FREE:
             self._scorer(problem)
+        # tfmot asks about single layers next, which do not know their path.
+        _EXCLUDED[self] = weakref.WeakKeyDictionary(
+            {call.layer: call.name in problem.exclude for call in problem.graph.calls}
+        )
 
     @property
     def _name(self) -> str | None:
         """The criterion's name; None for a function of the user's own."""
         return self.criterion if isinstance(self.criterion, str) else None
+
+    def _advice(self) -> str:
+        """What to do where pruning has cut the network."""
+        own = DEFAULT_ITERATIONS["synflow"]
+        if self._name != "synflow" or self.invert:
+            without = " without invert" if self.invert else ""
+            return (
+                f'take a lower ratio, or criterion="synflow"{without}, which keeps a '
+                "path"
+            )
+        if self.iterations < own:
+            return f"take a lower ratio, or more iterations (SynFlow's own are {own})"
+        other = ', or scope="global"' if self.scope == "local" else ""
+        return f"take a lower ratio{other}"
 
     def _pruned(self, problem: Problem, masks: Masks, steps: masks_lib.Plan) -> Masks:
         if self._name in LOOPS and not self.invert:
@@ -315,7 +346,8 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
     def problem(self, model: Any, data: Any) -> tuple[Problem, Masks]:
         """The weights to score, and the masks that they have now."""
         graph = flatten(model)
-        variables = self._variables(graph)
+        excluded = self._excluded(graph)
+        variables = self._variables(graph, excluded)
         weights = {name: variable.numpy() for name, variable in variables.items()}
         for name, weight in weights.items():
             if not np.isfinite(weight).all():
@@ -328,7 +360,7 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         problem = Problem(
             graph,
             weights,
-            self.exclude,
+            excluded,
             data,
             self.seed,
             self.dtype,
@@ -340,25 +372,38 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
         )
         return problem, masks
 
-    def _variables(self, graph: Graph) -> dict[str, Any]:
+    def _excluded(self, graph: Graph) -> tuple[str, ...]:
+        """The names of the layers that `exclude` stands for, in the model's order."""
+        names = dict.fromkeys(call.name for call in graph.calls)
+        found: set[str] = set()
+        unknown = []
+        for wanted in self.exclude:
+            # A name that exists stands for itself, whatever characters it has.
+            own = [wanted] if wanted in names else []
+            own = own or [name for name in names if _within(name, wanted)]
+            found.update(own)
+            if not own:
+                unknown.append(wanted)
+        if unknown:
+            raise ValueError(
+                f"exclude names {', '.join(map(repr, unknown))}, but the model has no "
+                "such layer; it has the layers (and nested models, up to each /) "
+                f"{sorted(names)}"
+            )
+        return tuple(name for name in names if name in found)
+
+    def _variables(self, graph: Graph, excluded: Collection[str]) -> dict[str, Any]:
         """Name to variable of what may be pruned, in the model's order."""
-        names = {call.name for call in graph.calls}
-        for name in self.exclude:
-            if name not in names:
-                raise ValueError(
-                    f"exclude names the layer {name!r}, but the model has no such "
-                    f"layer; it has {sorted(names)}"
-                )
         variables = {
             f"{call.name}/{short}": variable
             for call in graph.calls
-            if call.name not in self.exclude
+            if call.name not in excluded
             for short, variable in self._prunable(call.layer).items()
         }
         if not variables:
             raise ValueError(
                 "the model has no weight that may be pruned: its layers are "
-                f"{_kinds(graph.calls)}, those excluded are {list(self.exclude)}, and "
+                f"{_kinds(graph.calls)}, those excluded are {list(excluded)}, and "
                 f"layer_types is {self.layer_types}"
             )
         return variables
@@ -389,6 +434,12 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             leave=False,
             disable=not self.progress,
         )
+
+
+def _within(name: str, pattern: str) -> bool:
+    """Whether a pattern fits the path of a layer, or of a model that it is in."""
+    paths = itertools.accumulate(name.split("/"), "{}/{}".format)
+    return any(fnmatchcase(path, pattern) for path in paths)
 
 
 def _inverted(scorer: Scorer) -> Scorer:

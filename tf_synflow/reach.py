@@ -10,7 +10,7 @@ References:
   effective sparsity. JMLR 2023. arXiv 2107.02306.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,11 @@ from tf_synflow.masks import Masks
 from tf_synflow.scaling import Signal
 
 
-def on_paths(graph: Graph, masks: Mapping[str, np.ndarray]) -> tuple[Masks, bool]:
+def on_paths(
+    graph: Graph,
+    masks: Mapping[str, np.ndarray],
+    exclude: Collection[str] | None = None,
+) -> tuple[Masks, bool]:
     """The masks without the weights that conduct nothing.
 
     Weights that have no mask, and normalisation, count as conducting.
@@ -31,13 +35,15 @@ def on_paths(graph: Graph, masks: Mapping[str, np.ndarray]) -> tuple[Masks, bool
     Args:
       graph: The model, laid flat.
       masks: Name to boolean array, True where a weight is kept.
+      exclude: Names of layers that are taken for the identity where they have no known
+        linear part. Defaults to none, and errors then do not offer it.
 
     Returns:
       Masks of the weights that lie on a path; and whether every output of the model can
       be reached from an input.
 
     Raises:
-      ValueError: A layer has no known linear part, or an input has no fixed shape.
+      ValueError: Layers have no known linear part, or an input has no fixed shape.
     """
     weights = {n: Magnitudes(aligned_copy(_floats(m)), 0) for n, m in masks.items()}
     others = {
@@ -50,7 +56,7 @@ def on_paths(graph: Graph, masks: Mapping[str, np.ndarray]) -> tuple[Masks, bool
     connected = True
     for output in graph.outputs:
         one = graph._replace(outputs=(output,))
-        twin = LinearTwin(one, weights, others, settle=_reached)
+        twin = LinearTwin(one, weights, others, exclude=exclude, settle=_reached)
         tensors = {n: shared_tensor(w.array) for n, w in weights.items()}
         tensors |= {name: tf.constant(other) for name, other in others.items()}
         flow, gradients = twin.gradients(tensors)

@@ -9,6 +9,7 @@ References:
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 6.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -21,6 +22,7 @@ from tf_synflow.linear_twin import (
     LinearTwin,
     Magnitudes,
     aligned_copy,
+    leading_to_outputs,
     magnitudes,
     shared_tensor,
 )
@@ -43,11 +45,16 @@ class FlowScores(Scores):
 def synflow(problem: Problem) -> Scorer:
     """Scores by synaptic flow; see the module for the equation."""
     twin, weights = network_twin(problem)
+    first = True
 
     def score(masks: Masks) -> FlowScores:
+        nonlocal first
         kept = {n: aligned_copy(w.array * masks[n]) for n, w in weights.items()}
         flow, gradients = twin.gradients({n: shared_tensor(w) for n, w in kept.items()})
         _check(flow)
+        if first and not float(flow.tensor):
+            _warn_of_no_flow(problem, masks)
+        first = False
         pairs = zip(kept.items(), gradients, strict=True)
         scores = FlowScores((n, (g * w).astype("float64")) for (n, w), g in pairs)
         return _unscaled(scores, int(flow.exponent))
@@ -99,9 +106,11 @@ def prune_by_flow(
     twin = LinearTwin(graph, weights, carried, channels.axes, problem.exclude)
     survivors = Survivors(channels, weights, carried, masks)
     del weights, carried, variables
-    for step in progress(steps):
+    for number, step in enumerate(progress(steps)):
         flow, gradients = twin.gradients(survivors.tensors)
         _check(flow)
+        if number == 0 and not float(flow.tensor):
+            _warn_of_no_flow(problem, masks)
         by_name = dict(zip(masks, gradients, strict=True))
         before = None if removed is None else _total(survivors, by_name)
         for names, kept in step:
@@ -140,6 +149,33 @@ def _check(flow: Signal) -> None:
             "NaN or a negative variance, or a rule given to register_linear_part "
             "returns something that is not finite and >= 0"
         )
+
+
+def _warn_of_no_flow(problem: Problem, masks: Masks) -> None:
+    """Says that there is no flow to begin with, and which weights may be at fault."""
+    variables = named_weights(leading_to_outputs(problem.graph))
+    empty = [name for name in masks if name in variables and not masks[name].any()]
+    zero = [
+        name
+        for name, variable in variables.items()
+        # Others, such as biases, do not multiply the flow.
+        if name.endswith(("kernel", "gamma")) and not variable.numpy().any()
+    ]
+    if empty:
+        why = f"Nothing is kept of {', '.join(empty)}: prune the original model"
+    elif zero:
+        why = (
+            f"The values of {', '.join(zero)} are all 0: give them other values before "
+            "you prune, random ones for example, and put the zeros back afterwards"
+        )
+    else:
+        why = "Look for units whose weights are all 0 or pruned"
+    warnings.warn(
+        "the synaptic flow is 0 before SynFlow removes anything: no path from input to "
+        "output has kept weights that are all other than 0. So all scores are 0, and "
+        f"weights are removed by their position only, the last ones first. {why}",
+        stacklevel=2,
+    )
 
 
 def _unscaled(scores: FlowScores, exponent: int) -> FlowScores:

@@ -56,7 +56,9 @@ def mobilenet(
             stride,
             padding,
             use_bias=False,
-            depthwise_initializer=parts.he_normal("fan_in"),
+            # Each output reads 9 values. Of a kernel (3, 3, C, 1) Keras calls that
+            # the fan-out, and 9 C the fan-in.
+            depthwise_initializer=parts.he_normal("fan_out"),
             name=f"{label}_depthwise",
         )(x)
         x = parts.batch_norm(f"{label}_depthwise_bn")(x)
