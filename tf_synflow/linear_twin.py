@@ -347,8 +347,8 @@ def _way_out(layer: Any) -> tuple[str, str]:
     if kind == "Lambda":
         return (
             "layer{} {} (Lambda)",
-            "Apply the function's operators to the tensors, without Lambda (x = 2 * x),"
-            " and SynFlow reads them one by one. Or write the function as a layer class "
+            "Apply the function's operators to the tensors themselves (x = 2 * x), and "
+            "SynFlow reads them one by one. Or write the function as a layer class "
             "of your own and say what its linear part is: "
             "tf_synflow.register_linear_part(YourLayer, rule)",
         )
