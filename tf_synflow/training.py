@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +123,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     Each is a folder of its own, `epoch_<epochs done>`, renamed when it is whole; the
     one before is deleted then. So whenever a run is killed, one is there, or none yet.
+
+    Under a strategy each replica has its own BatchNormalization statistics. A
+    checkpoint holds them all, so training that is resumed by as many replicas gives the
+    same bits. Another number of replicas gets their mean.
     """
 
     def __init__(self, folder: Path, history: HistoryFile):
@@ -144,10 +149,13 @@ class Checkpoints(keras.callbacks.Callback):
         if not found:
             return 0
         done = max(found)
-        model.optimizer.build(model.trainable_variables)
+        path = str(found[done] / "state")
         try:
-            status = _state(model).read(str(found[done] / "state"))
-            status.assert_existing_objects_matched()
+            # Under the strategy, or all replicas would share the optimizer's variables.
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+                _state(model).read(path).assert_existing_objects_matched()
+                _restore_replicas(model, path)
             self.history.rows[:] = read_history(found[done])
         # TensorFlow's errors for a damaged file are of many kinds, IndexError too.
         except Exception as error:
@@ -164,7 +172,7 @@ class Checkpoints(keras.callbacks.Callback):
         with written_whole(final) as aside:
             aside.mkdir()
             try:
-                _state(self.model).write(str(aside / "state"))
+                _state(self.model, _replicas(self.model)).write(str(aside / "state"))
             except tf.errors.OpError as error:
                 raise OSError(
                     f"cannot write {str(final)!r}: {error.message}"
@@ -175,13 +183,62 @@ class Checkpoints(keras.callbacks.Callback):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _state(model: Any) -> Any:
-    """All that training changes: weights, masks, optimizer, and Dropout's draws."""
+def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
+    """All that training changes: weights, masks, optimizer, and Dropout's draws.
+
+    Args:
+      model: The compiled model.
+      replicas: What `_replicas` gave. Defaults to none, for reading.
+    """
     random = [getattr(part, "_random_generator", None) for part in model.submodules]
     generators = [r._generator for r in random if r is not None and r._generator]
     return tf.train.Checkpoint(
-        model=model, optimizer=model.optimizer, generators=generators
+        model=model,
+        optimizer=model.optimizer,
+        generators=generators,
+        replicas=[tf.Variable(values) for values in replicas],
     )
+
+
+def _apart(model: Any) -> list[Any]:
+    """The variables of which each replica has values of its own."""
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return []
+    apart = tf.VariableSynchronization.ON_READ
+    return [v for v in model.variables if v.synchronization == apart]
+
+
+def _replicas(model: Any) -> list[Any]:
+    """The values of `_apart` on all replicas of all processes: (replicas, *shape)."""
+    strategy, variables = model.distribute_strategy, _apart(model)
+
+    @tf.function
+    def gathered() -> list[Any]:
+        # Outside of a replica, reading such a variable gives the mean.
+        own = strategy.run(lambda: [tf.identity(v)[None] for v in variables])
+        return [strategy.gather(value, axis=0) for value in own]
+
+    return gathered() if variables else []
+
+
+def _restore_replicas(model: Any, path: str) -> None:
+    """Sets what `_replicas` saved, if it was saved by as many replicas."""
+    strategy, variables = model.distribute_strategy, _apart(model)
+    saved = tf.train.load_checkpoint(path)
+    keys = [f"replicas/{n}/.ATTRIBUTES/VARIABLE_VALUE" for n in range(len(variables))]
+    if not keys or not all(saved.has_tensor(key) for key in keys):
+        return
+    values = [saved.get_tensor(key) for key in keys]
+    if len(values[0]) != strategy.num_replicas_in_sync:
+        return
+
+    @tf.function
+    def assign() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(tf.gather(value, replica))
+
+    strategy.run(assign)
 
 
 def train(
