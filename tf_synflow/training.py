@@ -4,7 +4,7 @@ import csv
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,15 +140,25 @@ class Checkpoints(keras.callbacks.Callback):
 
         Returns:
           The number of epochs that are done; 0 if there is no checkpoint.
+
+        Raises:
+          ValueError: It is damaged, or not the same for all processes.
         """
         found = {
             int(match[1]): path
             for path in self.folder.glob("epoch_*")
             if (match := re.fullmatch(r"epoch_(\d+)", path.name))
         }
-        if not found:
+        done = max(found, default=0)
+        seen = set(map(int, _on_all_replicas(model, lambda: [tf.constant(done)])[0]))
+        if len(seen) > 1:
+            raise ValueError(
+                "the processes of this run do not see the same checkpoints in "
+                f"{str(self.folder)!r}: some have {min(seen)} epochs done, some "
+                f"{max(seen)}. Give them all the same folder, on a disk that they share"
+            )
+        if not done:
             return 0
-        done = max(found)
         path = str(found[done] / "state")
         try:
             # Under the strategy, or all replicas would share the optimizer's variables.
@@ -172,7 +182,8 @@ class Checkpoints(keras.callbacks.Callback):
         with written_whole(final) as aside:
             aside.mkdir()
             try:
-                _state(self.model, _replicas(self.model)).write(str(aside / "state"))
+                own = _on_all_replicas(self.model, lambda: _apart(self.model))
+                _state(self.model, own).write(str(aside / "state"))
             except tf.errors.OpError as error:
                 raise OSError(
                     f"cannot write {str(final)!r}: {error.message}"
@@ -188,7 +199,8 @@ def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
 
     Args:
       model: The compiled model.
-      replicas: What `_replicas` gave. Defaults to none, for reading.
+      replicas: The variables of `_apart` on all replicas. Defaults to none, for
+        reading, which `_restore_replicas` does for them.
     """
     random = [getattr(part, "_random_generator", None) for part in model.submodules]
     generators = [r._generator for r in random if r is not None and r._generator]
@@ -208,21 +220,23 @@ def _apart(model: Any) -> list[Any]:
     return [v for v in model.variables if v.synchronization == apart]
 
 
-def _replicas(model: Any) -> list[Any]:
-    """The values of `_apart` on all replicas of all processes: (replicas, *shape)."""
-    strategy, variables = model.distribute_strategy, _apart(model)
+def _on_all_replicas(model: Any, values: Callable[[], list[Any]]) -> list[Any]:
+    """What a function gives on all replicas of all processes: (replicas, *shape)."""
+    strategy = model.distribute_strategy
 
     @tf.function
     def gathered() -> list[Any]:
-        # Outside of a replica, reading such a variable gives the mean.
-        own = strategy.run(lambda: [tf.identity(v)[None] for v in variables])
+        # Outside of a replica, reading a variable of `_apart` gives the mean.
+        own = strategy.run(lambda: [tf.identity(value)[None] for value in values()])
         return [strategy.gather(value, axis=0) for value in own]
 
-    return gathered() if variables else []
+    if strategy.num_replicas_in_sync == 1:
+        return [tf.identity(value)[None] for value in values()]
+    return gathered()
 
 
 def _restore_replicas(model: Any, path: str) -> None:
-    """Sets what `_replicas` saved, if it was saved by as many replicas."""
+    """Sets the variables of `_apart`, if they were saved by as many replicas."""
     strategy, variables = model.distribute_strategy, _apart(model)
     saved = tf.train.load_checkpoint(path)
     keys = [f"replicas/{n}/.ATTRIBUTES/VARIABLE_VALUE" for n in range(len(variables))]
