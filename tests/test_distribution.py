@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from tf_synflow import distribution
-from tf_synflow._compat import tf
+from tf_synflow._compat import keras, tf
+from tf_synflow.training import read_history
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,16 +47,22 @@ def free_port():
         return free.getsockname()[1]
 
 
-# A run of scripts/train.py's, whose every process also puts its weights aside.
+# Two runs of scripts/train.py's: one undisturbed, and one that goes on from what the
+# first would have left if it had been killed at the beginning of its second epoch. Each
+# process also puts aside what it has itself of each variable.
 WORKER = """
-import sys, json, pathlib, numpy as np
-from tf_synflow import PruningPolicy, experiment
+import functools, sys, shutil, pathlib, numpy as np
+from tf_synflow import PruningPolicy, distribution, experiment, training
 from tf_synflow._compat import keras
 from tf_synflow.data import Dataset
 from tf_synflow.training import Recipe
+folder, number = pathlib.Path(sys.argv[1]), sys.argv[2]
+experiment.distribution.strategy = functools.cache(distribution.strategy)
 write = experiment._write
 def both(workdir, pruned, title, results):
-    np.savez(sys.argv[2], *[w.numpy() for w in pruned.weights])
+    own = pruned.distribute_strategy.experimental_local_results
+    weights = {w.name: own(w)[0].numpy() for w in pruned.weights}
+    np.savez(folder / f"weights_{name}_{number}.npz", **weights)
     write(workdir, pruned, title, results)
 experiment._write = both
 generator = np.random.default_rng(0)
@@ -63,20 +71,27 @@ data = Dataset(small(64), small(20), 10, padding=1, mirrored=True)
 experiment.data_lib.load = lambda *_: data
 experiment.models.build = lambda *_: keras.Sequential([
     keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3, name="conv"),
-    keras.layers.BatchNormalization(), keras.layers.ReLU(), keras.layers.Flatten(),
-    keras.layers.Dense(10, name="fc"),
+    keras.layers.BatchNormalization(name="bn"), keras.layers.ReLU(),
+    keras.layers.Flatten(), keras.layers.Dense(10, name="fc"),
 ])
-results = experiment.run(
-    pathlib.Path(sys.argv[1]), model="small", dataset="noise",
-    pruning=experiment.Pruning(10, PruningPolicy(iterations=3)),
-    recipe=Recipe(2, 16, 0.1, 0),
-    place=experiment.Place(distribute="multi_worker"), flags={"a": 1},
-)
-print("RESULTS", json.dumps(results["train"]["final_accuracy"]))
+class Copying(training.PruningCallback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch and name == "whole" and number == "0":
+            shutil.copytree(folder / "whole", folder / "cut")
+training.PruningCallback = Copying
+for name in ("whole", "cut"):
+    results = experiment.run(
+        folder / name, model="small", dataset="noise",
+        pruning=experiment.Pruning(10, PruningPolicy(iterations=3)),
+        recipe=Recipe(2, 16, 0.1, 0),
+        place=experiment.Place(distribute="multi_worker"), flags={"a": 1},
+    )
+    print("RESULTS", results["train"]["final_accuracy"])
 """
 
 
-def test_two_processes_end_with_the_same_weights_and_one_set_of_files(tmp_path):
+def test_two_processes_end_with_the_same_weights_killed_or_not(tmp_path):
+    """What each process has itself is the same, bit for bit, as if never killed."""
     workers = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     processes = []
     for index in range(2):
@@ -90,31 +105,47 @@ def test_two_processes_end_with_the_same_weights_and_one_set_of_files(tmp_path):
             # What TensorFlow generates there would be compiled, and left behind.
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        command = [sys.executable, "-c", WORKER, tmp_path / "run"]
         processes.append(
             subprocess.Popen(
-                [*map(str, command), str(tmp_path / f"weights{index}.npz")],
+                [sys.executable, "-c", WORKER, str(tmp_path), str(index)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
-    answers = [process.communicate(timeout=300) for process in processes]
+    answers = [process.communicate(timeout=600) for process in processes]
     assert [p.returncode for p in processes] == [0, 0], answers[0][1] + answers[1][1]
-    said = [out.split("RESULTS")[1] for out, _ in answers]
+    said = [re.findall("^(?:RESULTS|Epoch).*", out, re.M) for out, _ in answers]
     assert said[0] == said[1]
-    first, second = (np.load(tmp_path / f"weights{i}.npz") for i in range(2))
-    assert len(first.files) == len(second.files) > 8
-    for name in first.files:
-        assert first[name].tobytes() == second[name].tobytes()
-    masks = np.load(tmp_path / "run" / "masks.npz")
-    assert sum(int(masks[name].sum()) for name in masks.files) == 310  # of 3,096
-    names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == [
+    results = said[0][2]
+    assert said[0] == ["Epoch 1/2", "Epoch 2/2", results, "Epoch 2/2", results]
+    whole, cut = (
+        [dict(np.load(tmp_path / f"weights_{name}_{i}.npz")) for i in range(2)]
+        for name in ("whole", "cut")
+    )
+    for own, again in zip(whole, cut, strict=True):
+        assert len(own) > 8 and list(own) == list(again)
+        assert {n: w.tobytes() for n, w in own.items()} == {
+            n: w.tobytes() for n, w in again.items()
+        }
+    apart = [n for n in whole[0] if whole[0][n].tobytes() != whole[1][n].tobytes()]
+    # Each process has statistics of the images that it has seen.
+    assert [n.split("/")[-1] for n in apart] == ["moving_mean:0", "moving_variance:0"]
+    names = [
         "history.csv", "masks.npz", "model.keras", "results.json", "run.png",
         "tensorboard",
     ]  # fmt: skip
+    files = {}
+    for run in (tmp_path / "whole", tmp_path / "cut"):
+        assert sorted(path.name for path in run.iterdir()) == names
+        masks = np.load(run / "masks.npz")
+        assert sum(int(masks[name].sum()) for name in masks.files) == 310  # of 3,096
+        model = keras.models.load_model(run / "model.keras")
+        rows = [{**row, "seconds": 0} for row in read_history(run)]
+        files[run.name] = [w.numpy().tobytes() for w in model.weights], rows
+    assert files["whole"] == files["cut"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "run", "weights0.npz", "weights1.npz"
+        "cut", "weights_cut_0.npz", "weights_cut_1.npz",
+        "weights_whole_0.npz", "weights_whole_1.npz", "whole",
     ]  # fmt: skip

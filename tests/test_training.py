@@ -1,5 +1,7 @@
 """Recipes, batches and going on: against numpy, and against undisturbed runs."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import randomise, residual_net
@@ -282,3 +284,123 @@ def test_two_devices_compute_what_one_does(two_devices, tmp_path):
     for a, b in zip(*rows, strict=True):
         assert a["val_accuracy"] == b["val_accuracy"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
+def with_all_that_training_changes():
+    """Also what each replica has of its own: BatchNormalization and Dropout."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, name="conv")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.7)(x))
+    x = layers.Dropout(0.5, rng_type="stateful")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(4, name="fc")(x))
+
+
+def on_each(strategy, variable):
+    return [part.numpy() for part in strategy.experimental_local_results(variable)]
+
+
+def test_a_run_of_two_replicas_cut_short_ends_as_an_undisturbed_one(
+    two_devices, tmp_path, monkeypatch
+):
+    """Bit for bit on both replicas: weights, statistics, and all of the optimizer."""
+    data, recipe = data_set(16, mirrored=True), RECIPE._replace(epochs=2)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+
+    class Copying(training.PruningCallback):
+        """Puts aside what a run that is killed in its second epoch leaves."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if (whole / "checkpoints" / "epoch_1").exists() and not cut.exists():
+                shutil.copytree(whole, cut)
+
+    monkeypatch.setattr(training, "PruningCallback", Copying)
+
+    def run(workdir):
+        keras.utils.set_random_seed(0)
+        with two_devices.scope():
+            plain = with_all_that_training_changes()
+        model = tf_synflow.prune(plain, 2, criterion="magnitude")
+        found = training.train(model, data, workdir, recipe)
+        rows = training.read_history(workdir)
+        return model, {**found, "seconds": 0}, [{**r, "seconds": 0} for r in rows]
+
+    undisturbed, *expected = run(whole)
+    resumed, *found = run(cut)
+    assert found == expected
+    assert len(found[1]) == 2
+    states = [[*m.weights, *m.optimizer.variables] for m in (undisturbed, resumed)]
+    apart = []
+    for a, b in zip(*states, strict=True):
+        first, second = on_each(two_devices, a), on_each(two_devices, b)
+        assert len(first) == 2, a.name
+        assert [x.tobytes() for x in first] == [x.tobytes() for x in second], b.name
+        if first[0].tobytes() != first[1].tobytes():
+            apart.append(b.name.split("/")[-1])
+    # Of the images that the replica has seen, and nothing else.
+    assert apart == ["moving_mean:0", "moving_variance:0"]
+
+
+def averaging(recipe):
+    adam = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    return keras.mixed_precision.LossScaleOptimizer(adam, initial_scale=8.0)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda recipe: training.optimizer(recipe, 1),
+        lambda recipe: training.optimizer(recipe._replace(grda=(1e-3, 0.6)), 1),
+        averaging,
+    ],
+    ids=["sgd", "grda", "averaging"],
+)
+def test_a_checkpoint_has_every_variable_as_each_replica_has_it(
+    optimizer, two_devices, tmp_path
+):
+    """Random values, other ones on each replica where replicas go apart in training."""
+
+    def model_and_state(strategy):
+        with strategy.scope():
+            model = with_all_that_training_changes()
+            model.compile(optimizer(RECIPE._replace(weight_decay=0.0)))
+        return model, training.Checkpoints(
+            tmp_path / "checkpoints", training.HistoryFile(tmp_path / "h.csv", [])
+        )
+
+    def state(model):
+        scaler = model.optimizer
+        inner = getattr(scaler, "inner_optimizer", scaler)
+        dropout = next(la for la in model.layers if isinstance(la, layers.Dropout))
+        generator = dropout._random_generator._generator.state
+        scales = [scaler._loss_scale._current_loss_scale] if inner is not scaler else []
+        return [*model.weights, *inner.variables, generator, *scales]
+
+    saved, checkpoints = model_and_state(two_devices)
+    with two_devices.scope():
+        saved.optimizer.build(saved.trainable_variables)
+    generator, values = np.random.default_rng(5), []
+    for variable in state(saved):
+        draws = 9 * generator.random((2, *variable.shape)) + 1
+        if "moving_" not in variable.name or "average" in variable.name:
+            draws[1] = draws[0]
+        parts = two_devices.experimental_local_results(variable)
+        values.append([])
+        for part, draw in zip(parts, draws, strict=True):
+            part.assign(tf.cast(draw, part.dtype))
+            values[-1].append(part.numpy().tobytes())
+    assert len({tuple(v) for v in values}) > len(saved.weights)
+    checkpoints.set_model(saved)
+    checkpoints.history.rows.append({"epoch": 1})
+    checkpoints.on_epoch_end(0)
+    found, checkpoints = model_and_state(two_devices)
+    assert checkpoints.restore(found) == 1
+    parts = [on_each(two_devices, variable) for variable in state(found)]
+    assert [[part.tobytes() for part in own] for own in parts] == values
+    # Other devices than before: one has the mean, where there were two.
+    one, checkpoints = model_and_state(tf.distribute.get_strategy())
+    assert checkpoints.restore(one) == 1
+    for variable, own in zip(state(one), parts, strict=True):
+        mean = own[0] / 2 + own[1] / 2 if own[0].dtype.kind == "f" else own[0]
+        np.testing.assert_allclose(variable.numpy(), mean, rtol=1e-6)

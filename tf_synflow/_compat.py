@@ -8,6 +8,7 @@ the environment before anything else of TensorFlow is touched.
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -44,15 +45,35 @@ __all__ = [
 ]
 
 
-@contextlib.contextmanager
-def deep_graphs() -> Iterator[None]:
-    """Lets Keras build functional models of more than a thousand layers in a row.
+_deep_lock = threading.Lock()
+_deep_limits: list[int] = []  # the limits that threads need at the moment
+_usual_limit = 0  # what it was before the first of them
 
-    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000.
+
+@contextlib.contextmanager
+def deep_graphs(layers: int = 10_000) -> Iterator[None]:
+    """Lets Keras build a functional model of very many layers in a row.
+
+    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000. For
+    a smaller model the limit stays as it is. Python has one limit for all threads, so
+    for a large model it is higher for all of them meanwhile; the last thread that needs
+    it puts it back.
+
+    Args:
+      layers: A bound of the calls of layers in a row. Defaults to 10,000.
     """
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 100_000))
+    global _usual_limit
+    frame, need = sys._getframe(), layers + 500
+    while frame := frame.f_back:
+        need += 1
+    with _deep_lock:
+        if not _deep_limits:
+            _usual_limit = sys.getrecursionlimit()
+        _deep_limits.append(need)
+        sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
     try:
         yield
     finally:
-        sys.setrecursionlimit(limit)
+        with _deep_lock:
+            _deep_limits.remove(need)
+            sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))

@@ -53,7 +53,7 @@ def copy_model(
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built, or a copy would not be the same.
     """
-    flatten(model)  # refuses what cannot be copied
+    graph = flatten(model)  # refuses what cannot be copied
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
 
@@ -78,7 +78,7 @@ def copy_model(
         copies.append(CopiedLayer(original, new, wrapper))
         return new if wrapper is None else wrapper
 
-    with model.distribute_strategy.scope(), deep_graphs():
+    with model.distribute_strategy.scope(), deep_graphs(2 * len(graph.calls)):
         result = copy(model)
         if type(result) is not type(model):
             raise ValueError(

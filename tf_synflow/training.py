@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +123,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     Each is a folder of its own, `epoch_<epochs done>`, renamed when it is whole; the
     one before is deleted then. So whenever a run is killed, one is there, or none yet.
+
+    Under a strategy each replica has its own BatchNormalization statistics. A
+    checkpoint holds them all, so training that is resumed by as many replicas gives the
+    same bits. Another number of replicas gets their mean.
     """
 
     def __init__(self, folder: Path, history: HistoryFile):
@@ -135,19 +140,32 @@ class Checkpoints(keras.callbacks.Callback):
 
         Returns:
           The number of epochs that are done; 0 if there is no checkpoint.
+
+        Raises:
+          ValueError: It is damaged, or not the same for all processes.
         """
         found = {
             int(match[1]): path
             for path in self.folder.glob("epoch_*")
             if (match := re.fullmatch(r"epoch_(\d+)", path.name))
         }
-        if not found:
+        done = max(found, default=0)
+        seen = set(map(int, _on_all_replicas(model, lambda: [tf.constant(done)])[0]))
+        if len(seen) > 1:
+            raise ValueError(
+                "the processes of this run do not see the same checkpoints in "
+                f"{str(self.folder)!r}: some have {min(seen)} epochs done, some "
+                f"{max(seen)}. Give them all the same folder, on a disk that they share"
+            )
+        if not done:
             return 0
-        done = max(found)
-        model.optimizer.build(model.trainable_variables)
+        path = str(found[done] / "state")
         try:
-            status = _state(model).read(str(found[done] / "state"))
-            status.assert_existing_objects_matched()
+            # Under the strategy, or all replicas would share the optimizer's variables.
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+                _state(model).read(path).assert_existing_objects_matched()
+                _restore_replicas(model, path)
             self.history.rows[:] = read_history(found[done])
         # TensorFlow's errors for a damaged file are of many kinds, IndexError too.
         except Exception as error:
@@ -164,7 +182,8 @@ class Checkpoints(keras.callbacks.Callback):
         with written_whole(final) as aside:
             aside.mkdir()
             try:
-                _state(self.model).write(str(aside / "state"))
+                own = _on_all_replicas(self.model, lambda: _apart(self.model))
+                _state(self.model, own).write(str(aside / "state"))
             except tf.errors.OpError as error:
                 raise OSError(
                     f"cannot write {str(final)!r}: {error.message}"
@@ -175,13 +194,65 @@ class Checkpoints(keras.callbacks.Callback):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _state(model: Any) -> Any:
-    """All that training changes: weights, masks, optimizer, and Dropout's draws."""
+def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
+    """All that training changes: weights, masks, optimizer, and Dropout's draws.
+
+    Args:
+      model: The compiled model.
+      replicas: The variables of `_apart` on all replicas. Defaults to none, for
+        reading, which `_restore_replicas` does for them.
+    """
     random = [getattr(part, "_random_generator", None) for part in model.submodules]
     generators = [r._generator for r in random if r is not None and r._generator]
     return tf.train.Checkpoint(
-        model=model, optimizer=model.optimizer, generators=generators
+        model=model,
+        optimizer=model.optimizer,
+        generators=generators,
+        replicas=[tf.Variable(values) for values in replicas],
     )
+
+
+def _apart(model: Any) -> list[Any]:
+    """The variables of which each replica has values of its own."""
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return []
+    apart = tf.VariableSynchronization.ON_READ
+    return [v for v in model.variables if v.synchronization == apart]
+
+
+def _on_all_replicas(model: Any, values: Callable[[], list[Any]]) -> list[Any]:
+    """What a function gives on all replicas of all processes: (replicas, *shape)."""
+    strategy = model.distribute_strategy
+
+    @tf.function
+    def gathered() -> list[Any]:
+        # Outside of a replica, reading a variable of `_apart` gives the mean.
+        own = strategy.run(lambda: [tf.identity(value)[None] for value in values()])
+        return [strategy.gather(value, axis=0) for value in own]
+
+    if strategy.num_replicas_in_sync == 1:
+        return [tf.identity(value)[None] for value in values()]
+    return gathered()
+
+
+def _restore_replicas(model: Any, path: str) -> None:
+    """Sets the variables of `_apart`, if they were saved by as many replicas."""
+    strategy, variables = model.distribute_strategy, _apart(model)
+    saved = tf.train.load_checkpoint(path)
+    keys = [f"replicas/{n}/.ATTRIBUTES/VARIABLE_VALUE" for n in range(len(variables))]
+    if not keys or not all(saved.has_tensor(key) for key in keys):
+        return
+    values = [saved.get_tensor(key) for key in keys]
+    if len(values[0]) != strategy.num_replicas_in_sync:
+        return
+
+    @tf.function
+    def assign() -> None:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(tf.gather(value, replica))
+
+    strategy.run(assign)
 
 
 def train(

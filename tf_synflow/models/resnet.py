@@ -82,7 +82,7 @@ def resnet(
         classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()
     )(x)
     name = name or f"{'wide_' if width > 1 else ''}resnet{depth}"
-    with deep_graphs():
+    with deep_graphs(4 * depth):  # a convolution, its norm, ReLU and Add
         return keras.Model(inputs, outputs, name=name)
 
 
