@@ -6,7 +6,9 @@ then too.
 
 import functools
 import inspect
+import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -38,7 +40,13 @@ def in_one_line(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
                 raise
             from tf_synflow.errors import first_line  # here: it imports TensorFlow
 
-            sys.exit(f"{name}: TensorFlow says: {first_line(error)}")
+            said = f"{name}: TensorFlow says: {first_line(error)}"
+            if "TF_CONFIG" in os.environ and isinstance(
+                error,
+                (tensorflow.errors.UnavailableError, tensorflow.errors.AbortedError),
+            ):
+                said += ". Has a process ended that TF_CONFIG lists?"
+            sys.exit(said)
 
     return safe
 
@@ -54,6 +62,9 @@ def _hook(
 
 
 sys.excepthook = _hook
+# TensorFlow's news of itself, among them tracebacks of errors that it also raises.
+logging.getLogger("tensorflow").setLevel(logging.WARNING)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 if multiprocessing.parent_process() is not None:
     # The process that started this one gets Ctrl-C as well, and says so.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -10,6 +10,8 @@ _AROUND = re.compile(
 _NO_WORDS = re.compile(
     r"Graph execution error|Detected at node|<stack traces|File \"|\d+ root error|\[\["
 )
+# An error while a graph was made comes after all the lines of code that led to it.
+_AFTER_CODE = re.compile(r"in user code:.*?\n *\w+Error: *", re.DOTALL)
 
 
 def first_line(error: BaseException) -> str:
@@ -17,6 +19,7 @@ def first_line(error: BaseException) -> str:
 
     From TensorFlow's errors, which are long, it is the first that says what happened.
     """
-    lines = (line.strip() for line in str(error).splitlines())
+    text = _AFTER_CODE.sub("", str(error).strip(), count=1)
+    lines = (line.strip() for line in text.splitlines())
     said = [_AROUND.sub("", line) for line in lines if not _NO_WORDS.match(line)]
     return next((line[:300] for line in said if line), "")
