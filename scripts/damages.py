@@ -7,7 +7,8 @@ are damaged, and with seed 1, whose files are swapped with them. Each damage is 
 a fresh copy of the folder, finished or cut short just before its results, and what the
 library reads there is compared with what it read before:
 
-- refused: an error in one line that names the file, or the folder of the checkpoint;
+- refused: an error in one line that names the file, the folder of the checkpoints, or
+  the run, if it is another one;
 - harmless: what is read is the same, or there is nothing, and it is made again;
 - wrong: something else is read. This must never be;
 - unclear: the error is another one, or does not name the file. Nor must this be.
@@ -302,7 +303,8 @@ def _outcome(read: Callable[[Path], dict], place: Path, name: str, right: dict) 
     except (ValueError, OSError) as error:
         # Of a checkpoint its folder is named, which is what has to be deleted.
         what = "checkpoints" if name.startswith("checkpoints") else name
-        clear = f"{place / what}" in str(error) or f"'{place}' holds" in str(error)
+        named = (f"{place / what}", f"'{place}' holds", f"the run in '{place}' was")
+        clear = any(name in str(error) for name in named)
         if clear and len(str(error).splitlines()) == 1:
             return "refused"
         tqdm.write(f"{name}: {error!r}", file=sys.stderr)

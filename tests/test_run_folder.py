@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def finish(folder, flags=FLAGS):
     with run_folder(folder, flags) as run:
         run.keep_masks(MASKS, 1.5)
         (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")
-        results = {"flags": flags, "files": run.digests()}
+        results = {**whole(), "flags": flags, "files": run.digests()}
         write_json(folder / "results.json", results)
     return results
 
@@ -212,6 +213,12 @@ def test_results_without_a_digest_are_taken_if_they_agree(wrong, tmp_path, caplo
         read_results(path)
 
 
+def test_another_file_in_place_of_the_results_is_refused(tmp_path):
+    write_json(tmp_path / "results.json", FLAGS)
+    with pytest.raises(ValueError, match="it has no flags, no versions"):
+        read_results(tmp_path / "results.json")
+
+
 def test_results_that_have_lost_their_digest_are_refused(tmp_path):
     write_json(tmp_path / "results.json", {**whole(), "files": {}})
     results = json.loads((tmp_path / "results.json").read_text())
@@ -244,6 +251,11 @@ def test_small_files_of_a_finished_run_are_compared_with_its_results(name, tmp_p
             "pruned.json",
             lambda path: path.write_text(path.read_text().replace("2.5", "2.6")),
             "does not match its digest",
+        ),
+        (
+            "pruned.json",
+            lambda path: shutil.copy(path.with_name("flags.json"), path),
+            "is of another run. Delete masks.npz",
         ),
         ("masks.npz", lambda path: path.write_text(""), "no file of masks"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_synflow.files import read_either_json
 
+_PARTS = ("flags", "versions", "prune", "train", "layers")
 _AGAIN = "Restore it from a copy, or delete the folder of the run to do the run again"
 
 
@@ -33,12 +34,15 @@ def read_results(path: Path) -> dict[str, Any]:
         results, sealed = read_either_json(path)
     except ValueError as error:
         raise ValueError(f"{error}. {_AGAIN}") from error
-    if sealed:
-        return results
-    wrong = _contradiction(results)
+    missing = [part for part in _PARTS if part not in results]
+    if missing:  # also of another file of a run, which has a digest too
+        wrong = f"it has no {', no '.join(missing)}"
+    else:
+        wrong = None if sealed else _contradiction(results)
     if wrong is not None:
         raise ValueError(f"{str(path)!r} is damaged: {wrong}. {_AGAIN}")
-    _warn(path)
+    if not sealed:
+        _warn(path)
     return results
 
 

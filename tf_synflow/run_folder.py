@@ -101,7 +101,7 @@ class RunFolder:
 
     def keep_masks(self, masks: Masks, seconds: float) -> None:
         """Writes the masks, and how long they took, so that they are not made again."""
-        record: dict[str, Any] = {"seconds": seconds, "masks": _digest_of(masks)}
+        record = {"run": self.run, "seconds": seconds, "masks": _digest_of(masks)}
         if (self.written / _NETWORK).is_file():
             record["network"] = file_digest(self.written / _NETWORK)
         write_json(self.written / _PRUNED, record)
@@ -139,9 +139,12 @@ class RunFolder:
         if not path.is_file():
             raise FileNotFoundError(f"{str(path)!r} is missing. {again}")
         try:
-            return read_json(path)
+            record = read_json(path)
         except ValueError as error:
             raise ValueError(f"{error}. {again}") from error
+        if record.get("run") != self.run:
+            raise ValueError(f"{str(path)!r} is of another run. {again}")
+        return record
 
     def tidy(self) -> None:
         """Deletes what only an unfinished run needs."""
