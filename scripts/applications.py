@@ -13,6 +13,7 @@ from concurrent import futures
 from typing import Any
 
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow._compat import keras
@@ -98,6 +99,7 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Prunes the networks that the flags name."""
     if len(argv) > 1:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from absl import app, flags
+from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 from tf_synflow import benchmarking
@@ -53,6 +54,7 @@ def _measure_apart(model: str, ratio: str, iterations: str) -> dict:
         return json.loads(Path(file.name).read_text())
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Measures what the flags say."""
     if len(argv) > 1:

@@ -6,11 +6,11 @@ A network of the papers, new weights for each seed, images of standard normal no
 random labels for the criteria that need data.
 """
 
-import sys
 import time
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
@@ -73,6 +73,7 @@ def _row(criterion: str, seed: int, data: object) -> dict[str, object]:
     }
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Tries every criterion and seed."""
     if len(argv) > 1:
@@ -84,10 +85,7 @@ def main(argv: list[str]) -> None:
     rows = []
     for criterion in _CRITERIA.value:
         for seed in range(_SEEDS.value):
-            try:
-                rows.append(_row(criterion, seed, data))
-            except ValueError as error:
-                sys.exit(f"collapse.py: {error}")
+            rows.append(_row(criterion, seed, data))
             print(*rows[-1].values(), sep=", ", flush=True)
             if _OUTPUT.value:
                 write_csv(_OUTPUT.value, rows)

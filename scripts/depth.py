@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 from absl import app
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import linear_twin
@@ -108,6 +109,7 @@ def _flow_under(model: keras.Model, masks: dict) -> bool:
     return any((score > 0).any() for score in after.values())
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Runs the proofs."""
     if len(argv) > 1:

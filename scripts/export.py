@@ -6,10 +6,9 @@ An output without an ending is the folder of a SavedModel. What is written is ru
 compared with Keras before it is given its name.
 """
 
-import sys
-
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow.model_files import load_model
@@ -26,16 +25,14 @@ _DATA = flags.DEFINE_string(
 _IMPORT = flags.DEFINE_list("import", [], "Modules that register classes of your own.")
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Exports the model that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    try:
-        data = None if _DATA.value is None else np.load(_DATA.value)
-        model = load_model(_MODEL.value, _IMPORT.value)
-        print(tf_synflow.export(model, _OUTPUT.value, data))
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"export.py: {error}")
+    data = None if _DATA.value is None else np.load(_DATA.value)
+    model = load_model(_MODEL.value, _IMPORT.value)
+    print(tf_synflow.export(model, _OUTPUT.value, data))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ for the criteria that need data.
 """
 
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 from tf_synflow import figures, models, paper_figures
@@ -104,20 +104,18 @@ def _from_networks() -> tuple[Any, tuple]:
     return rows, (figures.steps_figure,)
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Draws the figure that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     output = _OUTPUT.value or f"figure{_FIGURE.value}"
-    try:
-        figures.pyplot()
-        from_runs = _FIGURE.value in ("1", "6")
-        rows, (draw, *more) = _accuracies() if from_runs else _from_networks()
-        write_csv(f"{output}.csv", rows)
-        for ending in (".png", ".svg"):
-            draw(Path(output + ending), rows, *more)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"figures.py: {error}")
+    figures.pyplot()
+    from_runs = _FIGURE.value in ("1", "6")
+    rows, (draw, *more) = _accuracies() if from_runs else _from_networks()
+    write_csv(f"{output}.csv", rows)
+    for ending in (".png", ".svg"):
+        draw(Path(output + ending), rows, *more)
     print(f"{output}.csv, {output}.png, {output}.svg")
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow._compat import keras
@@ -94,6 +95,7 @@ def _kill(workdir: Path, reached: Callable[[], bool], seconds: float = 0.0) -> N
     print(f"killed {_moment(workdir)}", flush=True)
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Runs both, and compares weights and masks byte by byte."""
     if len(argv) > 1:

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 
 from tf_synflow import models, training
 from tf_synflow._compat import keras
@@ -28,6 +29,7 @@ def _noise(count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, generator.integers(0, 10, count)
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Times both."""
     if len(argv) > 1:

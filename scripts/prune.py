@@ -7,9 +7,8 @@ report. The model keeps its pruning wrappers, so that PruningCallback can keep i
 while it is trained; --strip writes a plain one, with zeros.
 """
 
-import sys
-
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import masks
@@ -46,30 +45,28 @@ _STRIP = flags.DEFINE_bool("strip", False, "Write a plain model, without wrapper
 _IMPORT = flags.DEFINE_list("import", [], "Modules that register classes of your own.")
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Prunes the model that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    try:
-        output = checked_output(_OUTPUT.value)
-        pruned = tf_synflow.prune(
-            load_model(_MODEL.value, _IMPORT.value),
-            _RATIO.value,
-            criterion=_CRITERION.value,
-            iterations=_ITERATIONS.value,
-            scope=_SCOPE.value,
-            exclude=_EXCLUDE.value,
-            seed=_SEED.value,
-            on_collapse=_ON_COLLAPSE.value,
-        )
-        found = tf_synflow.report(pruned)
-        tf_synflow.save_masks(f"{output}.masks.npz", tf_synflow.get_masks(pruned))
-        with written_whole(f"{output}.report.json") as aside:
-            aside.write_text(found.to_json() + "\n", "utf-8")
-        # The model last: where it is, the others are too.
-        save_model(output, tf_synflow.strip(pruned) if _STRIP.value else pruned)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"prune.py: {error}")
+    output = checked_output(_OUTPUT.value)
+    pruned = tf_synflow.prune(
+        load_model(_MODEL.value, _IMPORT.value),
+        _RATIO.value,
+        criterion=_CRITERION.value,
+        iterations=_ITERATIONS.value,
+        scope=_SCOPE.value,
+        exclude=_EXCLUDE.value,
+        seed=_SEED.value,
+        on_collapse=_ON_COLLAPSE.value,
+    )
+    found = tf_synflow.report(pruned)
+    tf_synflow.save_masks(f"{output}.masks.npz", tf_synflow.get_masks(pruned))
+    with written_whole(f"{output}.report.json") as aside:
+        aside.write_text(found.to_json() + "\n", "utf-8")
+    # The model last: where it is, the others are too.
+    save_model(output, tf_synflow.strip(pruned) if _STRIP.value else pruned)
     print(found)
 
 

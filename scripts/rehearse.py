@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 import train
 from absl import app, flags
+from plain_errors import in_one_line
 
 from tf_synflow import data
 from tf_synflow._compat import keras
@@ -96,6 +97,7 @@ def _made_up_digits() -> data.Dataset:
     return data.Dataset(pairs, pairs, classes=10)
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Rehearses the flag files that are named, or all."""
     paths = [Path(name) for name in argv[1:]] or sorted(

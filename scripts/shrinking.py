@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import models
@@ -156,6 +157,7 @@ def compare(name: str, ratio: str, images: np.ndarray) -> list[str]:
     return [*cells, *blank, str(shrunk["unfed_channels"])]
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Compares every network at every ratio."""
     if len(argv) > 1:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import models
@@ -44,6 +45,7 @@ def _line(name: str, ratio: str, exported: tf_synflow.Exported) -> str:
     )
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Exports every network at every ratio, and prints a Markdown table."""
     if len(argv) > 1:

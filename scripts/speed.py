@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from absl import app, flags
+from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
@@ -90,6 +91,7 @@ def measure(name: str, ratio: str) -> None:
         tqdm.write(f"| {name} | {ratio} | {task} | {' | '.join(cells)} |")
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Measures what the flags say."""
     if len(argv) > 1:

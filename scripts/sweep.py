@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 from tf_synflow import sweep
@@ -34,14 +35,12 @@ _SHARD = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be run.")
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Carries the grid out."""
     folder = Path(_SWEEPDIR.value)
     axes = {axis: flag.value for axis, flag in _AXES.items()}
-    try:
-        runs = sweep.grid(axes, _SHARD.value)
-    except ValueError as error:
-        sys.exit(f"sweep.py: {error}")
+    runs = sweep.grid(axes, _SHARD.value)
     missing = [run for run in runs if not sweep.is_done(folder, run)]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done already")
     if _DRY_RUN.value:
@@ -52,13 +51,10 @@ def main(argv: list[str]) -> None:
     recipe = [f"--flagfile={_RECIPE.value}"] if _RECIPE.value else []
     # Told to end, it ends the run that it has begun too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("sweep.py: told to end"))
-    try:
-        failed = sweep.carry_out(
-            folder, runs, [*recipe, *argv[1:]], script, lambda r: tqdm(r, unit="run")
-        )
-        every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
-    except (ValueError, OSError) as error:
-        sys.exit(f"sweep.py: {error}")
+    failed = sweep.carry_out(
+        folder, runs, [*recipe, *argv[1:]], script, lambda r: tqdm(r, unit="run")
+    )
+    every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
     write_csv(folder / "runs.csv", every)
     write_csv(folder / "summary.csv", sweep.summary(every))
     for row in sweep.summary(every):

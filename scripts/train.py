@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import data, distribution, experiment, masks, models, training
@@ -103,58 +104,56 @@ def _drops() -> tuple[int, ...]:
         raise ValueError(f"--drops must be whole numbers: {_DROPS.value}") from error
 
 
+@in_one_line
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    try:
-        results = experiment.run(
-            Path(_WORKDIR.value),
-            model=_MODEL.value,
-            dataset=_DATASET.value,
-            pruning=experiment.Pruning(
-                ratio=_RATIO.value,
-                policy=tf_synflow.PruningPolicy(
-                    criterion=_CRITERION.value,
-                    iterations=_ITERATIONS.value,
-                    schedule=_SCHEDULE.value,
-                    scope=_SCOPE.value,
-                    seed=_SEED.value,
-                    dtype=_DTYPE.value,
-                    training=_PRUNE_IN_TRAINING_MODE.value,
-                    invert=_INVERT.value,
-                    granularity=_GRANULARITY.value,
-                ),
-                images=_PRUNE_IMAGES.value,
-                levels=_LEVELS.value,
-                rounds=_ROUNDS.value,
-                shuffle=_SHUFFLE.value,
-                reinitialise=_REINITIALISE.value,
-                shrink=_SHRINK.value,
-                multiple_of=1 if _MULTIPLE_OF.value is None else _MULTIPLE_OF.value,
-            ),
-            recipe=training.Recipe(
-                epochs=_EPOCHS.value,
-                batch_size=_BATCH_SIZE.value,
-                learning_rate=_LEARNING_RATE.value,
+    results = experiment.run(
+        Path(_WORKDIR.value),
+        model=_MODEL.value,
+        dataset=_DATASET.value,
+        pruning=experiment.Pruning(
+            ratio=_RATIO.value,
+            policy=tf_synflow.PruningPolicy(
+                criterion=_CRITERION.value,
+                iterations=_ITERATIONS.value,
+                schedule=_SCHEDULE.value,
+                scope=_SCOPE.value,
                 seed=_SEED.value,
-                decay=_DECAY.value,
-                drops=_drops(),
-                drop_factor=_DROP_FACTOR.value,
-                weight_decay=_WEIGHT_DECAY.value,
-                images=_TRAIN_IMAGES.value,
-                grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+                dtype=_DTYPE.value,
+                training=_PRUNE_IN_TRAINING_MODE.value,
+                invert=_INVERT.value,
+                granularity=_GRANULARITY.value,
             ),
-            place=experiment.Place(
-                _DATA_DIR.value, _DOWNLOAD.value, _DISTRIBUTE.value, _PRECISION.value
-            ),
-            flags={
-                flag.name: flag.value
-                for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-            },
-        )
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(f"train.py: {error}")
+            images=_PRUNE_IMAGES.value,
+            levels=_LEVELS.value,
+            rounds=_ROUNDS.value,
+            shuffle=_SHUFFLE.value,
+            reinitialise=_REINITIALISE.value,
+            shrink=_SHRINK.value,
+            multiple_of=1 if _MULTIPLE_OF.value is None else _MULTIPLE_OF.value,
+        ),
+        recipe=training.Recipe(
+            epochs=_EPOCHS.value,
+            batch_size=_BATCH_SIZE.value,
+            learning_rate=_LEARNING_RATE.value,
+            seed=_SEED.value,
+            decay=_DECAY.value,
+            drops=_drops(),
+            drop_factor=_DROP_FACTOR.value,
+            weight_decay=_WEIGHT_DECAY.value,
+            images=_TRAIN_IMAGES.value,
+            grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+        ),
+        place=experiment.Place(
+            _DATA_DIR.value, _DOWNLOAD.value, _DISTRIBUTE.value, _PRECISION.value
+        ),
+        flags={
+            flag.name: flag.value
+            for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+        },
+    )
     prune, train = results["prune"], results["train"]
     final, best = (100 * train[f"{which}_accuracy"] for which in ("final", "best"))
     if "filters" in prune:

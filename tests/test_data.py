@@ -153,13 +153,18 @@ def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
         for name in whole.namelist():
             if not name.endswith("_1.JPEG") or "val" in name:
                 part.writestr(name, whole.read(name))
+    no_image = tmp_path / "no_image.zip"
     damaged = tmp_path / "damaged" / "tiny.zip"
     damaged.parent.mkdir()
     content = bytearray(Path(paths[0]).read_bytes())
     for place in range(len(content) // 4, len(content) // 2, 1000):
         content[place] ^= 1
     damaged.write_bytes(content)
-    paths = [str(damaged), *paths, str(other)]
+    with zipfile.ZipFile(paths[0]) as whole, zipfile.ZipFile(no_image, "w") as part:
+        for name in whole.namelist():
+            wrong = name.endswith("val_7.JPEG")
+            part.writestr(name, b"sun" if wrong else whole.read(name))
+    paths = [str(damaged), *paths, str(other), str(no_image)]
     environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path / "prepared")}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
@@ -170,9 +175,13 @@ def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(answers) == 5 and len(set(answers[1:4])) == 1
+    assert len(answers) == 6 and len(set(answers[1:4])) == 1
     assert "is damaged" in json.loads(answers[0])[0]
     assert json.loads(answers[4])[0][2] == [200, 64, 64, 3]
+    (said,) = json.loads(answers[5])
+    assert (
+        f"{no_image}' is no archive of Tiny ImageNet: val/images/val_7.JPEG is" in said
+    )
     for (colours, labels, shape), count in zip(
         json.loads(answers[1]), (2, 1), strict=True
     ):
@@ -181,6 +190,53 @@ def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
         for colour, label in zip(colours, labels, strict=True):
             k = names.index(sorted(names)[label])
             np.testing.assert_allclose(colour, [k, 255 - k, k * 37 % 256], atol=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sun", "n1/images/n1_0.JPEG is no JPEG image"),
+        (b"", "n1_0.JPEG is no JPEG image"),
+        (tf.io.encode_jpeg(np.zeros((64, 64, 3), "uint8")).numpy()[:400], "no JPEG"),
+        (tf.io.encode_jpeg(np.zeros((64, 32, 3), "uint8")).numpy(), "64x32 pixels"),
+    ],
+)
+def test_a_file_that_is_no_image_of_tiny_imagenet_is_named(content, message, tmp_path):
+    from tf_synflow.data import tiny_imagenet
+
+    path = "train/n1/images/n1_0.JPEG"
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_bytes(content)
+    archive = tiny_imagenet._Archive(tmp_path)
+    images = tiny_imagenet.TinyImagenet._generate_examples(
+        None, lambda *_: [(path, "n1")], archive, {"n1": 0}
+    )
+    with pytest.raises(ValueError, match=f"{tmp_path}' is no archive .*{message}"):
+        next(images)
+
+
+def test_prepared_data_that_is_damaged_is_named(tmp_path, monkeypatch):
+    """A record of tfds with a flipped bit."""
+    from tf_synflow.data import public
+
+    path = str(tmp_path / "records")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"x" * 100)
+    content = bytearray((tmp_path / "records").read_bytes())
+    content[30] ^= 1
+    (tmp_path / "records").write_bytes(content)
+
+    class Builder:
+        data_dir = tmp_path
+
+        def as_dataset(self, **_):
+            return tf.data.TFRecordDataset(path).map(lambda x: {"image": x, "label": 0})
+
+    monkeypatch.setattr(public, "_builder", lambda *_: Builder())
+    monkeypatch.setattr(public, "_prepare", lambda *_: None)
+    message = f"the mnist in '{tmp_path}' is damaged .corrupted record at 12.*Delete"
+    with pytest.raises(ValueError, match=message):
+        data.load("mnist", tmp_path)
 
 
 def test_what_is_no_archive_of_tiny_imagenet_is_refused(tmp_path):

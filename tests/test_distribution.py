@@ -31,13 +31,41 @@ def test_names_and_what_they_mean_on_two_logical_cpu_devices():
         distribution.strategy("gpus", 8)
 
 
-@pytest.mark.parametrize("config", [None, "", "{", "[]", '{"task": 1}'])
-def test_a_cluster_that_is_not_described_is_asked_for(config, monkeypatch):
+def cluster(workers, task):
+    return json.dumps({"cluster": {"worker": workers}, "task": task})
+
+
+FIRST = {"type": "worker", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        (None, "it is not set"),
+        ("", "it is no JSON"),
+        ("{", "it is no JSON"),
+        ("[]", "it has no 'cluster'"),
+        ('{"task": 1}', "it has no 'cluster'"),
+        (cluster([], FIRST), "'worker' is no list of addresses"),
+        (cluster("a:1", FIRST), "'worker' is no list of addresses"),
+        (cluster(["localhost"], FIRST), "address 'localhost' is not host:port"),
+        (cluster(["a:1", "b:"], FIRST), "address 'b:' is not host:port"),
+        (cluster([":1"], FIRST), "address ':1' is not host:port"),
+        (cluster(["a:70000"], FIRST), "address 'a:70000' is not host:port"),
+        (cluster(["a:1", "a:1"], FIRST), "stands there twice"),
+        (cluster(["a:1"], None), "has no 'type' that is among"),
+        (cluster(["a:1"], {"type": "chief", "index": 0}), "has no 'type' that is"),
+        (cluster(["a:1"], {"type": "worker"}), "the 'index' None, not one from 0 to 0"),
+        (cluster(["a:1"], {"type": "worker", "index": 1}), "the 'index' 1, not one"),
+    ],
+)
+def test_a_cluster_that_is_not_described_is_asked_for(config, wrong, monkeypatch):
     if config is None:
         monkeypatch.delenv("TF_CONFIG", raising=False)
     else:
         monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ValueError, match="environment variable TF_CONFIG, which is"):
+    said = f"environment variable TF_CONFIG, which is .*: .*{wrong}.* Expected JSON"
+    with pytest.raises(ValueError, match=said):
         distribution.strategy("multi_worker", 8)
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import answers
 
 from tf_synflow import sweep
-from tf_synflow.files import write_csv
+from tf_synflow.files import write_csv, write_json
 
 ROOT = Path(__file__).parents[1]
 AXES = {
@@ -31,9 +31,25 @@ folder = pathlib.Path(flags["workdir"])
 folder.mkdir(exist_ok=True)
 (folder / "calls").write_text(json.dumps(flags))
 accuracy = 0.5 + 0.1 * int(flags["seed"])
+flags = {axis: flags[axis] for axis in ("model", "dataset", "criterion")} | {
+    "ratio": float(flags["ratio"]), "seed": int(flags["seed"])
+}
+pruned = {key: flags[key] for key in ("criterion", "ratio")}
+layers = [("k", 70, 7), ("l", 5, 0)]
 (folder / "results.json").write_text(json.dumps({
-    "prune": {"kept": 7, "seconds": 1.5, "collapsed_layers": ["l"]},
-    "train": {"final_accuracy": accuracy, "best_accuracy": 0.9, "seconds": 2.0},
+    "flags": flags,
+    "versions": {},
+    "prune": {
+        **pruned, "prunable": 75, "kept": 7, "seconds": 1.5, "collapsed_layers": ["l"]
+    },
+    "train": {
+        "epochs": 3, "final_accuracy": accuracy, "best_accuracy": 0.9,
+        "final_top5_accuracy": 0.95, "seconds": 2.0,
+    },
+    "layers": [
+        {"name": n, "shape": [s], "size": s, "kept": k, "density": k / s}
+        for n, s, k in layers
+    ],
 }))
 """
 
@@ -174,6 +190,43 @@ def test_rows_and_summary(tmp_path, program):
     write_csv(tmp_path / "runs.csv", rows)
     with open(tmp_path / "runs.csv") as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "0"]
+
+
+def test_damaged_results_are_named_before_anything_is_run(tmp_path, program):
+    """Also where another number would be as likely, and those of another run."""
+    runs = sweep.grid({**AXES, "criterion": ["x"]})
+    sweep.carry_out(tmp_path / "sweep", runs[:2], [], program)
+    first, second = (
+        sweep.folder(tmp_path / "sweep", run) / "results.json" for run in runs[:2]
+    )
+    results = json.loads(second.read_text())
+    write_json(second, results)
+    assert sweep.is_done(tmp_path / "sweep", runs[1])
+    second.write_text(second.read_text().replace("0.6", "0.7"))
+    whole, calls = first.read_text(), list(tmp_path.rglob("calls"))
+    write_json(first, results)
+    for run, message in [
+        (runs[0], f"{first}' is of another run, with seed=1, not 0"),
+        (runs[1], f"{second}' is damaged, or was edited"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sweep.is_done(tmp_path / "sweep", run)
+        with pytest.raises(ValueError, match=message):
+            sweep.rows(tmp_path / "sweep", [run])
+        with pytest.raises(ValueError, match=message):
+            sweep.carry_out(tmp_path / "sweep", [run, *runs[2:]], [], program)
+    assert list(tmp_path.rglob("calls")) == calls
+    first.write_text(whole.replace("0.9,", "0.4,"))
+    with pytest.raises(ValueError, match="the best is below the last"):
+        sweep.rows(tmp_path / "sweep", runs)
+
+
+def test_damaged_flags_of_a_sweep_are_named(tmp_path, program):
+    runs = sweep.grid({axis: values[:1] for axis, values in AXES.items()})
+    sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=3"], program)
+    (tmp_path / "sweep" / "flags.json").write_text("")
+    with pytest.raises(ValueError, match="sweep/flags.json' is damaged"):
+        sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=3"], program)
 
 
 def test_rows_of_filters_say_what_is_left_of_them(tmp_path, program):

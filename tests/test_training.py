@@ -258,6 +258,87 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(
     assert third.weights[0].numpy().tobytes() == again.weights[0].numpy().tobytes()
 
 
+def empty_history(checkpoint):
+    (checkpoint / "history.csv").write_text("")
+
+
+def another_accuracy(checkpoint):
+    path = checkpoint / "history.csv"
+    head, *rows = path.read_text().splitlines()
+    place = head.split(",").index("val_accuracy")
+    first = rows[0].split(",")
+    first[place] = "0.9921875"
+    path.write_text("\n".join([head, ",".join(first), *rows[1:]]) + "\n")
+
+
+def a_row_less(checkpoint):
+    path = checkpoint / "history.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+
+
+def another_weight(checkpoint):
+    path = checkpoint / "state.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def no_record(checkpoint):
+    (checkpoint / "checkpoint.json").unlink()
+
+
+def another_epoch(checkpoint):
+    checkpoint.rename(checkpoint.with_name("epoch_2"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of three epochs; and a model to set to it."""
+    folder = tmp_path_factory.mktemp("trained")
+    training.train(pruned(), data_set(), folder, RECIPE, run="mine")
+    return folder / "checkpoints", pruned()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (empty_history, "history.csv is not as it was written"),
+        (another_accuracy, "history.csv is not as it was written"),
+        (a_row_less, "history.csv is not as it was written"),
+        (another_weight, "state.data-00000-of-00001 is not as it was written"),
+        (no_record, "checkpoint.json"),
+        (another_epoch, "'epochs': 3"),
+        (None, "'run': 'mine'"),
+    ],
+)
+def test_a_checkpoint_that_is_not_as_it_was_written_is_refused(
+    checkpoint, damage, message, tmp_path
+):
+    (written, model), run = checkpoint, "mine"
+    shutil.copytree(written, tmp_path / "checkpoints")
+    before = [weight.numpy() for weight in model.weights]
+    if damage is None:
+        run = "yours"
+    else:
+        damage(tmp_path / "checkpoints" / "epoch_3")
+    with pytest.raises(ValueError, match=f"{tmp_path}.*is damaged .*{message}"):
+        training.train(model, data_set(), tmp_path, RECIPE, run=run)
+    # Nothing of it is in the model, which a program may go on with.
+    for a, b in zip(model.weights, before, strict=True):
+        assert a.numpy().tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "epoch,loss\n", "epoch,loss\n2,1\n", "epoch,loss\n1,1\n1,1\n", "loss\n1\n"]
+    + ["epoch,loss\n1\n", "epoch,loss\n1,1,1\n", "epoch,loss\n1,\n", "\0\0\0"],
+)
+def test_a_history_that_lacks_something_is_refused(text, tmp_path):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(ValueError, match="history.csv' is damaged"):
+        training.read_history(tmp_path)
+
+
 def without_batch_norm():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4, 4, 2))

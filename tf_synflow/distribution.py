@@ -83,15 +83,42 @@ def precision(name: str) -> Iterator[None]:
 
 
 def _check_cluster() -> None:
-    try:
-        workers = json.loads(os.environ["TF_CONFIG"])["cluster"]
-        valid = bool(workers)
-    except (KeyError, TypeError, ValueError):
-        valid = False
-    if not valid:
+    text = os.environ.get("TF_CONFIG")
+    wrong = _wrong_with(text)
+    if wrong is not None:
         raise ValueError(
-            "multi_worker follows the environment variable TF_CONFIG, which is "
-            f"{os.environ.get('TF_CONFIG')!r}; expected JSON such as "
+            f"multi_worker follows the environment variable TF_CONFIG, which is "
+            f"{text!r}: {wrong}. Expected JSON such as "
             '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, '
             '"task": {"type": "worker", "index": 0}}'
         )
+
+
+def _wrong_with(text: str | None) -> str | None:
+    """What is wrong with a description of a cluster; None if nothing is."""
+    if text is None:
+        return "it is not set"
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        return f"it is no JSON ({error})"
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(cluster, dict) or not cluster:
+        return "it has no 'cluster'"
+    for kind, addresses in cluster.items():
+        if not isinstance(addresses, list) or not addresses:
+            return f"the cluster's {kind!r} is no list of addresses"
+        for address in addresses:
+            host, _, port = str(address).rpartition(":")
+            if not (host and port.isdecimal() and 0 < int(port) < 65536):
+                return f"the address {address!r} is not host:port"
+    every = [address for addresses in cluster.values() for address in addresses]
+    if len(set(every)) < len(every):
+        return "an address stands there twice"
+    task = config.get("task")
+    if not isinstance(task, dict) or task.get("type") not in cluster:
+        return f"its 'task' has no 'type' that is among {sorted(cluster)}"
+    index, count = task.get("index"), len(cluster[task["type"]])
+    if type(index) is not int or not 0 <= index < count:
+        return f"its 'task' has the 'index' {index!r}, not one from 0 to {count - 1}"
+    return None

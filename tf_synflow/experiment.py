@@ -1,7 +1,6 @@
 """One run: build, prune, retrain, evaluate, and write what came out."""
 
 import itertools
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from tf_synflow import distribution, figures, filters, models, training
 from tf_synflow._compat import keras
 from tf_synflow.ablations import reinitialise, shuffle
 from tf_synflow.criteria import DATA_FREE, DEFAULT_ITERATIONS
-from tf_synflow.files import written_whole
+from tf_synflow.files import write_json, written_whole
 from tf_synflow.masks import Masks, check_count
 from tf_synflow.policy import PruningPolicy
 from tf_synflow.report import report
@@ -174,12 +173,15 @@ def run(
             small = shrink(pruned, pruning.multiple_of)
         trained = pruned if small is None else small
         recipe = recipe._replace(seen=pruning.rounds)
-        numbers = training.train(trained, data, workdir, recipe, folder.written)
+        numbers = training.train(
+            trained, data, workdir, recipe, folder.written, folder.run
+        )
         prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
             prune["filters"] = _filters(network, pruning.policy, masks)
         results = {"flags": dict(flags), "versions": versions(), "prune": prune}
         results |= {"train": numbers, "layers": before.layers}
+        results["files"] = folder.digests()
         if small is not None:
             results["shrink"] = _shrunk(before.totals, report(small).totals)
         if pruning.shrink:
@@ -284,7 +286,14 @@ def _train_level(
     """Trains the network of a level, in a folder of its own."""
     name = f"level_{level}"
     (folder.written / name).mkdir(parents=True, exist_ok=True)
-    training.train(pruned, data, folder.workdir / name, recipe, folder.written / name)
+    training.train(
+        pruned,
+        data,
+        folder.workdir / name,
+        recipe,
+        folder.written / name,
+        f"{folder.run} {name}",
+    )
 
 
 def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -> None:
@@ -293,8 +302,7 @@ def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -
         strip(pruned).save(aside)
     history = training.read_history(workdir)
     figures.run_figure(workdir / "run.png", title, results["layers"], history)
-    with written_whole(workdir / "results.json") as aside:
-        aside.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    write_json(workdir / "results.json", results)
 
 
 def versions() -> dict[str, str]:

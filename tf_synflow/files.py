@@ -1,12 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON whose damage is noticed."""
 
 import contextlib
 import csv
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -15,7 +18,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     What is written aside may be a file or a directory. It lies in a temporary folder
     beside `path`, on the same file system, so that the rename is atomic. An exception
-    leaves `path` as it was and nothing else behind.
+    leaves `path` as it was and nothing else behind. The content is on the disk before
+    the new name is, so that a power failure does not leave an empty file either.
 
     Args:
       path: Where the finished file is to be. Its folder must exist.
@@ -35,9 +39,26 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield aside / path.name
+        _to_disk(aside / path.name)
         os.replace(aside / path.name, path)
+        _to_disk(path.parent, below=False)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _to_disk(path: Path, below: bool = True) -> None:
+    """Waits until a file, or a folder with all that is in it, is on the disk."""
+    if below and path.is_dir():
+        for inside in path.iterdir():
+            _to_disk(inside)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # not every file system can do it for a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_csv(
@@ -54,3 +75,74 @@ def write_csv(
             writer = csv.DictWriter(file, table[0])
             writer.writeheader()
             writer.writerows(table)
+
+
+def digest(content: Any) -> str:
+    """The SHA-256 of what JSON can hold; the order of keys does not matter."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` prints it."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a dictionary and, under the key `digest`, the digest of the rest.
+
+    Args:
+      path: The file, written whole or not at all.
+      content: What JSON can hold, without a key `digest`.
+    """
+    # Digested as it will be read: JSON turns tuples into lists, and keys into strings.
+    plain = json.loads(json.dumps(content))
+    with written_whole(path) as aside:
+        text = json.dumps({**plain, "digest": digest(plain)}, indent=2)
+        aside.write_text(text + "\n", "utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a dictionary that `write_json` wrote; without the key `digest`.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: It is damaged: it holds something else, or has another digest.
+    """
+    content, sealed = read_either_json(path)
+    if not sealed:
+        raise ValueError(f"{str(path)!r} is damaged: the key 'digest' is missing")
+    return content
+
+
+def read_either_json(path: Path) -> tuple[dict[str, Any], bool]:
+    """Reads a dictionary that may have been written without a digest.
+
+    Returns:
+      What `read_json` returns, and whether there was a digest.
+
+    Raises:
+      FileNotFoundError, ValueError: See `read_json`.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} is damaged: expected a JSON object, got "
+            f"{type(content).__name__}"
+        )
+    if "digest" not in content:
+        return content, False
+    expected = content.pop("digest")
+    if digest(content) != expected:
+        raise ValueError(
+            f"{str(path)!r} is damaged, or was edited: its content does not match its "
+            "digest"
+        )
+    return content, True

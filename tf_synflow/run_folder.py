@@ -2,7 +2,7 @@
 
 import contextlib
 import fcntl
-import json
+import hashlib
 import os
 import re
 import shutil
@@ -11,14 +11,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_synflow.files import written_whole
+from tf_synflow.files import (
+    digest,
+    file_digest,
+    read_json,
+    write_json,
+    written_whole,
+)
 from tf_synflow.mask_files import load_masks, save_masks
 from tf_synflow.masks import Masks
 from tf_synflow.model_files import load_model
+from tf_synflow.results import read_results
 
 _LOCK = ".tf_synflow.lock"
 _FLAGS = "flags.json"
 _NETWORK = "pruned.keras"
+_PRUNED = "pruned.json"
+_DIGESTED = ("masks.npz", "history.csv")  # whose digests stand in results.json
 _LEVEL = re.compile(r"level_\d+")
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
@@ -35,23 +44,67 @@ class RunFolder:
       written: The folder that this process writes to: `workdir`, or one that is thrown
         away.
       results: What `results.json` holds, if the run is finished; else None.
+      run: Names the run: differs whenever flags do that change what it computes.
     """
 
-    def __init__(self, workdir: Path, written: Path):
+    def __init__(self, workdir: Path, written: Path, flags: Mapping[str, Any]):
         """Made by `run_folder`."""
         self.workdir = workdir
         self.written = written
         finished = (workdir / "results.json").is_file()
-        self.results = read_json(workdir / "results.json") if finished else None
+        self.results = read_results(workdir / "results.json") if finished else None
+        # A flag that a run was begun without is None.
+        given = {k: v for k, v in flags.items() if v is not None}
+        for name in _elsewhere(flags):
+            given.pop(name, None)
+        self.run = digest(given)
+
+    def check(self) -> None:
+        """Reads what an earlier process has left, before anything is done with it.
+
+        Raises:
+          ValueError: A file is damaged, or of another run.
+        """
+        if self.results is None:
+            self.masks()
+            return
+        for name, expected in self.results.get("files", {}).items():
+            path = self.workdir / name
+            if path.is_file() and file_digest(path) != expected:
+                raise ValueError(
+                    f"{str(path)!r} is damaged, or was edited: its digest is not the "
+                    "one in results.json. Restore it from a copy, or delete it: the "
+                    "results are whole"
+                )
+
+    def digests(self) -> dict[str, str]:
+        """The digests of the small files, by name, for `results.json`."""
+        paths = (self.written / name for name in _DIGESTED)
+        return {path.name: file_digest(path) for path in paths if path.is_file()}
 
     def masks(self) -> Masks | None:
-        """The masks, if they were computed already."""
+        """The masks, if they were computed already.
+
+        Raises:
+          ValueError: Their file, or the one about them, is damaged.
+        """
         path = self.workdir / "masks.npz"
-        return load_masks(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        masks = load_masks(path)
+        if _digest_of(masks) != self._record()["masks"]:
+            raise ValueError(
+                f"{str(path)!r} holds other masks than this run has made. Delete it to "
+                "have them made again"
+            )
+        return masks
 
     def keep_masks(self, masks: Masks, seconds: float) -> None:
         """Writes the masks, and how long they took, so that they are not made again."""
-        _write_json(self.written / "pruned.json", {"seconds": seconds})
+        record = {"run": self.run, "seconds": seconds, "masks": _digest_of(masks)}
+        if (self.written / _NETWORK).is_file():
+            record["network"] = file_digest(self.written / _NETWORK)
+        write_json(self.written / _PRUNED, record)
         save_masks(self.written / "masks.npz", masks)
 
     def keep_network(self, network: Any) -> None:
@@ -60,21 +113,44 @@ class RunFolder:
             network.save(aside)
 
     def network(self) -> Any:
-        """The network that `keep_network` wrote."""
-        return load_model(self.workdir / _NETWORK)
+        """The network that `keep_network` wrote.
+
+        Raises:
+          FileNotFoundError: It is not there.
+          ValueError: It is damaged, or another one.
+        """
+        path, again = self.workdir / _NETWORK, "masks.npz to have both made again"
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(path)!r} is missing. Delete {again}")
+        if file_digest(path) != self._record().get("network"):
+            raise ValueError(f"{str(path)!r} is damaged. Delete it and {again}")
+        return load_model(path)
 
     def prune_seconds(self) -> float:
         """How long the masks took."""
-        path = self.workdir / "pruned.json"
-        if not path.is_file():  # of a process that is not the chief
-            path = self.written / "pruned.json"
-        return read_json(path)["seconds"]
+        return self._record()["seconds"]
+
+    def _record(self) -> dict[str, Any]:
+        """What stands beside the masks about them."""
+        path = self.workdir / _PRUNED
+        if not path.is_file() and (self.written / _PRUNED).is_file():
+            path = self.written / _PRUNED  # of a process that is not the chief
+        again = "Delete masks.npz beside it to have the masks made again"
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(path)!r} is missing. {again}")
+        try:
+            record = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{error}. {again}") from error
+        if record.get("run") != self.run:
+            raise ValueError(f"{str(path)!r} is of another run. {again}")
+        return record
 
     def tidy(self) -> None:
         """Deletes what only an unfinished run needs."""
         for folder in _folders(self.workdir):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        for name in ("pruned.json", _NETWORK, _FLAGS):
+        for name in (_PRUNED, _NETWORK, _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
 
@@ -98,10 +174,11 @@ def run_folder(
     Raises:
       FileExistsError: It holds something else, or a run with other flags.
       BlockingIOError: Another process is at work in it.
+      ValueError: A small file of the run is damaged.
     """
     if not chief:
         with tempfile.TemporaryDirectory() as elsewhere:
-            yield RunFolder(workdir, Path(elsewhere))
+            yield RunFolder(workdir, Path(elsewhere), flags)
         return
     _check_contents(workdir)
     new = not workdir.exists()
@@ -118,8 +195,9 @@ def run_folder(
 def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
     """What `run_folder` does while it holds the lock."""
     _check_contents(workdir)
-    _same_run(workdir, flags)
-    folder = RunFolder(workdir, workdir)
+    folder = RunFolder(workdir, workdir, flags)
+    _same_run(workdir, flags, folder.results)
+    folder.check()
     if folder.results is not None:
         yield folder
         return
@@ -182,20 +260,32 @@ def _check_contents(workdir: Path) -> None:
         )
 
 
-def _same_run(workdir: Path, flags: Mapping[str, Any]) -> None:
+def _elsewhere(flags: Mapping[str, Any]) -> set[str]:
+    """Flags for where a run reads and writes, which do not change what it computes."""
+    # But a folder may hold another archive of Tiny ImageNet, or a part of it.
+    tiny = flags.get("dataset") == "tiny_imagenet"
+    return {"workdir", "download"} | (set() if tiny else {"data_dir"})
+
+
+def _same_run(
+    workdir: Path, flags: Mapping[str, Any], results: Mapping[str, Any] | None
+) -> None:
     """Refuses a run with other flags; notes the flags of a new one."""
-    # Where a run reads and writes does not change what it computes; but a folder may
-    # hold another archive of Tiny ImageNet, or a part of it.
-    elsewhere = {"workdir", "download"}
-    if flags.get("dataset") != "tiny_imagenet":
-        elsewhere.add("data_dir")
+    elsewhere = _elsewhere(flags)
     own = {k: v for k, v in flags.items() if k not in elsewhere}
-    if (workdir / "results.json").is_file():
-        before = read_json(workdir / "results.json").get("flags")
-    elif (workdir / _FLAGS).is_file():
-        before = read_json(workdir / _FLAGS)
+    path = workdir / _FLAGS
+    if results is not None:
+        before = results.get("flags")
+    elif path.is_file():
+        try:
+            before = read_json(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Choose another --workdir, or delete the folder to begin "
+                "the run again"
+            ) from error
     else:
-        _write_json(workdir / _FLAGS, own)
+        write_json(path, own)
         return
     if not isinstance(before, dict):
         raise FileExistsError(f"{str(workdir)!r} holds no run of this library")
@@ -211,21 +301,9 @@ def _same_run(workdir: Path, flags: Mapping[str, Any]) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a dictionary.
-
-    Raises:
-      ValueError: It holds something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} is not of a run: expected a JSON object")
-    return content
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with written_whole(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+def _digest_of(masks: Masks) -> str:
+    """The SHA-256 of masks: of their names, shapes and bits, in their order."""
+    found = hashlib.sha256()
+    for name, mask in masks.items():
+        found.update(repr((name, mask.shape)).encode() + mask.tobytes())
+    return found.hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from tf_synflow.files import written_whole
-from tf_synflow.run_folder import read_json
+from tf_synflow.results import read_results
 
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
 
@@ -68,8 +68,32 @@ def folder(sweep: Path, run: Run) -> Path:
 
 
 def is_done(sweep: Path, run: Run) -> bool:
-    """Whether a run has its results."""
-    return (folder(sweep, run) / "results.json").is_file()
+    """Whether a run has its results.
+
+    Raises:
+      ValueError: They are damaged, or those of another run.
+    """
+    return _results(sweep, run) is not None
+
+
+def _results(sweep: Path, run: Run) -> dict[str, Any] | None:
+    """The results of a run; None if there are none yet."""
+    path = folder(sweep, run) / "results.json"
+    if not path.is_file():
+        return None
+    results = read_results(path)
+    flags = results["flags"]
+    other = [
+        f"{axis}={flags.get(axis)}, not {run[axis]}"
+        for axis in AXES
+        if _number(str(flags.get(axis))) != _number(run[axis])
+    ]
+    if other:
+        raise ValueError(
+            f"{str(path)!r} is of another run, with {', '.join(other)}. Move its "
+            "folder away to have the run made"
+        )
+    return results
 
 
 def carry_out(
@@ -148,7 +172,10 @@ def _name(flag: str) -> str:
 def _keep_flags(path: Path, flags: list[str]) -> None:
     """Writes the flags down, or compares them with those of before."""
     if path.exists():
-        before = json.loads(path.read_text("utf-8"))
+        try:
+            before = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is damaged: {error}") from error
         if before != flags:
             raise ValueError(
                 f"the sweep in {str(path.parent)!r} was begun with the flags {before}, "
@@ -167,9 +194,9 @@ def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     the network was shrunk, `macs_left` is the share of its multiply-adds (0 to 1).
     """
     return [
-        {**run, **_row(read_json(folder(sweep, run) / "results.json"))}
+        {**run, **_row(results)}
         for run in runs
-        if is_done(sweep, run)
+        if (results := _results(sweep, run)) is not None
     ]
 
 

@@ -11,13 +11,20 @@ from typing import Any, NamedTuple
 from tf_synflow._compat import keras, tf
 from tf_synflow.callbacks import PruningCallback
 from tf_synflow.data import Dataset, ImageNet, Share
-from tf_synflow.files import write_csv, written_whole
+from tf_synflow.files import (
+    file_digest,
+    read_json,
+    write_csv,
+    write_json,
+    written_whole,
+)
 from tf_synflow.graph import flatten
 from tf_synflow.masks import check_choice
 from tf_synflow.optimizers import GRDA, SGD
 from tf_synflow.sparsity import SparsityCallback, sparsity
 from tf_synflow.wrapping import masks_of
 
+_RECORD = "checkpoint.json"
 DECAYS = ("cosine", "step", "constant")
 
 
@@ -127,13 +134,21 @@ class Checkpoints(keras.callbacks.Callback):
     Under a strategy each replica has its own BatchNormalization statistics. A
     checkpoint holds them all, so training that is resumed by as many replicas gives the
     same bits. Another number of replicas gets their mean.
+    In each, `checkpoint.json` has the digests of its files, and says whose it is.
     """
 
-    def __init__(self, folder: Path, history: HistoryFile):
-        """Makes the callback; `folder` is made if need be."""
+    def __init__(self, folder: Path, history: HistoryFile, run: str = ""):
+        """Makes the callback; `folder` is made if need be.
+
+        Args:
+          folder: For the checkpoints.
+          history: What writes `history.csv`.
+          run: Names the training; checkpoints of another are refused. Defaults to "".
+        """
         super().__init__()
         self.folder = folder
         self.history = history
+        self.run = run
 
     def restore(self, model: Any) -> int:
         """Sets a compiled model, and the history, to the last checkpoint.
@@ -161,6 +176,7 @@ class Checkpoints(keras.callbacks.Callback):
             return 0
         path = str(found[done] / "state")
         try:
+            _check_files(found[done], {"epochs": done, "run": self.run})
             # Under the strategy, or all replicas would share the optimizer's variables.
             with model.distribute_strategy.scope():
                 model.optimizer.build(model.trainable_variables)
@@ -189,9 +205,27 @@ class Checkpoints(keras.callbacks.Callback):
                     f"cannot write {str(final)!r}: {error.message}"
                 ) from error
             write_csv(aside / "history.csv", self.history.rows)
+            files = {path.name: file_digest(path) for path in sorted(aside.iterdir())}
+            record = {"epochs": epoch + 1, "run": self.run, "files": files}
+            write_json(aside / _RECORD, record)
         for path in self.folder.iterdir():
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_files(checkpoint: Path, expected: dict[str, Any]) -> None:
+    """Refuses a checkpoint that is not, byte for byte, the one that was written.
+
+    Raises:
+      FileNotFoundError, ValueError: A file is missing or damaged, or of another run.
+    """
+    record = read_json(checkpoint / _RECORD)
+    files = record.pop("files")
+    if record != expected:
+        raise ValueError(f"it is that of {record}, expected {expected}")
+    for name, digest in files.items():
+        if file_digest(checkpoint / name) != digest:
+            raise ValueError(f"{name} is not as it was written")
 
 
 def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
@@ -261,6 +295,7 @@ def train(
     workdir: Path,
     recipe: Recipe,
     written: Path | None = None,
+    run: str = "",
 ) -> dict[str, Any]:
     """Trains a pruned model, or goes on with it where a killed run has left it.
 
@@ -273,6 +308,8 @@ def train(
       recipe: How.
       written: Where this process writes instead of to `workdir`: a process that is not
         the chief of several has a folder of its own. Defaults to `workdir`.
+      run: Names what is trained; a checkpoint of another name is refused. Defaults to
+        "".
 
     Returns:
       `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
@@ -291,7 +328,7 @@ def train(
         )
     written = written or workdir
     history = HistoryFile(written / "history.csv", [])
-    done = Checkpoints(workdir / "checkpoints", history).restore(model)
+    done = Checkpoints(workdir / "checkpoints", history, run).restore(model)
     if done < recipe.epochs:
         model.fit(
             _training(model.distribute_strategy, data, recipe, done),
@@ -303,7 +340,7 @@ def train(
                 *_keeping_pruned(model, written / "tensorboard" / "pruning"),
                 SparsityCallback(),
                 history,
-                Checkpoints(written / "checkpoints", history),
+                Checkpoints(written / "checkpoints", history, run),
                 keras.callbacks.TensorBoard(written / "tensorboard"),
             ],
         )
@@ -345,7 +382,24 @@ def _training(
 
 
 def read_history(workdir: Path) -> list[dict[str, float]]:
-    """The rows of a run's `history.csv`."""
-    with open(workdir / "history.csv", newline="") as file:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    """The rows of a run's `history.csv`, one for each epoch.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: It is damaged: it has no rows, a value that is no number, or other
+        epochs than 1, 2, 3 and so on.
+    """
+    path = workdir / "history.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file, strict=True))
+        rows = [{k: float(v) for k, v in row.items()} for row in table]
+        epochs = [row["epoch"] for row in rows]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    if not rows or epochs != list(range(1, len(rows) + 1)):
+        raise ValueError(
+            f"{str(path)!r} is damaged: expected rows for epochs 1, 2, 3 and so on, "
+            f"got {epochs}"
+        )
     return [{**row, "epoch": int(row["epoch"])} for row in rows]

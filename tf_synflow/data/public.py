@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_synflow._compat import tf
 from tf_synflow.data.dataset import Dataset
 from tf_synflow.data.tiny_imagenet import TinyImagenet, archive_at
 from tf_synflow.errors import first_line
@@ -51,12 +52,19 @@ def public(
     Raises:
       FileNotFoundError: It is not there, and is not to be fetched.
       OSError: It cannot be fetched.
-      ValueError: What was given for an archive of Tiny ImageNet is not one.
+      ValueError: What was given for an archive of Tiny ImageNet is not one; or what
+        was prepared before is damaged.
     """
     facts = FACTS[name]
     builder = _builder(name, data_dir)
     _prepare(builder, name, download)
-    train, test = (_arrays(builder, split) for split in ("train", facts.test))
+    try:
+        train, test = (_arrays(builder, split) for split in ("train", facts.test))
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"the {name} in {str(builder.data_dir)!r} is damaged "
+            f"({first_line(error)}). Delete that folder to have it prepared again"
+        ) from error
     return Dataset(
         train,
         test,

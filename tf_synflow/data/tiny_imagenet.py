@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from tf_synflow._compat import tf
+
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 CLASSES = 200
 _FOLDER = "tiny-imagenet-200"
@@ -141,8 +143,21 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator:
         """Name of a file to what tfds keeps of it."""
         for path, name in images(archive, labels):
-            image = io.BytesIO(archive.read(path))
+            content = archive.read(path)
+            _check_image(archive, path, content)
+            image = io.BytesIO(content)
             yield path.rpartition("/")[2], {"image": image, "label": labels[name]}
+
+
+def _check_image(archive: _Archive, path: str, content: bytes) -> None:
+    """Refuses what is no image, or of another size, while its name is known."""
+    try:
+        shape = tf.io.decode_jpeg(content, channels=3).shape
+    except tf.errors.InvalidArgumentError as error:
+        raise _no_archive(archive.path, f"{path} is no JPEG image") from error
+    if shape != (64, 64, 3):
+        size = "x".join(map(str, shape[:2]))
+        raise _no_archive(archive.path, f"{path} has {size} pixels, not 64x64")
 
 
 def _no_archive(path: Path, reason: str) -> ValueError:
