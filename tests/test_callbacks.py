@@ -1,6 +1,8 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
-from conftest import images, randomise, residual_net
+from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
 from tf_synflow._compat import keras, tf, tfmot
@@ -217,6 +219,187 @@ def test_excluded_weights_of_a_pruned_model_are_pruned_in_place_and_in_order():
     names = ["conv1/kernel", "conv2/kernel", "conv3/kernel", "fc/kernel"]
     assert list(masks) == list(callback.masks) == names
     assert alive(model, masks)[0] == 0
+
+
+class Early(keras.callbacks.Callback):
+    """Says that the first epoch was the best one, and remembers its kernels."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["rank"] = float(epoch)
+        if epoch == 0:
+            self.weights = self.model.get_weights()
+            self.kernels = {n: v.numpy() for n, v in kernels(self.model).items()}
+
+
+def dense_net():
+    inputs = keras.Input((5,))
+    x = layers.Dense(6, "relu", name="a")(inputs)
+    return randomise(keras.Model(inputs, layers.Dense(4, name="b")(x), name="net"))
+
+
+def kernels(model):
+    return {n: v for n, v in named_weights(flatten(model)).items() if "kernel" in n}
+
+
+def largest(values, kept):
+    """Masks of the `kept` largest weights; no two are equal here but those at 0."""
+    sizes = np.abs(np.concatenate([value.ravel() for value in values.values()]))
+    threshold = np.sort(sizes)[-kept]
+    return {name: np.abs(value) >= threshold for name, value in values.items()}
+
+
+BIGGEST = tf_synflow.PruningPolicy("magnitude")
+BEFORE = "the best epoch lies before pruning"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("order", [*permutations(["prune", "stop", "save"])])
+def test_a_best_epoch_before_pruning_is_pruned_too(tmp_path, wrapped, order):
+    """54 weights: 27 kept by the wrappers, then 9 from the second epoch on."""
+    model = dense_net()
+    if wrapped:
+        model = tf_synflow.prune(model, 2, policy=BIGGEST)
+    model.compile(keras.optimizers.SGD(0.1), LOSS)
+    early = Early()
+    best = {"monitor": "rank", "mode": "min"}
+    callbacks = {
+        "prune": tf_synflow.PruningCallback(6, BIGGEST, epoch=1),
+        "stop": keras.callbacks.EarlyStopping(
+            **best, patience=2, restore_best_weights=True
+        ),
+        "save": keras.callbacks.ModelCheckpoint(
+            str(tmp_path / "best.h5"),
+            **best,
+            save_best_only=True,
+            save_weights_only=True,
+        ),
+    }
+    x, y = images(model, 16)
+    with pytest.warns(UserWarning, match=BEFORE) as said:
+        history = model.fit(
+            x, y, 8, 6, 0, [early, *[callbacks[name] for name in order]]
+        ).history
+    assert len(said) == 1
+    came_back = 27 - 9 if wrapped else 54 - 9
+    assert f"{came_back} of 54 weights" in str(said[0].message)
+    masks = largest(early.kernels, 9)
+    for name, kernel in kernels(model).items():
+        np.testing.assert_array_equal(
+            kernel.numpy(), np.where(masks[name], early.kernels[name], 0)
+        )
+        np.testing.assert_array_equal(callbacks["prune"].masks[name], masks[name])
+        np.testing.assert_array_equal(tf_synflow.get_masks(model)[name], masks[name])
+    assert tf_synflow.report(model).totals["prunable"]["kept"] == 9
+    assert history["density"] == [0.5 if wrapped else 1.0, 9 / 54, 9 / 54]
+    assert "on_train_end" not in vars(model.history)
+
+    model.load_weights(tmp_path / "best.h5")
+    kept = 27 if wrapped else 54
+    for name, kernel in kernels(model).items():
+        np.testing.assert_array_equal(kernel.numpy(), early.kernels[name])
+        mask = tf_synflow.get_masks(model)[name]
+        np.testing.assert_array_equal(mask, early.kernels[name] != 0)
+    found = tf_synflow.report(model)
+    assert found.totals["prunable"]["kept"] == kept
+    assert ("45 weights were pruned inside fit" in str(found)) is not wrapped
+    plain = tf_synflow.strip(model)
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-6)
+
+
+def test_weights_of_before_that_are_loaded_are_pruned_in_the_next_fit():
+    model = dense_net()
+    model.compile("sgd", LOSS)
+    x, y = images(model, 8)
+    before = model.get_weights()
+    model.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback(6, BIGGEST)])
+    masks = tf_synflow.get_masks(model)
+    model.set_weights(before)
+    with pytest.warns(UserWarning, match="45 of 54 weights were pruned"):
+        model.fit(x, y, verbose=0, callbacks=[tf_synflow.PruningCallback()])
+    assert alive(model, masks) == (0, 9)
+    for name, mask in tf_synflow.get_masks(model).items():
+        np.testing.assert_array_equal(mask, masks[name])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_best_epoch_after_pruning_needs_no_warning(wrapped):
+    model = dense_net()
+    if wrapped:
+        model = tf_synflow.prune(model, 2, policy=BIGGEST)
+    model.compile("sgd", LOSS)
+    stop = keras.callbacks.EarlyStopping(
+        "rank", mode="min", patience=2, restore_best_weights=True, start_from_epoch=1
+    )
+    callback = tf_synflow.PruningCallback(6, BIGGEST, epoch=1)
+    x, y = images(model, 16)
+    model.fit(x, y, 8, 6, 0, [Early(), callback, stop])
+    assert stop.best_epoch == 1
+    assert alive(model, callback.masks) == (0, 9)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_weights_put_back_at_the_end_of_an_epoch(wrapped, first):
+    model = dense_net()
+    if wrapped:
+        model = tf_synflow.prune(model, 2, policy=BIGGEST)
+    model.compile("sgd", LOSS)
+    early = Early()
+
+    def put_back(epoch, logs):
+        if epoch == 2:
+            model.set_weights(early.weights)
+
+    callbacks = [
+        tf_synflow.PruningCallback(6, BIGGEST, epoch=1),
+        keras.callbacks.LambdaCallback(on_epoch_end=put_back),
+    ]
+    seen = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(
+            sum(np.count_nonzero(v.numpy()) for v in kernels(model).values())
+        )
+    )
+    x, y = images(model, 16)
+    with pytest.warns(UserWarning, match=BEFORE):
+        history = model.fit(
+            x, y, 16, 4, 0, [early, *callbacks[:: 1 if first else -1], count]
+        ).history
+    masks = largest(early.kernels, 9)
+    assert alive(model, masks) == (0, 9)
+    assert history["density"] == [0.5 if wrapped else 1.0, *[9 / 54] * 3]
+    # Older masks that come after our callback stand until the next end of an epoch.
+    late = 27 if wrapped and first else 9
+    assert seen == [27 if wrapped else 54, 9, 9, late]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_several_callbacks_log_the_density_of_the_model(turn):
+    """64 weights: in turn 32, 16 and 8 of them, whatever the callbacks' order."""
+    inputs = keras.Input((8,))
+    x = layers.Dense(4, name="a")(inputs)
+    model = randomise(keras.Model(inputs, layers.Dense(8, name="b")(x)))
+    model.compile("sgd", "mse")
+    callbacks = [
+        tf_synflow.PruningCallback(ratio, BIGGEST, epoch=epoch)
+        for ratio, epoch in ((2, 1), (4, 2), (8, 4))
+    ]
+    counted = []
+
+    def count(epoch, logs):
+        found = kernels(model).values()
+        counted.append(sum(np.count_nonzero(v.numpy()) for v in found))
+        assert [logs["density"]] == [counted[-1] / 64]
+        assert tf_synflow.report(model).totals["prunable"]["kept"] == counted[-1]
+
+    count = keras.callbacks.LambdaCallback(on_epoch_end=count)
+    x = np.random.default_rng(0).standard_normal((8, 8))
+    history = model.fit(x, x, 8, 6, 0, [*callbacks[::turn], count]).history
+    assert counted == [64, 32, 16, 16, 8, 8]
+    assert history["density"] == [1, 0.5, 0.25, 0.25, 0.125, 0.125]
+    for callback in callbacks:
+        assert sum(int(mask.sum()) for mask in callback.masks.values()) == 8
+        assert alive(model, callback.masks) == (0, 8)
 
 
 def test_averages_are_sparse_under_mixed_float16_too():

@@ -522,7 +522,7 @@ def named(**scores):
 BAD = [
     ("snip", None, {}, ValueError, "needs data, and got none"),
     ("snip", X, {}, TypeError, "expected data=.x, y."),
-    ("snip", (X, Y, Y), {}, TypeError, "expected data="),
+    ("snip", (X, Y, Y, Y), {}, TypeError, "expected data="),
     ("snip", iter([]), {}, TypeError, "expected data="),
     ("snip", (X[:0], Y[:0]), {}, ValueError, "data is empty"),
     ("snip", batches().take(0), {}, ValueError, "data is empty"),
@@ -544,7 +544,7 @@ BAD = [
     ("snip", (X * np.nan, Y), {}, ValueError, "the loss is nan"),
     ("snip", (X, Y), {"loss": 3}, TypeError, "must be a Keras loss"),
     ("snip", (X, Y), {"loss": keras.losses.Huber}, TypeError, "not a class"),
-    ("snip", (X, {"a": Y}), {}, ValueError, "y must be one array of numbers"),
+    ("snip", (X, {"a": Y}), {}, ValueError, "y names the outputs .'a'., but"),
     ("snip", ([[1, 2], [3]], Y), {}, ValueError, "x is no array"),
     ("snip", (X, np.eye(4)[Y] * -7), {}, ValueError, "probabilities, 0 to 1"),
     ("snip", (X, Y), {"temperature": "2"}, ValueError, "above 0, got '2'"),
@@ -805,3 +805,326 @@ def test_scores_that_are_all_zero_are_worth_a_warning():
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2, use_bias=False)])
     with pytest.warns(UserWarning, match="all scores are 0"):
         scores_of("snip", randomise(model), (np.zeros((4, 3)), np.arange(4) % 2))
+
+
+def two_heads(ends=(None, None)):
+    """One trunk, a classifier "kind" and, at three places, a regression "level"."""
+    inputs = keras.Input((3, 4), name="x")
+    x = layers.Dense(5, "tanh", name="trunk")(inputs)
+    kind = layers.Dense(4, ends[0], name="kind")(layers.Flatten()(x))
+    level = layers.Dense(2, ends[1], name="level")(x)
+    return randomise(keras.Model(inputs, [kind, level]))
+
+
+def two_labels(count=10):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((count, 3, 4))
+    kind = generator.integers(0, 4, count)
+    level = generator.standard_normal((count, 3, 2))
+    weights = generator.uniform(0, 2, count), generator.uniform(0, 2, (count, 3))
+    return x, kind, level, weights
+
+
+def two_losses(model, x, kind, level, weights=(1, 1), factors=(1, 1), temperature=1):
+    """The loss of `two_heads` by its formula, and its gradients, in float64.
+
+    The means are over all losses, 10 and 30 of them, and not over the sum of weights.
+    """
+    w = [tf.Variable(v.numpy().astype("float64")) for v in model.weights]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            hidden = tf.tanh(x @ w[0] + w[1])
+            logits = tf.reshape(hidden, (len(x), 15)) @ w[2] + w[3]
+            log_p = tf.nn.log_softmax(logits / temperature)
+            first = -tf.reduce_sum(log_p * np.eye(4)[kind], -1)
+            error = (hidden @ w[4] + w[5]) / temperature - level
+            second = tf.reduce_mean(error**2, -1)
+            loss = sum(
+                factor * tf.reduce_sum(weight * values) / tf.size(values, tf.float64)
+                for factor, weight, values in zip(
+                    factors, weights, (first, second), strict=True
+                )
+            )
+        kernels = [w[0], w[2], w[4]]
+        gradients = inner.gradient(loss, kernels)
+        half_norm = sum(tf.reduce_sum(g**2) for g in gradients) / 2
+    return loss, kernels, gradients, outer.gradient(half_norm, kernels)
+
+
+def expected_scores(criterion, model, *args, **settings):
+    _, kernels, gradients, products = two_losses(model, *args, **settings)
+    derivatives = products if criterion in SECOND_ORDER else gradients
+    pairs = zip(kernels, derivatives, strict=True)
+    scores = [FORMULAS[criterion](w.numpy(), d.numpy()) for w, d in pairs]
+    total = abs(sum(score.sum() for score in scores))
+    return np.concatenate([score.ravel() / total for score in scores])
+
+
+class Batches(keras.utils.Sequence):
+    """The arrays as a Sequence, cut as Samples cuts them or finer."""
+
+    def __init__(self, *parts, size=128):
+        self.parts, self.size = parts, size
+
+    def __len__(self):
+        return -(-len(tf.nest.flatten(self.parts)[0]) // self.size)
+
+    def __getitem__(self, number):
+        part = slice(number * self.size, (number + 1) * self.size)
+        return tf.nest.map_structure(lambda array: array[part], self.parts)
+
+
+TWO_LOSSES = {"kind": LOGITS, "level": "mse"}
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_several_outputs_with_factors_and_sample_weights(criterion):
+    """As arrays, a Dataset and a Sequence; by order and by name."""
+    model = two_heads()
+    model.compile(loss=TWO_LOSSES, loss_weights={"level": 0.3, "kind": 2})
+    x, kind, level, weights = two_labels()
+    expected = expected_scores(
+        criterion, model, x, kind, level, weights, factors=(2, 0.3)
+    )
+    listed = x, (kind, level), weights
+    named = (
+        {"x": x},
+        {"level": level, "kind": kind},
+        {"level": weights[1], "kind": weights[0]},
+    )
+    tolerance = {"rtol": 1e-6, "atol": 1e-9}  # float32 weights of the user's
+    exact = scores_of(criterion, model, listed, temperature=1)
+    np.testing.assert_allclose(flat(exact), expected, **tolerance)
+    for data in (named, Batches(*listed), Batches(*named)):
+        found = scores_of(criterion, model, data, temperature=1)
+        for name, score in exact.items():
+            np.testing.assert_array_equal(found[name], score)
+    for data in (
+        tf.data.Dataset.from_tensor_slices(named).batch(3),
+        Batches(*listed, size=3),
+    ):
+        found = flat(scores_of(criterion, model, data, temperature=1))
+        np.testing.assert_allclose(found, expected, **tolerance)
+
+
+def test_the_loss_of_several_outputs_is_the_one_that_keras_trains_by():
+    """The formula that the tests above rely on, against Keras's own."""
+    model = two_heads()
+    model.compile("sgd", TWO_LOSSES, loss_weights=[2, 0.3])
+    x, kind, level, weights = two_labels()
+    loss, *_ = two_losses(model, x, kind, level, weights, (2, 0.3))
+    found = model.test_on_batch(x, [kind, level], list(weights))[0]
+    assert found == pytest.approx(float(loss), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "which"),
+    [
+        ({"kind": LOGITS}, (1, 0)),
+        ([None, "mse"], (0, 1)),
+        ([LOGITS, keras.losses.MeanSquaredError()], (1, 1)),
+    ],
+)
+def test_an_output_without_a_loss_is_left_out(loss, which):
+    model = two_heads()
+    x, kind, level, _ = two_labels()
+    labels = {"kind": kind, "level": level}
+    labels = {n: v for (n, v), kept in zip(labels.items(), which, strict=True) if kept}
+    expected = expected_scores("snip", model, x, kind, level, factors=which)
+    found = flat(scores_of("snip", model, (x, labels), loss=loss))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+    pruned = tf_synflow.prune(model, 1)  # tfmot renames the outputs
+    found = flat(scores_of("snip", pruned, (x, labels), loss=loss))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_one_array_of_sample_weights_is_for_all_outputs_and_one_loss_too():
+    model = two_heads()
+    x, _, level, (weights, _) = two_labels()
+    labels = np.random.default_rng(1).standard_normal((10, 4)), level
+    with_loss = scores_of("snip", model, (x, labels, weights), loss="mse")
+    kernels = kernels_of(model)
+    with tf.GradientTape() as tape:
+        outputs = model(x)
+        errors = [(o - y) ** 2 for o, y in zip(outputs, labels, strict=True)]
+        first = tf.reduce_mean(errors[0], -1) * weights
+        second = tf.reduce_mean(errors[1], -1) * weights[:, None]
+        loss = tf.reduce_mean(first) + tf.reduce_mean(second)
+    gradients = tape.gradient(loss, list(kernels.values()))
+    pairs = zip(kernels.values(), gradients, strict=True)
+    expected = np.concatenate([abs(w * g).numpy().ravel() for w, g in pairs])
+    np.testing.assert_allclose(
+        flat(with_loss), expected / expected.sum(), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_the_logits_of_several_outputs_are_divided_by_the_temperature():
+    """Both end in a softmax; without a loss, the cross-entropy that fits them."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, "tanh", name="trunk")(inputs)
+    heads = [layers.Dense(n, "softmax", name=f"head{n}")(x) for n in (3, 2)]
+    model = randomise(keras.Model(inputs, heads))
+    generator = np.random.default_rng(0)
+    x, labels = generator.standard_normal((9, 4)), [np.arange(9) % 3, np.arange(9) % 2]
+    found = flat(scores_of("grasp", model, (x, labels)))
+    w = [tf.Variable(v.numpy().astype("float64")) for v in model.weights]
+    kernels = w[::2]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            hidden = tf.tanh(x @ w[0] + w[1])
+            loss = 0.0
+            for kernel, bias, y in zip(w[2::2], w[3::2], labels, strict=True):
+                log_p = tf.nn.log_softmax((hidden @ kernel + bias) / 200)
+                loss -= tf.reduce_sum(log_p * np.eye(len(bias.numpy()))[y]) / 9
+        gradients = inner.gradient(loss, kernels)
+        half_norm = sum(tf.reduce_sum(g**2) for g in gradients) / 2
+    products = outer.gradient(half_norm, kernels)
+    expected = np.concatenate(
+        [(k * p).numpy().ravel() for k, p in zip(kernels, products, strict=True)]
+    )
+    np.testing.assert_allclose(found, expected / abs(expected.sum()), rtol=1e-6)
+
+
+def test_a_softmax_that_another_layer_reads_stays():
+    inputs = keras.Input((4,))
+    first = layers.Dense(3, "softmax", name="first")(inputs)
+    second = layers.Dense(2, "softmax", name="second")(first)
+    model = randomise(keras.Model(inputs, [first, second]))
+    x = np.random.default_rng(0).standard_normal((9, 4)).astype("float32")
+    labels = [np.arange(9) % 3, np.arange(9) % 2]
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    found = flat(scores_of("snip", model, (x, labels)))
+    np.testing.assert_allclose(found, trained_gradient(model, x, labels), atol=1e-4)
+    with pytest.raises(ValueError, match="output 'first'. is not known"):
+        scores_of("grasp", model, (x, labels))
+
+
+def test_an_activation_that_is_not_the_losses_stays():
+    """A cross-entropy "from logits" takes what comes out of a tanh for logits."""
+    inputs = keras.Input((5,))
+    model = randomise(keras.Model(inputs, layers.Dense(4, "tanh")(inputs)))
+    x, y = images(model, 20)
+    model.compile("sgd", LOGITS)
+    found = flat(scores_of("snip", model, (x, y)))
+    np.testing.assert_allclose(found, trained_gradient(model, x, y), atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_a_sample_of_weight_2_is_the_sample_twice_and_of_0_none(criterion):
+    model = randomise(residual_net())
+    x, y = images(model, 12)
+    weights = np.array([0, 1, 2] * 4, "float32")
+    found = flat(scores_of(criterion, model, (x, y, weights)))
+    times = weights.astype(int)
+    expected = flat(scores_of(criterion, model, (x.repeat(times, 0), y.repeat(times))))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("criterion", WITH_DATA)
+def test_a_sequence_gives_what_its_arrays_give(criterion):
+    model = randomise(residual_net())
+    x, y = images(model, 150)
+    weights = np.linspace(0, 1, 150)
+    for data in ((x, y), (x, y, weights)):
+        expected = scores_of(criterion, model, data)
+        found = scores_of(criterion, model, Batches(*data))
+        for name, score in expected.items():
+            np.testing.assert_array_equal(found[name], score)
+
+
+def test_time_steps_that_are_masked_do_not_count_in_the_mean_of_their_output():
+    """Weighed against another output, it matters by how many a sum is divided."""
+    words = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(10, 5, mask_zero=True)(words)
+    x = layers.LSTM(4, return_sequences=True)(x)
+    tags = layers.Dense(3, name="tags")(x)
+    rest = keras.Input((4,))
+    model = keras.Model([words, rest], [tags, layers.Dense(2, name="rest")(rest)])
+    model = randomise(model)
+    generator = np.random.default_rng(0)
+    x = [generator.integers(0, 3, (9, 6)), generator.standard_normal((9, 4))]
+    labels = [generator.integers(0, 3, (9, 6)), generator.integers(0, 2, 9)]
+    weights = [generator.uniform(0, 2, (9, 6)), generator.uniform(0, 2, 9)]
+    model.compile("sgd", [LOGITS, LOGITS])
+    found = scores_of("snip", model, (x, labels, weights))
+    kernels = kernels_of(model)
+    before = {name: kernels[name].numpy() for name in found}
+    model.optimizer = keras.optimizers.SGD(1.0)
+    model.train_on_batch(x, labels, weights)
+    moved = {n: abs(b * (b - kernels[n].numpy())) for n, b in before.items()}
+    total = sum(score.sum() for score in moved.values())
+    for name, score in moved.items():
+        np.testing.assert_allclose(found[name], score / total, atol=1e-5)
+
+
+def test_the_callback_prunes_a_network_of_several_outputs():
+    model = two_heads()
+    model.compile("sgd", TWO_LOSSES, loss_weights=[2, 0.3])
+    x, kind, level, _ = two_labels()
+    policy = tf_synflow.PruningPolicy("snip", progress=False)
+    scores = expected_scores("snip", model, x, kind, level, factors=(2, 0.3))
+    kept = kept_count(scores.size, 4)
+    callback = tf_synflow.PruningCallback(4, policy, Batches(x, [kind, level], size=4))
+    model.fit(x, [kind, level], verbose=0, callbacks=[callback])
+    expected = scores >= np.sort(scores)[-kept]
+    np.testing.assert_array_equal(flat(tf_synflow.get_masks(model)), expected)
+
+
+TWO_X, KIND, LEVEL, WEIGHTS = two_labels()
+
+
+class Uneven(Batches):
+    def __getitem__(self, number):
+        return super().__getitem__(number)[: 3 - number]
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "kind", "message"),
+    [
+        ((TWO_X, KIND), {}, ValueError, "2 outputs, .'kind', 'level'.: y must be a"),
+        ((TWO_X, [KIND]), {}, ValueError, "got list of 1"),
+        ((TWO_X, [KIND, LEVEL[:4]]), {}, ValueError, "differ in length"),
+        ((TWO_X, [KIND, LEVEL], np.ones(9)), {}, ValueError, "differ in length"),
+        ((TWO_X, {"king": KIND}), {}, ValueError, "y names the outputs .'king'."),
+        ((TWO_X, [KIND, None]), {}, ValueError, "'level': data has no labels"),
+        ((TWO_X, None), {"loss": {}}, ValueError, "no output .* has labels and a loss"),
+        ((TWO_X, [KIND + 1, LEVEL]), {}, ValueError, "output 'kind': labels must be"),
+        ((TWO_X, [KIND, LEVEL[:, :2]]), {}, ValueError, "output 'level': labels have"),
+        (
+            (TWO_X, [KIND, LEVEL], {"level": WEIGHTS[1][:, :2]}),
+            {},
+            ValueError,
+            "output 'level': sample weights have shape",
+        ),
+        (
+            (TWO_X, [KIND, LEVEL], WEIGHTS[0] * np.nan),
+            {},
+            ValueError,
+            "sample weights hold NaN",
+        ),
+        (
+            (TWO_X, [KIND, LEVEL], WEIGHTS[0]),
+            {"loss": [lambda y, p: tf.reduce_mean(p), "mse"]},
+            ValueError,
+            "need a loss for each sample",
+        ),
+        ((TWO_X, [KIND, LEVEL]), {"loss": ["mse"]}, ValueError, "loss must be a list"),
+        ((TWO_X, [KIND, LEVEL]), {"loss": {"a": "mse"}}, ValueError, "loss names the"),
+        ((TWO_X, [KIND, LEVEL]), {"temperature": 2}, ValueError, "output 'level'"),
+        (
+            Uneven(TWO_X, [KIND, LEVEL], list(WEIGHTS), size=5),
+            {},
+            ValueError,
+            "some batches have labels .or sample weights. and some do not",
+        ),
+        (Batches(TWO_X), {}, TypeError, "a batch of this one is tuple of 1"),
+        (Batches(TWO_X[:0], [KIND[:0], LEVEL[:0]]), {}, ValueError, "data is empty"),
+    ],
+)
+def test_data_that_does_not_fit_several_outputs_is_refused(
+    data, settings, kind, message
+):
+    model = two_heads()
+    settings = {"loss": TWO_LOSSES, **settings}
+    with pytest.raises(kind, match=message):
+        scores_of("snip", model, data, **settings)

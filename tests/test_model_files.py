@@ -57,6 +57,38 @@ def test_every_format_there_and_back(model, tmp_path, ending, pruned):
     assert [path.name for path in tmp_path.iterdir()] == [f"model{ending}"]
 
 
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+def test_a_loaded_model_keeps_its_zeros_without_a_callback(model, tmp_path, ending):
+    pruned = tf_synflow.prune(model, 4, criterion="magnitude")
+    masks = tf_synflow.get_masks(pruned)
+    save_model(tmp_path / f"model{ending}", pruned)
+    again = load_model(tmp_path / f"model{ending}")
+    again.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    x, y = images(model, 8)
+    before = again.get_layer("prune_low_magnitude_fc").layer.kernel.numpy()
+    for train in (again.train_on_batch, lambda x, y: again.fit(x, y, verbose=0)):
+        train(x, y)
+        for name, mask in masks.items():
+            layer = again.get_layer(f"prune_low_magnitude_{name.split('/')[0]}").layer
+            assert not layer.kernel.numpy()[~mask].any()
+    after = again.get_layer("prune_low_magnitude_fc").layer.kernel.numpy()
+    assert (after != before)[masks["fc/kernel"]].all()
+
+
+def test_what_tfmot_left_between_two_steps_is_zero_once_loaded(model, tmp_path):
+    pruned = tf_synflow.prune(model, 4, criterion="magnitude")
+    mask = tf_synflow.get_masks(pruned)["fc/kernel"]
+    kernel = pruned.get_layer("prune_low_magnitude_fc").layer.kernel
+    kernel.assign_add(np.ones(kernel.shape))  # as an update without our constraint does
+    pruned.save(tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras")
+    found = again.get_layer("prune_low_magnitude_fc").layer.kernel.numpy()
+    np.testing.assert_array_equal(found, np.where(mask, kernel.numpy(), 0))
+
+
 def test_what_is_there_is_left_alone(model, tmp_path):
     (tmp_path / "model.keras").write_text("precious")
     with pytest.raises(FileExistsError, match="exists already and is left alone"):

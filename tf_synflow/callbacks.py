@@ -4,6 +4,8 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
+
 from tf_synflow import wrapping
 from tf_synflow._compat import keras, tf
 from tf_synflow.graph import flatten, named_weights
@@ -17,12 +19,12 @@ class PruningCallback(keras.callbacks.Callback):
 
     Pruned weights are zero whenever anyone can look: after each batch, in a
     `ModelCheckpoint` placed before or after this callback, with `use_ema=True`, at the
-    end of training. It may stand anywhere among the callbacks.
+    end of training. It may stand anywhere among the callbacks, and there may be several
+    (one for each step of pruning in turn).
 
-    Without a ratio it keeps a pruned model pruned; it is what makes a model that was
-    loaded from a file stay sparse while it is trained further. With a ratio it prunes
-    the model at the beginning of an epoch; a plain compiled model stays plain, the same
-    object, and only its weights become sparse:
+    Without a ratio it keeps a pruned model pruned. With a ratio it prunes the model at
+    the beginning of an epoch; a plain compiled model stays plain, the same object, and
+    only its weights become sparse:
 
     ```python
     model.fit(dataset, callbacks=[tf_synflow.PruningCallback(ratio=100)])
@@ -30,6 +32,16 @@ class PruningCallback(keras.callbacks.Callback):
 
     It adds `density` (kept over prunable weights, 0 to 1) to the logs of each epoch,
     for the progress bar, the history and the callbacks that come after it.
+
+    A pruned weight stays pruned, whatever puts weights back. If
+    `EarlyStopping(restore_best_weights=True)` restores an epoch from before pruning,
+    this callback zeroes the pruned weights of that epoch and warns: what is left was
+    never trained as a pruned network. `EarlyStopping(start_from_epoch=epoch)` looks at
+    the pruned epochs only. (Zeroing is this callback's last act in `fit`. If another
+    callback looks at the weights in its `on_train_end`, the order has to be:
+    EarlyStopping, this callback, the other.) `ModelCheckpoint(save_best_only=True)` may
+    have saved its best epoch before pruning too; loaded into a plain model, that file
+    gives dense weights, and `report` and `get_masks` say so.
     """
 
     def __init__(
@@ -76,7 +88,10 @@ class PruningCallback(keras.callbacks.Callback):
         self.log_dir = log_dir
         self._writer: Any = None
         self._report: Report | None = None
+        self._reported = 0  # kept weights at that time
         self._pairs: dict[str, tuple[Any, Any]] = {}
+        self._held: Masks = {}  # what this callback pruned to in this training
+        self._wrapped: set[int] = set()
         self._to_prune = False
 
     @property
@@ -87,11 +102,10 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes hold of the masks there are."""
         self._to_prune = self.ratio is not None
-        self._report = None
+        self._report, self._held = None, {}
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
-        graph = flatten(self.model)
-        self._pairs = wrapping.masked_weights(graph)
+        self._look()
         if not self._pairs and self.ratio is None:
             raise ValueError(
                 f"model {self.model.name!r} is not pruned, so there is nothing to keep "
@@ -99,16 +113,13 @@ class PruningCallback(keras.callbacks.Callback):
                 "returned. (A stripped model has lost its masks: "
                 "tf_synflow.apply_masks(model, masks) gives them back)"
             )
+        new = wrapping.hold(flatten(self.model))
+        self._mend()
+        self._trace_again(new)
         if self._to_prune:
             # Now, and not after the epochs that come before pruning.
             self._policy().check(self.model, self.ratio, self.data)
-        for call in graph.calls:
-            if call.wrapper is not None:
-                # At -1 tfmot stops training and demands its own callback.
-                call.wrapper.pruning_step.assign(
-                    tf.maximum(call.wrapper.pruning_step, 0)
-                )
-        self._hold()
+        self._come_last()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prunes, if this is the epoch for it."""
@@ -116,7 +127,6 @@ class PruningCallback(keras.callbacks.Callback):
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
             self._take(self._policy().masks(self.model, self.ratio, self.data))
-            self._hold()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
@@ -124,7 +134,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the density."""
-        self._zero()
+        self._look()  # another callback may have pruned since
+        self._mend()
         if logs is not None:
             kept = sum(float(tf.reduce_sum(m)) for _, m in self._pairs.values())
             size = sum(m.shape.num_elements() for _, m in self._pairs.values())
@@ -134,7 +145,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Zeroes once more, whatever an optimizer did at the end of training."""
-        self._zero()
+        self._mend()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -145,9 +156,29 @@ class PruningCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def _come_last(self) -> None:
+        """Zeroes after `on_train_end` of every callback: EarlyStopping restores there.
+
+        Keras calls the History of a `fit` after the callbacks that the user gave.
+        """
+        history = getattr(self.model, "history", None)
+        if history is None:
+            return  # a training loop of the user's own
+        before = history.on_train_end
+
+        def on_train_end(logs: Any = None) -> None:
+            vars(history).pop("on_train_end", None)
+            before(logs)
+            self._mend()
+
+        history.on_train_end = on_train_end
+
     def _log(self, epoch: int) -> None:
-        """Writes TensorBoard's events; masks change only where they are taken."""
-        self._report = self._report or report(self.model)
+        """Writes TensorBoard's events."""
+        kept = int(sum(np.count_nonzero(mask) for mask in self.masks.values()))
+        # A pruned weight stays pruned, so other masks are masks of another size.
+        if self._report is None or kept != self._reported:
+            self._report, self._reported = report(self.model), kept
         whole = self._report.totals
         with self._writer.as_default(step=epoch):
             tf.summary.scalar("density", whole["prunable"]["density"])
@@ -163,29 +194,66 @@ class PruningCallback(keras.callbacks.Callback):
     def _policy(self) -> PruningPolicy:
         return self.policy or PruningPolicy()
 
+    def _look(self) -> None:
+        """Finds the masks that the model has, whoever wrote them."""
+        graph = flatten(self.model)
+        self._pairs = wrapping.masked_weights(graph)
+        self._wrapped = wrapping.wrapped_weights(graph)
+
     def _take(self, masks: Masks) -> None:
         """Writes masks into the wrappers, or makes variables for a plain model."""
-        self._report = None
-        variables = named_weights(flatten(self.model))
-        self._pairs = {name: self._pairs.get(name) for name in masks}
+        graph = flatten(self.model)
+        variables, pairs = named_weights(graph), wrapping.masked_weights(graph)
         with self.model.distribute_strategy.scope():
             for name, mask in masks.items():
-                weight = variables[name]
-                if self._pairs[name] is None:
+                if name not in pairs:
                     variable = tf.Variable(
-                        tf.ones(weight.shape, tf.float32),
+                        tf.ones(variables[name].shape, tf.float32),
                         trainable=False,
                         aggregation=tf.VariableAggregation.MEAN,
                     )
-                    self._pairs[name] = (weight, variable)
-                self._pairs[name][1].assign(mask.astype("float32"))
-
-    def _hold(self) -> None:
-        """Puts the constraints on, and has the training step traced with them."""
-        new = [wrapping.constrain(w, m) for w, m in self._pairs.values()]
+                    pairs[name] = (variables[name], variable)
+                pairs[name][1].assign(mask.astype("float32"))
+        new = [wrapping.constrain(weight, mask) for weight, mask in pairs.values()]
+        self._held = masks
+        self._look()
         self._zero()
-        if any(new) and self.model.train_function is not None:
+        self._trace_again(any(new))
+
+    def _trace_again(self, new: bool) -> None:
+        """A training step that was traced before knows of no new constraint."""
+        if new and self.model.train_function is not None:
             self.model.make_train_function(force=True)
+
+    def _mend(self) -> None:
+        """Zeroes what is pruned, and warns if it had come back."""
+        back = sum(
+            self._revived(name, weight, mask)
+            for name, (weight, mask) in self._pairs.items()
+        )
+        self._zero()
+        if back:
+            size = sum(mask.size for mask in self.masks.values())
+            warnings.warn(
+                f"weights from before pruning were put back into model "
+                f"{self.model.name!r}: {back} of {size} weights were pruned, but had "
+                "come back. They are zero again. If EarlyStopping("
+                "restore_best_weights=True) did it, the best epoch lies before "
+                "pruning, and the weights that are left were never trained as a pruned "
+                "network: its start_from_epoch= says from which epoch on to look",
+                stacklevel=3,
+            )
+
+    def _revived(self, name: str, weight: Any, mask: Any) -> int:
+        """How many pruned weights have come back; an older mask is mended."""
+        now = mask.numpy().astype(bool)
+        held = self._held.get(name, now)
+        back = now & ~held
+        if back.any():
+            mask.assign((now & held).astype("float32"))
+        if id(weight) not in self._wrapped:  # a wrapper zeroes by itself, as needed
+            back = (weight.numpy() != 0) & ~(now & held)
+        return int(np.count_nonzero(back))
 
     def _zero(self) -> None:
         for weight, mask in self._pairs.values():

@@ -10,7 +10,8 @@ from typing import Any
 from tf_synflow._compat import keras, tfmot
 from tf_synflow.errors import first_line
 from tf_synflow.files import written_whole
-from tf_synflow.graph import check_model
+from tf_synflow.graph import flatten
+from tf_synflow.wrapping import hold, masked_weights, zero_pruned
 
 
 def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> Any:
@@ -22,7 +23,8 @@ def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> A
         (`keras.saving.register_keras_serializable`) or linear parts of them.
 
     Returns:
-      The model, uncompiled.
+      The model, uncompiled. If it is pruned, its pruned weights stay zero in training,
+      as they do in what `prune` returns.
 
     Raises:
       FileNotFoundError: There is nothing at `path`.
@@ -57,7 +59,10 @@ def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> A
             f"what {str(path)!r} holds is no Keras model but {type(model).__name__}: "
             "a SavedModel that Keras did not write cannot be pruned"
         )
-    check_model(model)
+    graph = flatten(model)
+    hold(graph)
+    for weight, mask in masked_weights(graph).values():
+        zero_pruned(weight, mask)  # tfmot alone saves what an update left there
     return model
 
 

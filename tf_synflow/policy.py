@@ -90,9 +90,11 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
             in every bit; "float32" takes half the memory and less time, and its masks
             differ, for a hundred rankings amplify rounding. Defaults to "float64".
           loss: What the criteria that need data differentiate: a Keras loss, its name,
-            or a function `(labels, outputs) -> losses`. Penalties of regularisers are
-            not part of it. Defaults to the loss that the model is compiled with; and if
-            it is not, to the cross-entropy that fits output and labels.
+            or a function `(labels, outputs) -> losses`. With several outputs, one for
+            all of them, or a list or a dictionary by name of the output; None leaves an
+            output out. Penalties of regularisers are not part of it. Defaults to the
+            losses and `loss_weights` that the model is compiled with; and if it is not,
+            to the cross-entropy that fits output and labels.
           training: Whether BatchNormalization normalises by the batch while gradients
             are taken (how data is cut then matters). All else, dropout too, is as in
             inference either way.
@@ -178,11 +180,14 @@ class PruningPolicy(tfmot.sparsity.keras.PruningPolicy):
 
         Args:
           model: A built Sequential or functional tf_keras model. It is not changed.
-          data: For criteria that need it: `(x, y)`, two arrays of equal length, or a
-            `tf.data.Dataset` of batches `(x, y)`. All of it is used, and how it is cut
-            into batches does not matter (but see `training`). A Dataset is gone through
-            once for the gradient and once more for Hessian-vector products: random
-            augmentation would give each other images. Defaults to None.
+          data: For criteria that need it: `(x, y)` or `(x, y, sample_weight)`, arrays
+            of equal length, or a `tf.data.Dataset` or `keras.utils.Sequence` of such
+            batches. With several outputs, y is a list in their order or a dictionary by
+            their names, and sample_weight is one array for all, or likewise. All of it
+            is used, and how it is cut into batches does not matter (but see
+            `training`). A Dataset or Sequence is gone through once for the gradient and
+            once more for Hessian-vector products: with random augmentation the two
+            passes would see different images. Defaults to None.
 
         Returns:
           Name ("conv1/kernel") to float64 array of the weight's shape, in the order in

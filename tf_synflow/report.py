@@ -15,7 +15,7 @@ from tf_synflow.masks import Masks
 from tf_synflow.multiply_adds import uses_of_weights
 from tf_synflow.reach import on_paths
 from tf_synflow.shrinking import shrunk_shapes
-from tf_synflow.wrapping import masks_of, prunable_weights
+from tf_synflow.wrapping import masks_of, prunable_weights, revived
 
 
 class Report:
@@ -161,8 +161,8 @@ def report(model: Any) -> Report:
 
     Args:
       model: A built Sequential or functional tf_keras model: pruned, stripped or plain.
-        A weight counts as kept if its mask says so; or, where there is no mask, if it
-        is not zero. It is not changed.
+        A weight counts as kept if its mask says so; or, where there is no mask or the
+        model computes without it, if it is not zero. It is not changed.
 
     Returns:
       The `Report`.
@@ -187,6 +187,11 @@ def report(model: Any) -> Report:
     positions, uncounted = uses_of_weights(graph)
     if uncounted:
         notes.append(f"Multiply-adds leave out: {', '.join(uncounted)}")
+    if back := revived(graph):
+        notes.append(
+            f"{back:,} weights were pruned inside fit but are not zero now, and count "
+            "as kept: weights from before pruning were loaded"
+        )
     rows = [
         _row(name, mask, positions[name], effective and effective[name], graph)
         for name, mask in masks.items()

@@ -95,10 +95,51 @@ def masked_weights(graph: Graph) -> dict[str, tuple[Any, Any]]:
     return found
 
 
+def wrapped_weights(graph: Graph) -> set[int]:
+    """The ids of the weights that a wrapper masks whenever its layer is called."""
+    wrappers = [call.wrapper for call in graph.calls if call.wrapper is not None]
+    return {id(weight) for w in wrappers for weight, _, _ in w.pruning_vars}
+
+
 def masks_of(graph: Graph) -> Masks:
-    """The masks of a model laid flat; none if nothing is pruned."""
-    pairs = masked_weights(graph)
-    return {name: mask.numpy().astype(bool) for name, (_, mask) in pairs.items()}
+    """The masks of a model laid flat; none if nothing is pruned.
+
+    They describe the weights as they are; see `revived`.
+    """
+    wrapped, masks = wrapped_weights(graph), {}
+    for name, (weight, mask) in masked_weights(graph).items():
+        masks[name] = mask.numpy().astype(bool)
+        if id(weight) not in wrapped:
+            masks[name] |= weight.numpy() != 0
+    return masks
+
+
+def revived(graph: Graph) -> int:
+    """How many weights were pruned inside `fit` and are not zero now.
+
+    A plain model computes with whatever is loaded into it, and weights from before
+    pruning may be. A wrapper zeroes what its mask says before it uses a weight.
+    """
+    masks, pairs = masks_of(graph), masked_weights(graph)
+    return sum(
+        int(np.count_nonzero(masks[name] & (mask.numpy() == 0)))
+        for name, (_, mask) in pairs.items()
+    )
+
+
+def hold(graph: Graph) -> bool:
+    """Has the pruned weights of a model kept at zero by every training step.
+
+    Returns:
+      Whether that is new to a weight; see `constrain`.
+    """
+    new = [constrain(w, mask) for w, mask in masked_weights(graph).values()]
+    for call in graph.calls:
+        if call.wrapper is not None:
+            # At -1 tfmot stops training and demands its own callback.
+            step = call.wrapper.pruning_step
+            step.assign(tf.maximum(step, 0))
+    return any(new)
 
 
 def prunable_weights(layer: Any) -> dict[str, Any]:

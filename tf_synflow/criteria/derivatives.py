@@ -2,7 +2,9 @@
 
 They are taken in a copy of the network, so that nothing of the user's changes: neither
 weights nor BatchNormalization's statistics. With n loss values in all (one a sample,
-for a classifier), L = (1/n) sum_i L_i, however the samples are cut into batches.
+for a classifier), L = (1/n) sum_i s_i L_i, however the samples are cut into batches;
+s_i is the weight of the sample, 1 if there is none. With several outputs, L is the sum
+of their means, each times the factor that the model is compiled with (`loss_weights`).
 
 References:
   Pearlmutter. Fast exact multiplication by the Hessian. Neural Computation, 1994.
@@ -19,7 +21,7 @@ from tf_synflow._compat import keras, tf
 from tf_synflow.copying import copy_model
 from tf_synflow.criteria import losses
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.criteria.samples import Samples
+from tf_synflow.criteria.samples import Batch, Samples
 from tf_synflow.graph import flatten, named_weights
 from tf_synflow.masks import Masks, Scores
 
@@ -43,25 +45,32 @@ class Derivatives:
 
         Raises:
           TypeError: Data or loss are of no known kind.
-          ValueError: See `Samples`, `losses.find_loss` and `losses.check_labels`; or a
-            temperature is asked for where the logits cannot be told.
+          ValueError: See `Samples`, `losses.find_losses` and `losses.check_labels`; or
+            a temperature is asked for where the logits cannot be told.
         """
         self._samples = Samples(problem.data, problem.model)
-        end, last = losses.ending(problem.graph)
-        inputs, labels = next(iter(self._samples))
-        loss, logits = losses.find_loss(problem.model, problem.loss, end, labels)
+        count = len(problem.graph.outputs)
+        ends = [losses.ending(problem.graph, number) for number in range(count)]
+        batch = next(iter(self._samples))
+        self._terms = losses.find_losses(
+            problem.model, problem.loss, [end for end, _ in ends], batch.labels
+        )
         temperature = problem.temperature or temperature
-        if temperature != 1 and not logits:
-            raise ValueError(
-                f"this criterion divides the logits by a temperature ({temperature:g}),"
-                f" but what the logits are for the loss {losses.name_of(loss)} is not "
-                "known; use one of Keras's cross-entropies, from_logits=True or behind "
-                "a softmax layer, or set temperature=1"
-            )
+        for term in self._terms:
+            if temperature != 1 and not term.logits:
+                of = f" (output {term.name!r})" if term.name else ""
+                raise ValueError(
+                    "this criterion divides the logits by a temperature "
+                    f"({temperature:g}), but what the logits are for the loss "
+                    f"{losses.name_of(term.loss)}{of} is not known; use one of Keras's "
+                    "cross-entropies, from_logits=True or behind a softmax layer, or "
+                    "set temperature=1"
+                )
         self._problem = problem
-        self._loss = loss
-        self._summed = losses.summed(loss, temperature)
-        self._model = _copy(problem, last if logits and end != "logits" else None)
+        self._summed = [losses.summed(term.loss, temperature) for term in self._terms]
+        last = [ends[term.output] for term in self._terms if term.logits]
+        activated = ("softmax", "sigmoid")
+        self._model = _copy(problem, [layer for end, layer in last if end in activated])
         variables = named_weights(flatten(self._model))
         # Of a variable that is mirrored on several devices, the first one.
         self._variables = {
@@ -73,11 +82,16 @@ class Derivatives:
                 raise ValueError(
                     f"{name!r} holds NaN or infinite values, so the loss would too"
                 )
-        self._check(labels)
+        self._weighted = [batch.weights[t.output] is not None for t in self._terms]
+        self._dtypes = [tensor.dtype for tensor in batch.inputs]
+        parts = self._parts(batch)
         shapes = [(None, *tensor.shape[1:]) for tensor in problem.model.inputs]
         signature = (
-            [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, inputs, strict=True)],
-            tf.TensorSpec([None] * labels.shape.rank, labels.dtype),
+            [tf.TensorSpec(s, d) for s, d in zip(shapes, self._dtypes, strict=True)],
+            *(
+                [tf.TensorSpec([None] * t.shape.rank, t.dtype) for t in tensors]
+                for tensors in parts[1:]
+            ),
         )
         self._gradients = tf.function(self._batch_gradients, signature, autograph=False)
         directions = [
@@ -113,32 +127,41 @@ class Derivatives:
             tf.constant(gradients[name], variable.dtype)
             for name, variable in self._variables.items()
         ]
-        return self._over_all(lambda x, y: self._products(x, y, directions), masks)
+        return self._over_all(lambda *parts: self._products(*parts, directions), masks)
 
     def _over_all(
-        self, function: Callable[[Any, Any], tuple[Any, Any, list[Any]]], masks: Masks
+        self, function: Callable[..., tuple[list, list, list]], masks: Masks
     ) -> Scores:
-        """The mean over all data of what is summed for each batch."""
+        """The mean over all data of what is summed for each batch and output."""
         for name, variable in self._variables.items():
             variable.assign(self._problem.weights[name] * masks[name])
-        totals, loss, size = None, 0.0, 0.0
-        for inputs, labels in self._problem.progress(self._samples):
-            self._check(labels)
-            value, elements, derivatives = function(inputs, labels)
-            loss, size = loss + float(value), size + float(elements)
+        totals, loss, sizes = None, 0.0, [0.0] * len(self._terms)
+        for batch in self._problem.progress(self._samples):
+            values, elements, derivatives = function(*self._parts(batch))
+            loss += sum(float(value) for value in values)
+            sizes = [a + float(b) for a, b in zip(sizes, elements, strict=True)]
             if not np.isfinite(loss):
                 raise ValueError(
                     f"the loss is {loss} on this data; check that the data is finite "
                     "and normalised, and that the loss fits the network's output"
                 )
-            parts = [tf.cast(part, tf.float64) for part in derivatives]
+            parts = [[tf.cast(d, tf.float64) for d in own] for own in derivatives]
             if totals is None:
                 totals = parts
             else:
-                totals = [a + b for a, b in zip(totals, parts, strict=True)]
+                totals = [
+                    [a + b for a, b in zip(own, more, strict=True)]
+                    for own, more in zip(totals, parts, strict=True)
+                ]
+        means = [
+            [term.factor * (total.numpy() / size) for total in own]
+            for term, own, size in zip(
+                self._terms, totals, self._counted(sizes), strict=True
+            )
+        ]
         results = {
-            name: total.numpy() / size * masks[name]
-            for name, total in zip(self._variables, totals, strict=True)
+            name: sum(own) * masks[name]
+            for name, *own in zip(self._variables, *means, strict=True)
         }
         for name, result in results.items():
             if not np.isfinite(result).all():
@@ -149,43 +172,78 @@ class Derivatives:
                 )
         return results
 
-    def _sum(self, inputs: list[Any], labels: Any) -> tuple[Any, Any]:
-        inputs = inputs[0] if len(inputs) == 1 else inputs
-        outputs = self._model(inputs, training=False)
-        return self._summed(labels, outputs)
+    def _counted(self, sizes: list[float]) -> list[float]:
+        if not all(sizes):
+            raise ValueError("the model's mask leaves out all of the data")
+        return sizes
 
-    def _batch_gradients(self, inputs: list[Any], labels: Any) -> tuple:
-        variables = list(self._variables.values())
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            value, size = self._sum(inputs, labels)
-        return value, size, tape.gradient(value, variables, unconnected_gradients=_ZERO)
+    def _parts(self, batch: Batch) -> tuple[list[Any], list[Any], list[Any]]:
+        """Inputs, and the labels and sample weights of the outputs with a loss."""
+        labels, weights = [], []
+        for term, weighted in zip(self._terms, self._weighted, strict=True):
+            own, weight = batch.labels[term.output], batch.weights[term.output]
+            with losses.saying(term.name):
+                if own is None or weighted != (weight is not None):
+                    raise ValueError(
+                        "some batches have labels (or sample weights) and some do not; "
+                        "give them with all or with none"
+                    )
+                outputs = self._model.outputs[term.output].shape[1:]
+                outputs = (own.shape[0], *outputs)
+                losses.check_labels(term.loss, own.numpy(), outputs)
+                labels.append(own)
+                if weighted:
+                    losses.check_weights(weight.numpy(), outputs)
+                    weights.append(weight)
+        inputs = zip(batch.inputs, self._dtypes, strict=True)
+        return [tf.cast(x, dtype) for x, dtype in inputs], labels, weights
 
-    def _batch_products(
-        self, inputs: list[Any], labels: Any, directions: list[Any]
+    def _sums(self, inputs: list[Any], labels: list[Any], weights: list[Any]) -> Any:
+        """The sum of each output's losses, and how many there are."""
+        outputs = self._model(inputs[0] if len(inputs) == 1 else inputs, training=False)
+        outputs, weights = tf.nest.flatten(outputs), iter(weights)
+        pairs = [
+            compute(own, outputs[term.output], next(weights) if weighted else None)
+            for term, compute, own, weighted in zip(
+                self._terms, self._summed, labels, self._weighted, strict=True
+            )
+        ]
+        return [value for value, _ in pairs], [size for _, size in pairs]
+
+    def _tape(self) -> Any:
+        several = len(self._terms) > 1
+        return tf.GradientTape(persistent=several, watch_accessed_variables=False)
+
+    def _batch_gradients(
+        self, inputs: list[Any], labels: list[Any], weights: list[Any]
     ) -> tuple:
         variables = list(self._variables.values())
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
+        with self._tape() as tape:
+            tape.watch(variables)
+            values, sizes = self._sums(inputs, labels, weights)
+        return values, sizes, [tape.gradient(v, variables, **_ZERO) for v in values]
+
+    def _batch_products(
+        self,
+        inputs: list[Any],
+        labels: list[Any],
+        weights: list[Any],
+        directions: list[Any],
+    ) -> tuple:
+        variables = list(self._variables.values())
+        with self._tape() as outer:
             outer.watch(variables)
-            value, size, gradients = self._batch_gradients(inputs, labels)
-            slope = tf.add_n(
-                [
-                    tf.reduce_sum(gradient * direction)
-                    for gradient, direction in zip(gradients, directions, strict=True)
-                ]
-            )
-        return (
-            value,
-            size,
-            outer.gradient(slope, variables, unconnected_gradients=_ZERO),
-        )
-
-    def _check(self, labels: Any) -> None:
-        outputs = (labels.shape[0], *self._model.outputs[0].shape[1:])
-        losses.check_labels(self._loss, labels.numpy(), outputs)
+            values, sizes, gradients = self._batch_gradients(inputs, labels, weights)
+            slopes = [
+                tf.add_n(
+                    [tf.reduce_sum(g * d) for g, d in zip(own, directions, strict=True)]
+                )
+                for own in gradients
+            ]
+        return values, sizes, [outer.gradient(s, variables, **_ZERO) for s in slopes]
 
 
-_ZERO = tf.UnconnectedGradients.ZERO
+_ZERO = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
 
 
 def over_total(scores: Scores) -> Scores:
@@ -206,12 +264,12 @@ def over_total(scores: Scores) -> Scores:
     return {name: score / total for name, score in scores.items()}
 
 
-def _copy(problem: Problem, without_activation: Any) -> Any:
+def _copy(problem: Problem, without_activation: list[Any]) -> Any:
     """A copy that computes in the problem's dtype; see `_ByTheBatch` for training."""
 
     def make(layer: Any) -> Any:
         config = _in_dtype(layer.get_config(), problem.dtype)
-        if layer is without_activation:
+        if any(layer is other for other in without_activation):
             if type(layer) is keras.layers.Softmax:
                 return keras.layers.Activation(
                     "linear", name=layer.name, dtype=problem.dtype

@@ -5,14 +5,16 @@ ends in a softmax (or sigmoid) is copied without it, which gives the same loss, 
 exactly, and lets a temperature T divide the logits.
 """
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tf_synflow._compat import LossFunctionWrapper, keras, tf
+from tf_synflow.criteria.samples import by_output, output_names
 from tf_synflow.graph import Graph
 
 _losses, _layers = keras.losses, keras.layers
@@ -42,25 +44,48 @@ _ACTIVATIONS = {
     keras.activations.linear: "logits",
 }
 
-SummedLoss = Callable[[Any, Any], tuple[Any, Any]]
+SummedLoss = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-def ending(graph: Graph) -> tuple[str | None, Any]:
+class Term(NamedTuple):
+    """What one output adds to the loss.
+
+    Attributes:
+      output: Which of the model's outputs it is, counted from 0.
+      name: What to call the output in an error; "" if it is the only one.
+      loss: A Keras `Loss` without a reduction.
+      logits: Whether it is to be computed from logits, without the last activation.
+      factor: Its share in the sum: what the model is compiled with as `loss_weights`.
+    """
+
+    output: int
+    name: str
+    loss: Any
+    logits: bool
+    factor: float
+
+
+def ending(graph: Graph, output: int = 0) -> tuple[str | None, Any]:
     """How a network ends.
 
     Args:
       graph: The model, laid flat.
+      output: Which of its outputs, counted from 0.
 
     Returns:
       "softmax", "sigmoid", "logits" (a layer of weights without an activation) or, if
-      that cannot be told, None; and the layer. A layer that is called elsewhere too
-      cannot be told, for it could not be changed alone.
+      that cannot be told, None; and the layer. A layer that is called elsewhere too, or
+      whose result is needed elsewhere, cannot be told: it could not be changed alone.
     """
-    calls = [call for call in graph.calls if graph.outputs[0] in call.outputs]
+    tensor = graph.outputs[output]
+    calls = [call for call in graph.calls if tensor in call.outputs]
     if not calls:
         return None, None
     layer = calls[0].layer
     if sum(call.layer is layer for call in graph.calls) > 1:
+        return None, layer
+    read = any(tensor in call.inputs for call in graph.calls)
+    if len(graph.outputs) > 1 and (read or graph.outputs.count(tensor) > 1):
         return None, layer
     if type(layer) is _layers.Softmax:
         return "softmax", layer
@@ -69,38 +94,83 @@ def ending(graph: Graph) -> tuple[str | None, Any]:
     return None, layer
 
 
-def find_loss(model: Any, given: Any, end: str | None, labels: Any) -> tuple[Any, bool]:
-    """The loss, and whether it is computed from logits.
+def find_losses(
+    model: Any, given: Any, ends: list[str | None], labels: list[Any]
+) -> list[Term]:
+    """The loss of each output that has one.
 
     Args:
-      model: The model; if `given` is None, its compiled loss counts.
-      given: A Keras loss, its name, a function `(labels, outputs) -> loss` of a sample
-        each or of the batch's mean; or None.
-      end: How the model ends; see `ending`.
-      labels: A batch of labels; if nothing else says so, cross-entropy it is, of the
-        kind that fits them.
+      model: The model; if `given` is None, its compiled losses and `loss_weights`
+        count.
+      given: For each output a Keras loss, its name, or a function `(labels, outputs) ->
+        loss` of a sample each or of the batch's mean; in a list or a dictionary by name
+        of the output, where None leaves an output out. One alone is for all outputs.
+        Or None altogether.
+      ends: How the model ends at each output; see `ending`.
+      labels: A batch of labels for each output, or None. If nothing else says so,
+        cross-entropy it is for each output with labels, of the kind that fits them.
 
     Returns:
-      A Keras `Loss` without a reduction; and whether it is to be computed from logits,
-      without the model's last activation.
+      A `Term` for each output with a loss, at least one.
 
     Raises:
-      TypeError: `given` is no loss.
-      ValueError: The name is unknown, the model has several outputs, no loss is given
-        and none can be told, or a cross-entropy does not fit the last activation.
+      TypeError: What is given is no loss.
+      ValueError: The name is unknown, no loss is given and none can be told, no labels
+        go with a loss, or a cross-entropy does not fit the last activation.
     """
-    if len(model.outputs) != 1:
+    names, factors = output_names(model), None
+    several = len(names) > 1
+    if given is None and model.compiled_loss is not None:
+        given = model.loss or None
+        factors = getattr(model.compiled_loss, "_user_loss_weights", None)
+    losses = _for_each("loss", given, names)
+    factors = _for_each("loss_weights", factors, names)
+    terms = []
+    for number, (name, loss, end) in enumerate(zip(names, losses, ends, strict=True)):
+        if loss is None and (given is not None or labels[number] is None):
+            continue
+        with saying(name if several else ""):
+            if labels[number] is None:
+                raise ValueError(
+                    "data has no labels for it, but it has a loss; give labels, or "
+                    'say which outputs have a loss, loss={"name": ...}'
+                )
+            shape = model.outputs[number].shape
+            loss = _fitting(shape, labels[number].shape, end) if loss is None else loss
+            loss, logits = _without_reduction(loss, end)
+        factor = 1.0 if factors[number] is None else float(factors[number])
+        terms.append(Term(number, name if several else "", loss, logits, factor))
+    if not terms:
         raise ValueError(
-            f"the model has {len(model.outputs)} outputs, and a loss is needed of one; "
-            "give a model of one output, keras.Model(model.inputs, model.outputs[0])"
+            f"no output of the model has labels and a loss; its outputs are {names}"
         )
-    loss = given
-    if loss is None and model.compiled_loss is not None:
-        loss = model.loss or None
-    while isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
-        loss = list(loss.values() if isinstance(loss, dict) else loss)[0]
-    if loss is None:
-        loss = _fitting(model.outputs[0].shape, labels.shape, end)
+    return terms
+
+
+def _for_each(what: str, given: Any, names: list[str]) -> list[Any]:
+    """An entry for each output; one alone is for all, as Keras has it."""
+    if len(names) == 1:
+        while isinstance(given, (list, tuple, dict)) and len(given) == 1:
+            given = list(given.values() if isinstance(given, dict) else given)[0]
+        return [given]
+    if given is not None and not isinstance(given, (list, tuple, dict)):
+        return [given] * len(names)
+    return by_output(what, given, names)
+
+
+@contextlib.contextmanager
+def saying(output: str) -> Iterator[None]:
+    """Names the output in an error, if there are several."""
+    try:
+        yield
+    except ValueError as error:
+        if output:
+            raise ValueError(f"output {output!r}: {error}") from error
+        raise
+
+
+def _without_reduction(loss: Any, end: str | None) -> tuple[Any, bool]:
+    """A Keras loss of each sample, and whether it is to be computed from logits."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if inspect.isfunction(loss) and loss in _CLASSES:
@@ -153,28 +223,83 @@ def _cross_entropy(loss: Any, end: str | None) -> tuple[Any, bool]:
 def summed(loss: Any, temperature: float) -> SummedLoss:
     """The loss as (sum over all elements, their number), which batches add up.
 
+    Elements that a Keras mask leaves out do not count; those with a sample weight count
+    as one each, whatever their weight. The mean is then the one that Keras trains by.
+
     Args:
-      loss: What `find_loss` gave.
+      loss: Of a `Term`.
       temperature: Divides the outputs, which must then be logits.
+
+    Returns:
+      A function of labels, outputs and sample weights (None if there are none).
     """
 
-    def compute(labels: Any, outputs: Any) -> tuple[Any, Any]:
+    def compute(labels: Any, outputs: Any, weights: Any = None) -> tuple[Any, Any]:
         logits = outputs
+        mask = getattr(outputs, "_keras_mask", None)
         if temperature != 1:
             logits = outputs / temperature
             # Keras keeps time steps that do not count out of the loss by this.
-            logits._keras_mask = getattr(outputs, "_keras_mask", None)
+            logits._keras_mask = mask
         if labels.shape.rank == 1 and outputs.shape.rank == 2:
             labels = labels[:, None]  # as Keras does for compiled losses
         if labels.dtype.is_floating:
             labels = tf.cast(labels, outputs.dtype)
         values = tf.cast(loss(labels, logits), outputs.dtype)
         if values.shape.rank == 0:  # a function that gives the mean
+            if weights is not None:
+                raise ValueError(
+                    f"sample weights need a loss for each sample, but {name_of(loss)} "
+                    "gives one number for a batch; let it return one for each sample"
+                )
             size = tf.cast(tf.shape(outputs)[0], outputs.dtype)
             return values * size, size
-        return tf.reduce_sum(values), tf.cast(tf.size(values), outputs.dtype)
+        size = tf.cast(tf.size(values), outputs.dtype)
+        if mask is not None:
+            mask = tf.cast(mask, outputs.dtype)
+            size *= tf.reduce_sum(mask) / tf.cast(tf.size(mask), outputs.dtype)
+        if weights is not None:
+            values *= _of_rank(tf.cast(weights, outputs.dtype), values.shape.rank)
+        return tf.reduce_sum(values), size
 
     return compute
+
+
+def _of_rank(weights: Any, rank: int) -> Any:
+    """Sample weights with axes at the end, so that they go with losses of this rank."""
+    if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
+        return weights[..., 0]
+    while weights.shape.rank < rank:
+        weights = weights[..., None]
+    if weights.shape.rank > rank:
+        raise ValueError(
+            f"sample weights have shape {tuple(weights.shape)}, batch axis first, but "
+            f"there is one loss for each place of {rank} axes"
+        )
+    return weights
+
+
+def check_weights(weights: np.ndarray, outputs: tuple[int | None, ...]) -> None:
+    """Refuses sample weights of the wrong shape, or that are not finite.
+
+    Args:
+      weights: Sample weights of a batch.
+      outputs: Shape of the model's output for that batch, None where it is not fixed.
+
+    Raises:
+      ValueError: They do not fit.
+    """
+    if not (np.issubdtype(weights.dtype, np.number) or weights.dtype == bool):
+        raise ValueError(f"sample weights must be numbers, got dtype {weights.dtype}")
+    if not np.isfinite(weights).all():
+        raise ValueError("sample weights hold NaN or infinite values")
+    pairs = zip(weights.shape, outputs, strict=False)
+    fits = all(own == 1 or other is None or own == other for own, other in pairs)
+    if weights.ndim > len(outputs) or not fits:
+        raise ValueError(
+            f"sample weights have shape {weights.shape}, for outputs of shape "
+            f"{outputs}; expected one for each sample, or for each place of a sample"
+        )
 
 
 def check_labels(
@@ -183,7 +308,7 @@ def check_labels(
     """Refuses labels of the wrong shape or range.
 
     Args:
-      loss: What `find_loss` gave.
+      loss: Of a `Term`.
       labels: A batch of labels.
       outputs: Shape of the model's output for that batch, None where it is not fixed.
 

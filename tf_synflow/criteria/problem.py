@@ -19,7 +19,8 @@ class Problem(NamedTuple):
       seed: Seeds what is random.
       dtype: "float64" or "float32", what scores are computed in.
       model: The model itself.
-      loss: The user's loss; None: the one that the model is compiled with.
+      loss: The user's loss, or one for each output; None: what the model is compiled
+        with.
       training: Whether BatchNormalization normalises by the batch.
       temperature: Divides the logits; None: the criterion's own.
       progress: Wraps the batches of data, as tqdm does.
