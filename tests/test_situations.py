@@ -94,10 +94,10 @@ def ecg():
 
 
 def masked_gru():
-    inputs = keras.Input((7, 3))
+    inputs = keras.Input((4, 3))
     x = layers.Masking(name="masking")(inputs)
     x = layers.Dense(8, activation="relu", name="before")(x)
-    x = layers.GRU(5, name="gru")(x)
+    x = layers.GRU(5, unroll=True, name="gru")(x)
     x = layers.Dense(8, activation="relu", name="after")(x)
     return keras.Model(inputs, layers.Dense(2, name="out")(x))
 
@@ -119,7 +119,7 @@ def batch(model):
     shapes = [(8, *tensor.shape[1:]) for tensor in model.inputs]
     x = [generator.standard_normal(shape).astype("float32") for shape in shapes]
     if len(shapes[0]) == 3:
-        x[0][:, 4:] = 0  # padding, to Masking
+        x[0][:, 2:] = 0  # padding, to Masking
     target = (8, *model.output_shape[1:])
     return x, generator.standard_normal(target).astype("float32")
 

@@ -119,16 +119,19 @@ def _copy_trainable(original: Any, layer: Any) -> None:
 
 
 def _copy_vocabularies(original: Any, layer: Any) -> None:
-    """Copies look-up tables: before the layer is called, as they decide its shape."""
+    """Copies what `adapt` learned: before the call, as it decides the layer's shape."""
     old, new = _lookups(original), _lookups(layer)
     if len(old) != len(new):
         raise ValueError(
             f"layer {original.name!r} ({type(original).__name__}) holds {len(old)} "
-            f"look-up tables, but a copy made from its get_config() holds {len(new)}, "
-            "so the vocabulary cannot be copied; create the look-up layers in the "
+            f"look-up layers, but a copy made from its get_config() holds {len(new)}. "
+            "What they learned by adapt() cannot be copied; create them in the "
             "layer's __init__, or keep them outside the model"
         )
     for one, other in zip(old, new, strict=True):
+        if isinstance(one, keras.layers.Discretization):
+            other.bin_boundaries = list(one.bin_boundaries)
+            continue
         vocabulary = one.get_vocabulary()
         if len(vocabulary) == one._token_start_index():
             continue  # nothing learned yet
@@ -139,8 +142,13 @@ def _copy_vocabularies(original: Any, layer: Any) -> None:
 
 
 def _lookups(layer: Any) -> list[Any]:
-    """The look-up layers in a layer, itself included."""
-    return [part for part in layer._flatten_layers() if hasattr(part, "lookup_table")]
+    """The layers with a vocabulary or with bins in a layer, itself included."""
+    return [
+        part
+        for part in layer._flatten_layers()
+        if hasattr(part, "lookup_table")
+        or isinstance(part, keras.layers.Discretization)
+    ]
 
 
 def _check_ancillary(model: Any) -> None:

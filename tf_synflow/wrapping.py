@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tf_synflow._compat import PruneLowMagnitude as TfmotWrapper
-from tf_synflow._compat import keras, tf, tfmot
+from tf_synflow._compat import keras, reads_old_format, tf, tfmot
 from tf_synflow.copying import copy_model, same_layer
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
@@ -67,21 +67,26 @@ class PruneLowMagnitude(TfmotWrapper):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes a wrapper from what `get_config` gives."""
-        return super().from_config({**config, "layer": _registered(config["layer"])})
+        if reads_old_format():
+            config = {**config, "layer": _in_old_form(config["layer"])}
+        return super().from_config(config)
 
 
-def _registered(config: Any) -> Any:
-    """A configuration that the reader of .h5 files understands as well.
+def _in_old_form(config: Any) -> Any:
+    """The configuration of a wrapped layer as the reader of .h5 files understands it.
 
     Wrappers write the new form, where `class_name` is "Own" and `registered_name` is
-    "package>Own". The reader of the old formats looks for `class_name` only.
+    "package>Own", and a function is a dictionary. The old form has "package>Own" for
+    `class_name`, and a function's name.
     """
     if isinstance(config, (list, tuple)):
-        return type(config)(map(_registered, config))
+        return type(config)(map(_in_old_form, config))
     if not isinstance(config, dict):
         return config
-    config = {key: _registered(value) for key, value in config.items()}
-    if config.get("registered_name") and config.get("class_name") != "function":
+    if config.get("class_name") == "function":
+        return config["config"]
+    config = {key: _in_old_form(value) for key, value in config.items()}
+    if config.get("registered_name"):
         config["class_name"] = config["registered_name"]
     return config
 
