@@ -132,3 +132,17 @@ def refusals(script, commands):
     assert len(said) == len(commands)
     assert not [error for error in said if error.endswith("exit 0\n")]
     return said
+
+
+def masked_by_hand(build, model, masks):
+    """A second model from `build` with the weights of `model`, pruned ones zeroed."""
+    twin = build()
+    twin.set_weights(model.get_weights())
+    for name, mask in masks.items():
+        *path, short = name.split("/")
+        layer = twin
+        for part in path:
+            layer = layer.get_layer(part)
+        [kernel] = [w for w in layer.weights if w.name.endswith(f"/{short}:0")]
+        kernel.assign(kernel.numpy() * mask)
+    return twin

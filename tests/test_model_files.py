@@ -12,7 +12,7 @@ import pytest
 from conftest import images, layers, randomise, refusals, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras
+from tf_synflow._compat import keras, tf
 from tf_synflow.model_files import load_model, save_model
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +209,64 @@ def test_layers_of_ones_own_need_the_module_that_registers_them(tmp_path, monkey
     done = run("prune", *flags, "--import=own_layers", path=[str(tmp_path)])
     assert done.returncode == 0, done.stderr
     assert "24 of 48 kept" in done.stdout
+
+
+@keras.saving.register_keras_serializable("tests_files")
+class QDense(layers.Dense):
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+
+@keras.saving.register_keras_serializable("tests_files")
+class Cube(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return tf.reduce_sum(tf.abs(x) ** 3)
+
+    def get_config(self):
+        return {}
+
+
+@keras.saving.register_keras_serializable("tests_files")
+class Limit(keras.constraints.Constraint):
+    def __call__(self, w):
+        return tf.clip_by_value(w, -9.0, 9.0)
+
+
+@keras.saving.register_keras_serializable("tests_files")
+class Ramp(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None, **more):
+        return tf.reshape(tf.range(np.prod(shape), dtype="float32"), shape)
+
+
+@keras.saving.register_keras_serializable("tests_files")
+def double(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+def test_registered_classes_in_pruned_layers_load_again(tmp_path, ending):
+    inputs = keras.Input((3,))
+    x = QDense(4, name="own")(inputs)
+    outputs = layers.Dense(
+        2,
+        name="out",
+        activation=double,
+        kernel_initializer=Ramp(),
+        kernel_constraint=Limit(),
+        activity_regularizer=Cube(),
+    )(x)
+    model = tf_synflow.prune(keras.Model(inputs, outputs), 2, criterion="magnitude")
+    save_model(tmp_path / f"model{ending}", model)
+    again = load_model(tmp_path / f"model{ending}")
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
+    np.testing.assert_array_equal(again(x), model(x))
+    np.testing.assert_array_equal(again.losses, model.losses)
+    inner = [layer.layer for layer in again.layers[1:]]
+    assert [type(layer) for layer in inner] == [QDense, layers.Dense]
+    assert inner[1].activation is double
+    assert isinstance(inner[1].kernel_initializer, Ramp)
+    for name, mask in tf_synflow.get_masks(model).items():
+        np.testing.assert_array_equal(tf_synflow.get_masks(again)[name], mask)
 
 
 def test_prune_and_report_from_the_command_line(model, tmp_path):

@@ -4,10 +4,13 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import images, layers, randomise, residual_net
+from conftest import images, layers, masked_by_hand, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import PruneLowMagnitude, keras, tfmot
+from tf_synflow._compat import PruneLowMagnitude, keras, tf, tfmot
+from tf_synflow.model_files import load_model, save_model
+
+L1 = keras.regularizers.L1
 
 
 @pytest.fixture
@@ -231,23 +234,16 @@ def test_an_adapted_normalization_is_copied_with_what_it_learned():
     np.testing.assert_array_equal(plain, expected)
 
 
-@pytest.mark.parametrize("adapted", [True, False])
-def test_a_vocabulary_is_copied_or_refused(adapted):
+def test_a_vocabulary_given_is_copied():
     lookup = layers.IntegerLookup(
-        vocabulary=None if adapted else [3, 5], output_mode="one_hot", max_tokens=4
+        vocabulary=[3, 5], output_mode="one_hot", max_tokens=4
     )
-    if adapted:
-        lookup.adapt(np.array([[3], [5], [7]]))
     inputs = keras.Input((1,), dtype="int64")
     model = keras.Model(inputs, layers.Dense(2)(lookup(inputs)))
-    if adapted:
-        with pytest.raises(ValueError, match="learned a vocabulary by adapt"):
-            tf_synflow.prune(model, 2, criterion="magnitude")
-    else:
-        pruned = tf_synflow.prune(model, 1, criterion="magnitude")
-        x = np.array([[3], [5], [9]])
-        expected = model.predict(x, verbose=0)
-        np.testing.assert_array_equal(pruned.predict(x, verbose=0), expected)
+    pruned = tf_synflow.prune(model, 1, criterion="magnitude")
+    x = np.array([[3], [5], [9]])
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(pruned.predict(x, verbose=0), expected)
 
 
 def test_files_of_masks_round_trip_and_numpy_reads_them(masks, tmp_path):
@@ -342,3 +338,326 @@ def test_masks_that_are_no_mapping_are_refused():
 def test_a_plain_model_has_no_masks_to_get():
     with pytest.raises(ValueError, match="has no masks"):
         tf_synflow.get_masks(residual_net())
+
+
+@keras.saving.register_keras_serializable("tests_wrapping")
+class Recurrent(layers.Layer):
+    """h = x W + h / 2 over time; a masked step leaves h as it is; hands its mask on."""
+
+    def __init__(self, units, **more):
+        super().__init__(**more)
+        self.units = units
+        self.supports_masking = True
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1], self.units))
+        super().build(shape)
+
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+    def call(self, x, mask=None):
+        h, steps = tf.zeros((tf.shape(x)[0], self.units)), []
+        for step in range(x.shape[1]):
+            new = x[:, step] @ self.kernel + h / 2
+            h = new if mask is None else tf.where(mask[:, step, None], new, h)
+            steps.append(h)
+        return tf.stack(steps, 1)
+
+
+def masked_net(first, wide):
+    """Something that masks, then layers that take the mask, hand it on or drop it."""
+    inputs = keras.Input((5,) if first == "embedding" else (5, 3))
+    if first == "embedding":
+        x = layers.Embedding(4, 3, mask_zero=True, name="embedding")(inputs)
+    else:
+        x = layers.Masking(name="masking")(inputs)
+    if wide == "Conv1D":
+        x = layers.Conv1D(4, 2, padding="same", name="wide")(x)
+    else:
+        x = (Recurrent if wide == "Recurrent" else layers.Dense)(4, name="wide")(x)
+    x = layers.GlobalAveragePooling1D(name="mean")(x)  # of the steps not masked
+    return keras.Model(inputs, layers.Dense(2, name="out")(x))
+
+
+@pytest.mark.parametrize("first", ["masking", "embedding"])
+@pytest.mark.parametrize("wide", ["Dense", "Conv1D", "Recurrent"])
+def test_keras_masks_pass_through_wrappers(first, wide, tmp_path):
+    def build():
+        return masked_net(first, wide)
+
+    model = build()
+    masks = tf_synflow.PruningPolicy(criterion="magnitude").masks(model, 2)
+    expected = masked_by_hand(build, model, masks)
+    pruned = tf_synflow.apply_masks(model, masks)
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 3, (6, 5)) if first == "embedding" else None
+    if x is None:
+        x = generator.standard_normal((6, 5, 3)) * generator.integers(0, 2, (6, 5, 1))
+    x = x.astype("float32")
+    found = [pruned, tf_synflow.strip(pruned), tf_synflow.shrink(pruned)]
+    for ending in (".keras", ".h5"):
+        save_model(tmp_path / f"pruned{ending}", pruned)
+        found.append(tf_synflow.load_model(tmp_path / f"pruned{ending}"))
+    for network in found:
+        np.testing.assert_allclose(network(x), expected(x), atol=1e-6)
+    np.testing.assert_allclose(tf.function(pruned)(x), expected(x), atol=1e-6)
+
+
+def test_an_activity_regularizer_survives_everywhere(tmp_path):
+    """An autoencoder with L1 activity; its loss is computed by NumPy."""
+    inputs = keras.Input((4,))
+    code = layers.Dense(3, "relu", activity_regularizer=L1(0.3), name="code")(inputs)
+    model = keras.Model(inputs, layers.Dense(4, name="out")(code))
+    pruned = tf_synflow.prune(model, 2, criterion="magnitude")
+    masks = tf_synflow.get_masks(pruned)
+    x = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    kernels = [
+        model.get_layer(n).kernel.numpy() * masks[f"{n}/kernel"]
+        for n in ("code", "out")
+    ]
+    h = np.maximum(x @ kernels[0], 0)
+    expected = np.mean((h @ kernels[1] - x) ** 2) + 0.3 * np.abs(h).sum() / len(x)
+    found = [pruned, tf_synflow.strip(pruned), tf_synflow.shrink(pruned)]
+    found.append(tf_synflow.apply_masks(pruned, masks))
+    for ending in (".keras", ".h5", ""):
+        save_model(tmp_path / f"pruned{ending}", pruned)
+        found.append(tf_synflow.load_model(tmp_path / f"pruned{ending}"))
+    for network in found:
+        network.compile("sgd", "mse", run_eagerly=network is not pruned)
+        loss = network.evaluate(x, x, verbose=0)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+class Rich(layers.Layer):
+    """Adds losses, metrics and updates, keeps a state, and drops out by default."""
+
+    def __init__(self, units, **more):
+        super().__init__(**more)
+        self.units = units
+        self.stateful = True
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+    def build(self, shape):
+        self.kernel = self.add_weight(
+            "kernel", (shape[-1], self.units), regularizer=L1(0.1)
+        )
+        self.seen = self.add_weight("seen", (), initializer="zeros", trainable=False)
+        super().build(shape)
+
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+    def reset_states(self):
+        self.seen.assign(0)
+
+    def call(self, x, scale=None, training=True):
+        y = x @ self.kernel * (1 if scale is None else scale)
+        self.seen.assign_add(1)
+        self.add_loss(tf.reduce_sum(tf.square(y)))
+        self.add_metric(tf.reduce_max(y), name="largest")
+        return 3 * y if training else y
+
+
+def rich_net():
+    inputs = keras.Input((4,))
+    scale = layers.Dense(3, name="scale")(inputs)
+    x = Rich(3, name="rich")(inputs, scale)
+    return keras.Model(inputs, layers.Dense(2, name="out")(x))
+
+
+def test_losses_metrics_state_and_defaults_of_a_wrapped_layer_survive():
+    model = rich_net()
+    masks = tf_synflow.PruningPolicy(criterion="magnitude").masks(model, 2)
+    by_hand = masked_by_hand(rich_net, model, masks)
+    pruned = tf_synflow.apply_masks(model, masks)
+    x = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    y = np.ones((8, 2), "float32")
+    results = []
+    for network in (by_hand, pruned):
+        seen = next(w for w in network.weights if "seen" in w.name)
+        plain = network(x)  # in the mode that is the layer's own default
+        network.compile("sgd", "mse", run_eagerly=True)
+        found = network.evaluate(x, y, verbose=0, return_dict=True)
+        found |= network.train_on_batch(x, y, return_dict=True)
+        assert seen.numpy() == 3
+        network.reset_states()
+        assert seen.numpy() == 0
+        results.append([*sorted(found.items()), plain.numpy().tolist()])
+    assert str(results[0]) == str(results[1])
+
+
+def test_what_is_frozen_inside_the_model_stays_frozen():
+    """Keras lists no weight of a frozen model, whatever its layers say."""
+    inner_input = keras.Input((4,))
+    x = layers.Dense(4, name="a")(inner_input)
+    inner = keras.Model(inner_input, layers.Dense(4, name="b")(x), name="inner")
+    inner.trainable = False
+    inner.get_layer("b").trainable = True
+    inputs = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(1, 2, name="attention")
+    x = attention(inner(inputs), inputs)
+    attention._query_dense.trainable = False
+    model = keras.Model(inputs, layers.Dense(1, name="out")(x))
+    pruned = tf_synflow.prune(model, 2, criterion="magnitude")
+    for network in (pruned, tf_synflow.strip(pruned), tf_synflow.shrink(pruned)):
+        found = [weight.shape for weight in network.trainable_weights]
+        assert found == [weight.shape for weight in model.trainable_weights]
+        assert not network.get_layer("inner").trainable
+
+
+def test_training_by_keyword_only_is_refused():
+    class KeywordOnly(Rich):
+        def call(self, x, *, training=None):
+            return x @ self.kernel
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, KeywordOnly(3, name="own")(inputs))
+    with pytest.raises(ValueError, match="'own' .KeywordOnly. takes `training` by key"):
+        tf_synflow.prune(model, 2, criterion="magnitude")
+
+
+LOOKUPS = [
+    lambda: layers.StringLookup(output_mode="one_hot", num_oov_indices=2),
+    lambda: layers.StringLookup(output_mode="multi_hot", max_tokens=9),
+    lambda: layers.TextVectorization(output_mode="tf_idf"),
+    lambda: layers.TextVectorization(
+        output_mode="tf_idf", max_tokens=9, pad_to_max_tokens=True
+    ),
+    lambda: layers.TextVectorization(output_mode="count", ngrams=2),
+    lambda: layers.IntegerLookup(output_mode="one_hot", mask_token=7),
+    lambda: layers.Discretization(num_bins=3, output_mode="one_hot"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(LOOKUPS)))
+def test_an_adapted_vocabulary_is_copied(number, tmp_path):
+    lookup = LOOKUPS[number]()
+    words = not isinstance(lookup, (layers.IntegerLookup, layers.Discretization))
+    x = np.array(["a b", "b c", "b"] if words else [3, 5, 5, 7, 9])[:, None]
+    lookup.adapt(x)
+    unknown = np.array([["d b"] if words else [6]])
+    x = np.concatenate([x, unknown])
+    inputs = keras.Input((1,), dtype="string" if words else "int64")
+    model = keras.Model(inputs, layers.Dense(2, name="out")(lookup(inputs)))
+    pruned = tf_synflow.prune(model, 2, criterion="magnitude")
+    kernel = model.get_layer("out").kernel
+    codes = lookup(x)
+    kernel.assign(kernel * tf_synflow.get_masks(pruned)["out/kernel"])
+    expected = codes.numpy() @ kernel.numpy()
+    assert len(np.unique(expected, axis=0)) > 2
+    found = [pruned, tf_synflow.strip(pruned), tf_synflow.shrink(pruned)]
+    if not isinstance(lookup, layers.Discretization):  # Keras cannot load it
+        save_model(tmp_path / "pruned.keras", pruned)
+        found.append(load_model(tmp_path / "pruned.keras"))
+    tables = {id(getattr(layer, "lookup_table", layer)) for layer in _parts(model)}
+    for network in found:
+        np.testing.assert_allclose(network(x), expected, atol=1e-6)
+        own = {id(getattr(layer, "lookup_table", layer)) for layer in _parts(network)}
+        assert not own & tables
+
+
+def _parts(model):
+    return list(model._flatten_layers())
+
+
+class Tied(layers.Layer):
+    """Multiplies by the transposed kernel of another layer."""
+
+    def __init__(self, other, **more):
+        super().__init__(**more)
+        self.other = other
+
+    def get_config(self):
+        return {**super().get_config(), "other": self.other}
+
+    def call(self, x):
+        return tf.matmul(x, self.other.kernel, transpose_b=True)
+
+
+class Hiding(Tied):
+    """Tied, and Keras does not know."""
+
+    def __init__(self, other, **more):
+        super().__init__([], **more)
+        self.get = lambda: other
+        self.get_config = lambda: {"name": self.name, "other": other}
+
+    def call(self, x):
+        return tf.matmul(x, self.get().kernel, transpose_b=True)
+
+
+class Holding(layers.Layer):
+    """Gives away the layer that it holds."""
+
+    def __init__(self, inner, **more):
+        super().__init__(**more)
+        self.inner = inner
+
+    def get_config(self):
+        return {**super().get_config(), "inner": self.inner}
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def tied_net(kind):
+    encoder = layers.Dense(3, use_bias=False, name="encoder")
+    inputs = keras.Input((4,))
+    h = encoder(inputs)
+    if kind == "layer":
+        x = Tied(encoder, name="decoder")(h)
+    elif kind == "hidden":
+        x = Hiding(encoder, name="decoder")(h)
+    elif kind == "lambda":
+        x = layers.Lambda(
+            lambda h: tf.matmul(h, encoder.kernel, transpose_b=True), name="decoder"
+        )(h)
+    elif kind == "operator":
+        x = tf.matmul(h, encoder.kernel, transpose_b=True)
+    elif kind == "held":
+        x = Holding(layers.Dense(4), name="decoder")(h)
+    else:
+        x = layers.TimeDistributed(encoder, name="decoder")(
+            layers.Reshape((1, 4))(layers.Dense(4)(h))
+        )
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("layer", "'encoder' and 'decoder' share the weight 'kernel'"),
+        ("wrapped", "'encoder' and 'decoder' share the weight 'kernel'"),
+        ("hidden", "layer 'decoder' .Hiding. computes with the variable 'encoder/k"),
+        ("lambda", "layer 'decoder' .Lambda. computes with the variable 'encoder/k"),
+        ("operator", "'tf.linalg.matmul' is given the variable 'encoder/kernel"),
+        ("held", "copy of layer 'decoder' .Holding. would share the variable"),
+    ],
+)
+def test_a_copy_that_would_share_a_variable_is_refused_by_name(kind, message):
+    model = tied_net(kind)
+    before = snapshot(model)
+    masks = {"encoder/kernel": np.ones((4, 3), bool)}
+    for use in (
+        lambda: tf_synflow.prune(model, 2, criterion="magnitude"),
+        lambda: tf_synflow.apply_masks(model, masks),
+        lambda: tf_synflow.strip(model),
+        lambda: tf_synflow.shrink(model),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_sequential_model_with_a_loss_on_a_tensor_is_refused():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(2)])
+    model.add_loss(tf.reduce_mean(model.layers[0].output))
+    with pytest.raises(ValueError, match="is Sequential and has an add_loss"):
+        tf_synflow.strip(model)

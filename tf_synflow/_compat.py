@@ -28,6 +28,9 @@ from tf_keras.src.layers.core.tf_op_layer import (  # noqa: E402
     TFOpLambda as OperatorLayer,
 )
 from tf_keras.src.losses import LossFunctionWrapper  # noqa: E402
+from tf_keras.src.saving.serialization_lib import (  # noqa: E402
+    in_tf_saved_model_scope as reads_old_format,
+)
 
 PruneLowMagnitude = pruning_wrapper.PruneLowMagnitude
 
@@ -40,6 +43,7 @@ __all__ = [
     "deep_graphs",
     "inception_resnet_v2",
     "keras",
+    "reads_old_format",
     "tf",
     "tfmot",
 ]

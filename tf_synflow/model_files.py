@@ -11,7 +11,12 @@ from tf_synflow._compat import keras, tfmot
 from tf_synflow.errors import first_line
 from tf_synflow.files import written_whole
 from tf_synflow.graph import flatten
-from tf_synflow.wrapping import hold, masked_weights, zero_pruned
+from tf_synflow.wrapping import (
+    PruneLowMagnitude,
+    hold,
+    masked_weights,
+    zero_pruned,
+)
 
 
 def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> Any:
@@ -43,7 +48,10 @@ def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> A
                 # Keras reads the weights in pieces, past the checksum.
                 if (damaged := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"{damaged} is damaged")
-        with tfmot.sparsity.keras.prune_scope():
+        with (
+            tfmot.sparsity.keras.prune_scope(),
+            keras.saving.custom_object_scope({"PruneLowMagnitude": PruneLowMagnitude}),
+        ):
             model = keras.models.load_model(path, compile=False)
     # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
     except Exception as error:

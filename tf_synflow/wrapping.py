@@ -1,11 +1,13 @@
 """Masks in and out of models: tfmot wrappers, constraints, plain models again."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_synflow._compat import PruneLowMagnitude, keras, tf, tfmot
+from tf_synflow._compat import PruneLowMagnitude as TfmotWrapper
+from tf_synflow._compat import keras, reads_old_format, tf, tfmot
 from tf_synflow.copying import copy_model, same_layer
 from tf_synflow.graph import Graph, flatten, layer_weights, named_weights
 from tf_synflow.masks import Masks
@@ -20,6 +22,73 @@ _KERNELS = {
     keras.layers.SeparableConv1D: "pointwise_kernel",
     keras.layers.SeparableConv2D: "pointwise_kernel",
 }
+
+
+class PruneLowMagnitude(TfmotWrapper):
+    """tfmot's wrapper, which also passes on what a layer gives besides its output.
+
+    tfmot's runs `layer.call` and so skips what Keras does around a call. What Keras has
+    to know of the layer, the wrapper says of itself here: how the layer treats Keras
+    masks, its activity regularizer, its state between batches.
+
+    It is saved under tfmot's name, so tfmot alone can read the files.
+    """
+
+    __module__ = TfmotWrapper.__module__
+
+    def __init__(self, layer: Any, *args: Any, **kwargs: Any):
+        """Wraps a layer.
+
+        Args:
+          layer: The layer, not wrapped.
+          *args: What tfmot's wrapper takes.
+          **kwargs: What tfmot's wrapper takes.
+        """
+        super().__init__(layer, *args, **kwargs)
+        self._activity_regularizer = layer.activity_regularizer
+        self._autocast = layer._autocast
+        self.stateful = layer.stateful
+        self.supports_masking = layer.supports_masking
+        spec = layer._call_spec
+        self._call_spec.expects_mask_arg = spec.expects_mask_arg
+        self._call_spec._context_arg_defaults["training"] = spec.default_training_arg
+
+    # tfmot's leaves out what the wrapper adds when it is called.
+    losses = keras.layers.Layer.losses
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The Keras mask that the layer hands on."""
+        return self.layer.compute_mask(inputs, mask)
+
+    def reset_states(self, *args: Any) -> None:
+        """Resets the state of a layer that keeps one between batches."""
+        self.layer.reset_states(*args)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Makes a wrapper from what `get_config` gives."""
+        if reads_old_format():
+            config = {**config, "layer": _in_old_form(config["layer"])}
+        return super().from_config(config)
+
+
+def _in_old_form(config: Any) -> Any:
+    """The configuration of a wrapped layer as the reader of .h5 files understands it.
+
+    Wrappers write the new form, where `class_name` is "Own" and `registered_name` is
+    "package>Own", and a function is a dictionary. The old form has "package>Own" for
+    `class_name`, and a function's name.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_in_old_form, config))
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "function":
+        return config["config"]
+    config = {key: _in_old_form(value) for key, value in config.items()}
+    if config.get("registered_name"):
+        config["class_name"] = config["registered_name"]
+    return config
 
 
 class KeepPruned(keras.constraints.Constraint):
@@ -306,6 +375,12 @@ def rebuilt(
         own = masked.get(id(original)) if wrap else None
         if own is None:
             return None
+        if "training" in inspect.getfullargspec(layer.call).kwonlyargs:
+            raise ValueError(
+                f"layer {layer.name!r} ({type(layer).__name__}) takes `training` by "
+                "keyword only, and tfmot's wrapper would not pass it on; write "
+                "call(self, inputs, training=None), without the *"
+            )
         # It casts the inputs of its layer, and would by the policy that is global now.
         return PruneLowMagnitude(layer, _schedule(own), dtype=layer.dtype_policy)
 
