@@ -25,6 +25,9 @@ from tf_keras.src.applications import (  # noqa: E402
 )
 from tf_keras.src.engine.functional import Functional  # noqa: E402
 from tf_keras.src.layers.core.tf_op_layer import (  # noqa: E402
+    SlicingOpLambda as SlicingLayer,
+)
+from tf_keras.src.layers.core.tf_op_layer import (  # noqa: E402
     TFOpLambda as OperatorLayer,
 )
 from tf_keras.src.losses import LossFunctionWrapper  # noqa: E402
@@ -39,6 +42,7 @@ __all__ = [
     "LossFunctionWrapper",
     "OperatorLayer",
     "PruneLowMagnitude",
+    "SlicingLayer",
     "convnext",
     "deep_graphs",
     "inception_resnet_v2",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_synflow.channels import Channels, along
+from tf_synflow.channels import Channels, along, more
 from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
 from tf_synflow.criteria.derivatives import over_total
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
@@ -95,16 +95,21 @@ class Filters:
             )
             for group in channels.signals[number]
         }
-        makers: dict[int, list[str]] = {}
+        bundles = {group: own for own in channels.bundles for group in own}
+        makers: dict[tuple[int, ...], list[str]] = {}
         self._axes = channels.kernels
-        self._groups: dict[str, int] = {}
+        # All groups that lose a channel with a filter of the kernel.
+        self._groups: dict[str, tuple[int, ...]] = {}
         for name, (_, out) in channels.kernels.items():
             for group in channels.axes[name][out]:
-                makers.setdefault(group, []).append(name)
+                makers.setdefault(bundles[group], []).append(name)
         for name, (_, out) in channels.kernels.items():
             group, *others = channels.axes[name][out]
-            if not others and len(makers[group]) == 1 and group not in stay:
-                self._groups[name] = group
+            bundle = bundles[group]
+            whole = all(channels.sizes[g] % channels.sizes[group] == 0 for g in bundle)
+            alone = not others and len(makers[bundle]) == 1
+            if alone and whole and stay.isdisjoint(bundle):
+                self._groups[name] = bundle
         if not self._groups:
             raise ValueError(
                 "the model has no filter that may be pruned: each is an output of the "
@@ -112,7 +117,10 @@ class Filters:
                 "is read by a strided 1x1 convolution or a layer that is excluded or "
                 "not known"
             )
-        self.sizes = {n: channels.sizes[group] for n, group in self._groups.items()}
+        self.sizes = {
+            name: channels.sizes[channels.axes[name][self._axes[name][1]][0]]
+            for name in self._groups
+        }
         self._sizes = channels.sizes
         self._inputs = {n: channels.axes[n][i] for n, (i, _) in self._axes.items()}
 
@@ -129,7 +137,9 @@ class Filters:
         """
         new = {name: mask.copy() for name, mask in masks.items()}
         left = {group: np.ones(size, bool) for group, size in self._sizes.items()}
-        left |= {self._groups[name]: flags for name, flags in filters.items()}
+        for name, flags in filters.items():
+            for group in self._groups[name]:
+                left[group] = more(flags, self._sizes[group])
         for name, (into, out) in self._axes.items():
             np.moveaxis(new[name], into, -1)[..., ~along(self._inputs[name], left)] = (
                 False

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow.channels import Axis, Channels
+from tf_synflow.channels import Axis, Channels, fewer, more
 from tf_synflow.exact_channels import find_sources, strided_1x1
 from tf_synflow.graph import Graph, named_weights
 from tf_synflow.masks import Masks
@@ -52,8 +52,9 @@ def find_kept(graph: Graph, channels: Channels, masks: Masks, multiple_of: int) 
         name: _joined(name, axes, variables[name], masks)
         for name, axes in channels.kernels.items()
     }
+    first = {group: bundle[0] for bundle in channels.bundles for group in bundle}
     strided = [
-        channels.signals[call.inputs[0]]
+        tuple(first[group] for group in channels.signals[call.inputs[0]])
         for call in graph.calls
         if strided_1x1(call.layer)
     ]
@@ -66,23 +67,61 @@ def find_kept(graph: Graph, channels: Channels, masks: Masks, multiple_of: int) 
     sources, unfed = find_sources(graph, channels), None
     awake = {group: np.zeros(size, bool) for group, size in channels.sizes.items()}
     while True:
-        more = {group: sources[group] | awake[group] for group in awake}
-        fed, read = channels.reached(joins, channels.sizes, more, awake)
-        if unfed is None:
-            unfed = sum(int((read[group] & ~fed[group]).sum()) for group in fed)
+        start = {group: sources[group] | awake[group] for group in awake}
+        fed, read = channels.reached(joins, channels.sizes, start, awake)
         living = {group: fed[group] & read[group] for group in fed}
-        kept = {group: flags.copy() for group, flags in living.items()}
+        if unfed is None:
+            lost = {group: read[group] & ~fed[group] for group in fed}
+            unfed = sum(
+                int((_any(lost, bundle) & ~_any(living, bundle)).sum())
+                for bundle in channels.bundles
+            )
+        one = {bundle[0]: _any(living, bundle) for bundle in channels.bundles}
         # First those that nothing feeds or reads: they wake nothing up.
-        order = {
-            group: np.argsort(fed[group].astype(int) + read[group], kind="stable")
-            for group in fed
+        order = {b[0]: _least_first(b, fed, read) for b in channels.bundles}
+        _keep_some(one, order, strided, multiple_of)
+        kept = {
+            group: more(one[first[group]], size)
+            for group, size in channels.sizes.items()
         }
-        _keep_some(kept, order, strided, multiple_of)
-        waking = {group: kept[group] & ~living[group] for group in loose}
+        waking = _waking(channels, kept, living, loose)
         if not any(flags.any() for flags in waking.values()):
             return Kept(kept, living, unfed)
         for group, flags in waking.items():
             awake[group] |= flags
+
+
+def _any(flags: Flags, bundle: tuple[int, ...]) -> np.ndarray:
+    """The channels of a bundle of which any group has True."""
+    size = _size(flags, bundle)
+    return np.any([fewer(flags[group], size) for group in bundle], 0)
+
+
+def _size(flags: Flags, bundle: tuple[int, ...]) -> int:
+    """The number of channels that can be taken out of a bundle one by one."""
+    return math.gcd(*(flags[group].size for group in bundle))
+
+
+def _least_first(bundle: tuple[int, ...], fed: Flags, read: Flags) -> np.ndarray:
+    size = _size(fed, bundle)
+    count = np.zeros(size, int)
+    for group in bundle:
+        count += fewer(fed[group], size)
+        count += fewer(read[group], size)
+    return np.argsort(count, kind="stable")
+
+
+def _waking(channels: Channels, kept: Flags, living: Flags, loose: set[int]) -> Flags:
+    """Dead channels that are kept, and that training can bring to life.
+
+    No mask keeps a kernel from reading them, or they are part of a signal that lives.
+    """
+    waking = {group: kept[group] & ~living[group] for group in loose}
+    for link in channels.links:
+        for group in link.inputs:
+            flags = fewer(living[link.output], kept[group].size) & ~living[group]
+            waking[group] = waking.get(group, False) | flags
+    return waking
 
 
 def _keep_some(

@@ -197,6 +197,7 @@ class _Plan:
             number: int(along(groups, kept).sum())
             for number, groups in channels.signals.items()
         }
+        self._places = channels.places
         self._graph = graph
         self._masks = masks
         # Rows of kernels that read what is kept though it is dead. They are masked, or
@@ -249,9 +250,11 @@ class _Plan:
         config = call.layer.get_config()
         number = call.outputs[0]
         if isinstance(call.layer, keras.layers.Reshape):
-            if self._sizes[number] != self._graph.shapes[number][-1]:
-                *sizes, _ = config["target_shape"]
-                config["target_shape"] = (*sizes, self._sizes[number])
+            place = self._places[number]
+            if self._sizes[number] != self._graph.shapes[number][place]:
+                sizes = list(config["target_shape"])
+                sizes[place - 1] = self._sizes[number]
+                config["target_shape"] = tuple(sizes)
         elif self.loses_weights(call):
             for key in ("filters", "units"):
                 if key in config:
@@ -267,12 +270,14 @@ class _Plan:
         """The shapes that the inputs of a nested model have now; None: as before."""
         for nested, reads in self._graph.nested:
             if nested is model:
-                whole = [self._graph.shapes[number][-1] for number in reads]
-                sizes = [self._sizes[number] for number in reads]
-                if sizes == whole:
-                    return None
-                tensors = zip(model.inputs, sizes, strict=True)
-                return [(*tensor.shape[:-1], size) for tensor, size in tensors]
+                shapes = []
+                for tensor, number in zip(model.inputs, reads, strict=True):
+                    shape, place = list(tensor.shape), self._places[number]
+                    if self._graph.shapes[number][place] is not None:
+                        shape[place] = self._sizes[number]
+                    shapes.append(tuple(shape))
+                whole = [tuple(tensor.shape) for tensor in model.inputs]
+                return None if shapes == whole else shapes
         return None  # the model itself
 
 
