@@ -291,6 +291,7 @@ OPERATORS = {
         lambda x: tf.reduce_sum(x, 1) / tf.cast(tf.shape(x)[1], "float32"),
         lambda x: x.mean(0),
     ),
+    "x * 0.1": (lambda x: 0.1 * x, lambda x: 0.1 * x),
     "x * c, channel by channel": (lambda x: x * FOUR, lambda x: x * abs(FOUR)),
     "x * a list": (
         lambda x: x * [1.0, -2.0, 3.0, 4.0],

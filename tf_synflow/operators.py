@@ -240,7 +240,11 @@ class _Reading:
     def sizes(self, part: Any, inputs: Any, dtype: Any) -> Any:
         """A signal as it is; of a constant or a number the absolute value."""
         value = self.placed(part, inputs)
-        return value if self.is_signal(part) else tf.abs(tf.cast(value, dtype))
+        if self.is_signal(part):
+            return value
+        if not (tf.is_tensor(value) or isinstance(value, tf.Variable)):
+            value = np.asarray(value, "float64")  # TensorFlow would take float32
+        return tf.abs(tf.cast(value, dtype))
 
     def without_offset(self, part: Any, inputs: Any, dtype: Any) -> Any:
         """A signal as it is; of a constant or a number the shape, filled with 0."""
@@ -312,7 +316,8 @@ def _sum(
 ) -> Any:
     """The sum of the signals; an offset drops out, but for its shape."""
     dtype = own.dtype(inputs)
-    terms = [own.without_offset(part, inputs, dtype) for part in parts]
+    values = [(part, own.without_offset(part, inputs, dtype)) for part in parts]
+    terms = [x for part, x in values if own.is_signal(part) or x.shape.rank]
     total = functools.reduce(tf.add, terms)
     return total if times == 1 else total * tf.constant(times, dtype)
 
