@@ -19,10 +19,11 @@ from tf_synflow.model_files import load_model
 _LOCK = ".tf_synflow.lock"
 _FLAGS = "flags.json"
 _NETWORK = "pruned.keras"
+_VERSIONS = "versions.json"
 _LEVEL = re.compile(r"level_\d+")
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
-    r"\.(flags\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
+    r"\.(flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
     r"results\.json)\.\w{8}"
 )
 
@@ -43,6 +44,25 @@ class RunFolder:
         self.written = written
         finished = (workdir / "results.json").is_file()
         self.results = read_json(workdir / "results.json") if finished else None
+
+    def note_versions(self, versions: Mapping[str, str]) -> list[dict[str, str]]:
+        """Notes the versions of the packages that this process computes with.
+
+        Returns:
+          Those that parts of this run were computed with before, the first ones first,
+          if they were others.
+        """
+        path = self.workdir / _VERSIONS
+        noted = read_json(path).get("versions") if path.is_file() else []
+        if not isinstance(noted, list):
+            raise ValueError(
+                f"{str(path)!r} is damaged: expected a list of versions, got "
+                f"{noted!r}. Delete it to go on; the versions before are then not "
+                "recorded"
+            )
+        if versions not in noted:
+            _write_json(self.written / _VERSIONS, {"versions": [*noted, versions]})
+        return [before for before in noted if before != versions]
 
     def masks(self) -> Masks | None:
         """The masks, if they were computed already."""
@@ -74,7 +94,8 @@ class RunFolder:
         """Deletes what only an unfinished run needs."""
         for folder in _folders(self.workdir):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        for name in ("pruned.json", _NETWORK, _FLAGS):
+        # The flags last: as long as they are there, it is not done.
+        for name in ("pruned.json", _NETWORK, _VERSIONS, _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
 
@@ -93,7 +114,8 @@ def run_folder(
 
     Yields:
       The `RunFolder`. On leaving without an error, what only an unfinished run needs is
-      deleted. In a finished run nothing is touched.
+      deleted; at once, if a run was killed after it had written its results. In a
+      finished run nothing else is touched.
 
     Raises:
       FileExistsError: It holds something else, or a run with other flags.
@@ -121,18 +143,38 @@ def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
     _same_run(workdir, flags)
     folder = RunFolder(workdir, workdir)
     if folder.results is not None:
+        if _is_untidy(workdir, flags):
+            _delete_asides(workdir)
+            folder.tidy()
         yield folder
         return
-    for place in _folders(workdir):
-        for left in place.iterdir():
-            if _ASIDE.fullmatch(left.name):
-                shutil.rmtree(left, ignore_errors=True)
+    _delete_asides(workdir)
     try:
         yield folder
         folder.tidy()
     finally:
-        if {path.name for path in workdir.iterdir()} == {_LOCK, _FLAGS}:
-            (workdir / _FLAGS).unlink()  # it failed before there was anything
+        # It failed before there was anything.
+        if {path.name for path in workdir.iterdir()} <= {_LOCK, _FLAGS, _VERSIONS}:
+            for name in (_VERSIONS, _FLAGS):
+                (workdir / name).unlink(missing_ok=True)
+
+
+def _is_untidy(workdir: Path, flags: Mapping[str, Any]) -> bool:
+    """Whether a run was killed between its results and the end of `RunFolder.tidy`.
+
+    Then its own flags are still there. Others than its own are none of our business.
+    """
+    try:
+        return not _changed(read_json(workdir / _FLAGS), flags)
+    except (OSError, ValueError):
+        return False
+
+
+def _delete_asides(workdir: Path) -> None:
+    for place in _folders(workdir):
+        for left in place.iterdir():
+            if _ASIDE.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -184,31 +226,39 @@ def _check_contents(workdir: Path) -> None:
 
 def _same_run(workdir: Path, flags: Mapping[str, Any]) -> None:
     """Refuses a run with other flags; notes the flags of a new one."""
-    # Where a run reads and writes does not change what it computes; but a folder may
-    # hold another archive of Tiny ImageNet, or a part of it.
-    elsewhere = {"workdir", "download"}
-    if flags.get("dataset") != "tiny_imagenet":
-        elsewhere.add("data_dir")
-    own = {k: v for k, v in flags.items() if k not in elsewhere}
     if (workdir / "results.json").is_file():
         before = read_json(workdir / "results.json").get("flags")
     elif (workdir / _FLAGS).is_file():
         before = read_json(workdir / _FLAGS)
     else:
+        elsewhere = _elsewhere(flags)
+        own = {k: v for k, v in flags.items() if k not in elsewhere}
         _write_json(workdir / _FLAGS, own)
         return
     if not isinstance(before, dict):
         raise FileExistsError(f"{str(workdir)!r} holds no run of this library")
-    other = [
-        f"{k}={before.get(k)!r}, not {own.get(k)!r}"
-        for k in sorted({*before, *own} - elsewhere)
-        if before.get(k) != own.get(k)
-    ]
+    other = _changed(before, flags)
     if other:
         raise FileExistsError(
             f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give it "
             "the same flags to go on with it, or choose another --workdir"
         )
+
+
+def _elsewhere(flags: Mapping[str, Any]) -> set[str]:
+    """The flags that do not change what a run computes: where it reads and writes."""
+    # But a folder may hold another archive of Tiny ImageNet, or a part of it.
+    tiny = flags.get("dataset") == "tiny_imagenet"
+    return {"workdir", "download"} | (set() if tiny else {"data_dir"})
+
+
+def _changed(before: Mapping[str, Any], flags: Mapping[str, Any]) -> list[str]:
+    """The flags that another run was begun with, in words."""
+    return [
+        f"{k}={before.get(k)!r}, not {flags.get(k)!r}"
+        for k in sorted({*before, *flags} - _elsewhere(flags))
+        if before.get(k) != flags.get(k)
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:
