@@ -1,20 +1,27 @@
-"""Kills a run at random moments, goes on, and compares it with an undisturbed one.
+"""Kills runs at random moments, goes on, and compares them with undisturbed ones.
 
 python scripts/kills.py --folder=runs/kills
 
-Each kill is a SIGKILL, which nothing can catch. The first falls while the run prunes,
-the last while it saves an epoch, and those between anywhere in what is left to train.
+Each kill is a SIGKILL, which nothing can catch. Two of three fall at a random time,
+the third while a file or a checkpoint is being written. Files, masks, weights and
+history have to be those of the undisturbed run, bit for bit. About 20 minutes on a quiet
+machine with two cores; --cases=rounds --kills=3 is one case in short.
+
+quickstart: ResNet-20, as in the README, with few images. The other cases train a small
+network with BatchNormalization and Dropout. levels: two levels of magnitude pruning
+with rewinding. rounds: filters in two rounds. shrink: the network without its dead
+channels. replicas: two logical CPU devices.
 """
 
-import math
+import os
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
@@ -22,116 +29,221 @@ from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow._compat import keras
+from tf_synflow.training import read_history
 
-_FOLDER = flags.DEFINE_string("folder", None, "For the two runs.", required=True)
-_KILLS = flags.DEFINE_integer("kills", 5, "How many.", lower_bound=2)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+EPOCHS = 3
+_BRIEF = ["--dataset=digits", f"--epochs={EPOCHS}", "--train_images=512"]
+_SMALL = ["--model=small", *_BRIEF, "--batch_size=64", "--weight_decay=1e-4"]
+CASES = {
+    "quickstart": ["--flagfile=configs/quickstart.flags", *_BRIEF],
+    "levels": [*_SMALL, "--ratio=10", "--criterion=magnitude", "--levels=2"],
+    "rounds": [
+        *_SMALL, "--ratio=0.5", "--criterion=loss_preservation",
+        "--granularity=filter", "--rounds=2",
+    ],
+    "shrink": [*_SMALL, "--ratio=20", "--shrink"],
+    "replicas": [*_SMALL, "--ratio=10", "--distribute=mirrored"],
+}  # fmt: skip
 
-TRAIN = Path(__file__).with_name("train.py")
-EPOCHS = 8
-FLAGS = [
-    "--model=resnet20", "--dataset=digits", "--ratio=10",
-    "--batch_size=32", f"--epochs={EPOCHS}", "--weight_decay=1e-4",
-]  # fmt: skip
+_FOLDER = flags.DEFINE_string("folder", None, "A new folder for the runs.")
+_CASES = flags.DEFINE_multi_enum("cases", list(CASES), list(CASES), "What to run.")
+_KILLS = flags.DEFINE_integer("kills", 12, "Kills of each case.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seeds the moments.")
+
+ROOT = Path(__file__).parents[1]
+# scripts/train.py with one more network, and with so many logical CPU devices.
+PROGRAM = """
+import runpy, sys
+from tf_synflow import models
+from tf_synflow._compat import keras, tf
+devices, sys.argv = int(sys.argv[1]), sys.argv[2:]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * devices,
+)
+layers = keras.layers
+def small(input_shape, classes, variant=None):
+    inputs = keras.Input(input_shape)
+    x = layers.AveragePooling2D(2, name="pool")(inputs)
+    x = layers.Conv2D(8, 3, use_bias=False, name="conv1")(x)
+    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
+    x = layers.Conv2D(16, 3, 2, use_bias=False, name="conv2")(x)
+    x = layers.ReLU(name="relu2")(layers.BatchNormalization(name="bn2")(x))
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
+    x = layers.Dropout(0.2, rng_type="stateful", name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(classes, name="fc")(x))
+models.MODELS["small"] = small
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def _start(workdir: Path) -> subprocess.Popen:
-    command = [sys.executable, str(TRAIN), *FLAGS, f"--workdir={workdir}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, **quiet)
-
-
-def _epochs_done(workdir: Path) -> int:
-    found = (workdir / "checkpoints").glob("epoch_*")
-    return max((int(path.name.removeprefix("epoch_")) for path in found), default=0)
-
-
-def _saving(workdir: Path) -> bool:
-    """Whether an epoch is being written down, aside and not yet under its name."""
-    return any((workdir / "checkpoints").glob(".epoch_*"))
-
-
-def _moment(workdir: Path) -> str:
-    """Where a run was when it was killed."""
-    if not (workdir / "masks.npz").exists():
-        return "while it pruned"
-    done = f"with {_epochs_done(workdir)} of {EPOCHS} epochs done"
-    return f"{done}{', while it saved the next' if _saving(workdir) else ''}"
-
-
-class _Times(NamedTuple):
-    """Seconds of an undisturbed run."""
+class _Undisturbed(NamedTuple):
+    """Seconds of an undisturbed run, until it begins and from then on; and epochs."""
 
     start: float
-    pruning: float
-    training: float
+    work: float
+    epochs: int
 
 
-def _undisturbed(workdir: Path) -> _Times:
-    """Carries out a run, and looks when it came to what."""
-    begin, process = time.monotonic(), _start(workdir)
-    marks = []
-    for file in ("flags.json", "masks.npz"):
-        while not (workdir / file).exists() and process.poll() is None:
-            time.sleep(0.01)
-        marks.append(time.monotonic() - begin)
+def _start(case: str, workdir: Path) -> subprocess.Popen:
+    devices = "2" if case == "replicas" else "1"
+    command = [sys.executable, "-c", PROGRAM, devices, "scripts/train.py"]
+    command += [*CASES[case], f"--workdir={workdir}"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with open(workdir.with_suffix(".log"), "a") as log:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _folders(workdir: Path) -> Iterator[Path]:
+    """Where a run writes: its folder, those of its levels, and their checkpoints."""
+    for folder in (workdir, *workdir.glob("level_*")):
+        yield folder
+        yield folder / "checkpoints"
+
+
+def _written(workdir: Path) -> str | None:
+    """What is being written, aside and not yet under its name."""
+    for folder in _folders(workdir):
+        for path in folder.glob(".*.????????"):
+            return path.name[1:-9]
+    return None
+
+
+def _epochs(workdir: Path) -> int:
+    """How many epochs are done, of all levels together."""
+    files = (folder / "history.csv" for folder in _folders(workdir))
+    return sum(
+        max(len(file.read_text().splitlines()) - 1, 0)
+        for file in files
+        if file.exists()
+    )
+
+
+def _undisturbed(case: str, workdir: Path) -> _Undisturbed:
+    """Carries out a run, and looks when it began to work."""
+    begin, process = time.monotonic(), _start(case, workdir)
+    while not (workdir / "flags.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    start = time.monotonic() - begin
     if process.wait():
-        sys.exit("kills.py: the undisturbed run failed")
-    start, pruned = marks
-    return _Times(start, pruned - start, time.monotonic() - begin - pruned)
+        sys.exit(f"kills.py: {workdir} failed; see {workdir.with_suffix('.log')}")
+    return _Undisturbed(start, time.monotonic() - begin - start, _epochs(workdir))
 
 
-def _kill(workdir: Path, reached: Callable[[], bool], seconds: float = 0.0) -> None:
-    """Goes on with the run, and kills it so long after something is reached."""
-    process, end = _start(workdir), math.inf
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            sys.exit("kills.py: the run ended before it could be killed")
-        if end == math.inf and reached():
-            end = time.monotonic() + seconds
+def _kill(
+    case: str, workdir: Path, times: _Undisturbed, draw: Any, saving: bool
+) -> str:
+    """Begins a run or goes on with it, and kills it at a random moment.
+
+    Returns:
+      Where it was; or nothing, if it ended before.
+    """
+    share = 1 - _epochs(workdir) / times.epochs
+    # At least .4: each process builds and traces anew, whatever is left to train.
+    seconds = times.start + draw.uniform(0, max(share, 0.4) * times.work)
+    writings, before, begin = draw.randint(1, 6), None, time.monotonic()
+    process = _start(case, workdir)
+    while process.poll() is None:
+        now = _written(workdir)
+        began_to_write = now is not None and now != before
+        writings -= began_to_write
+        before = now
+        if saving and began_to_write and writings <= 0:
+            break
+        if not saving and time.monotonic() - begin > seconds:
+            break
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    print(f"killed {_moment(workdir)}", flush=True)
+    process.kill()
+    if process.wait() >= 0:
+        if process.returncode:
+            sys.exit(f"kills.py: {workdir} failed; see {workdir.with_suffix('.log')}")
+        return ""
+    masks = "" if (workdir / "masks.npz").exists() else ", no masks yet"
+    now = _written(workdir)
+    writing = f", while it wrote {now}" if now else ""
+    return f"with {_epochs(workdir)} of {times.epochs} epochs done{masks}{writing}"
+
+
+def _outcome(workdir: Path) -> dict[str, Any]:
+    """All that has to be the same, with or without kills."""
+    names = [str(p.relative_to(workdir)) for p in workdir.rglob("*") if p.is_file()]
+    models = {
+        path.name: [w.numpy().tobytes() for w in keras.models.load_model(path).weights]
+        for path in workdir.glob("*.keras")
+    }
+    masks = tf_synflow.load_masks(workdir / "masks.npz")
+    histories = {
+        str(path.relative_to(workdir)): [
+            {**row, "seconds": 0} for row in read_history(path.parent)
+        ]
+        for path in workdir.rglob("history.csv")
+    }
+    return {
+        "files": sorted(name for name in names if "tensorboard" not in name),
+        "weights": models,
+        "masks": {name: np.packbits(mask).tobytes() for name, mask in masks.items()},
+        "history": histories,
+    }
+
+
+def _compare(case: str, killed: Path, expected: dict[str, Any]) -> bool:
+    """Says whether a run that was killed has come to the same end."""
+    found = _outcome(killed)
+    other = [what for what in expected if found[what] != expected[what]]
+    epochs = sum(map(len, expected["history"].values()))
+    said = f"holds: the same {', '.join(expected)} of {epochs} epochs"
+    print(
+        f"{case}: {'FAILS: other ' + ', '.join(other) if other else said}", flush=True
+    )
+    return not other
+
+
+def _carry_out(case: str, folder: Path) -> bool:
+    """Kills the runs of a case, and compares each that comes to its end."""
+    begin, draw = time.monotonic(), random.Random(f"{_SEED.value} {case}")
+    undisturbed, killed = folder / f"{case}_undisturbed", folder / f"{case}_killed"
+    times = _undisturbed(case, undisturbed)
+    print(
+        f"{case}: undisturbed {times.start:.0f} s to begin, {times.work:.0f} s of work",
+        flush=True,
+    )
+    expected, kills, holds = _outcome(undisturbed), 0, True
+    while kills < _KILLS.value:
+        where = _kill(case, killed, times, draw, saving=kills % 3 == 2)
+        if where:
+            kills += 1
+            print(f"{case}: kill {kills} {where}", flush=True)
+        else:  # it came to its end; another one takes the kills that are left
+            holds &= _compare(case, killed, expected)
+            shutil.rmtree(killed)
+    if _start(case, killed).wait():
+        sys.exit(f"kills.py: {killed} failed; see {killed.with_suffix('.log')}")
+    holds &= _compare(case, killed, expected)
+    print(f"{case}: {time.monotonic() - begin:.0f} s", flush=True)
+    return holds
 
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Runs both, and compares weights and masks byte by byte."""
+    """Carries out the cases, one after the other."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    folder = Path(_FOLDER.value)
-    undisturbed, killed = folder / "undisturbed", folder / "killed"
-    times = _undisturbed(undisturbed)
-    draw = random.Random(_SEED.value)
-    begun = killed / "flags.json"
-    _kill(killed, begun.exists, draw.uniform(0.1, 0.7) * times.pruning)
-    for more in range(_KILLS.value - 2, 0, -1):
-        left = 1 - _epochs_done(killed) / EPOCHS
-        pruning = 0 if (killed / "masks.npz").exists() else times.pruning
-        # Spread over what is left, so that the run is not over before the last kill.
-        part = draw.uniform(0, 2 / (more + 2)) * left * times.training
-        _kill(killed, begun.exists, times.start + pruning + part)
-    _kill(killed, lambda: _saving(killed))
-    if _start(killed).wait():
-        sys.exit("kills.py: the killed run could not be finished")
-    runs = (undisturbed, killed)
-    weights = [
-        [
-            w.numpy().tobytes()
-            for w in keras.models.load_model(run / "model.keras").weights
-        ]
-        for run in runs
-    ]
-    masks = [tf_synflow.load_masks(run / "masks.npz") for run in runs]
-    same = weights[0] == weights[1] and all(
-        np.array_equal(masks[0][name], masks[1][name]) for name in masks[0]
-    )
-    print(
-        f"{'holds' if same else 'FAILS'}: weights and masks of both are the same bytes"
-    )
-    sys.exit(not same)
+    folder = Path(_FOLDER.value).absolute()
+    if folder.exists():
+        sys.exit(f"kills.py: {str(folder)!r} is there already; choose a new --folder")
+    folder.mkdir(parents=True)
+    failed = [case for case in _CASES.value if not _carry_out(case, folder)]
+    print(f"FAILS: {', '.join(failed)}" if failed else "holds: all cases")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["folder"])
     app.run(main)

@@ -15,7 +15,7 @@ from tf_synflow import data, experiment, training
 from tf_synflow._compat import keras
 from tf_synflow.data import Dataset
 from tf_synflow.models import parts
-from tf_synflow.run_folder import run_folder
+from tf_synflow.run_folder import RunFolder, run_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -292,6 +292,53 @@ def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
     left += model.get_layer("hidden").units
     assert left == 13 and results["prune"]["filters"] == {"prunable": 26, "kept": 13}
     assert model.count_params() == results["shrink"]["after"]["parameters"]
+
+
+def test_versions_that_change_between_kill_and_resume_are_recorded(
+    tmp_path, monkeypatch
+):
+    """And a run that is killed right after its results were written is tidied."""
+    generator = np.random.default_rng(0)
+    x = generator.random((16, 8, 8, 3), "float32")
+    small = Dataset((x, np.arange(16) % 10), (x[:8], np.arange(8) % 10), 10)
+    monkeypatch.setattr(experiment.data_lib, "load", lambda *_: small)
+    monkeypatch.setattr(experiment.models, "build", lambda *_: small_net())
+
+    def run():
+        policy = tf_synflow.PruningPolicy("magnitude")
+        return experiment.run(
+            tmp_path,
+            model="small",
+            dataset="noise",
+            pruning=experiment.Pruning(2, policy),
+            recipe=training.Recipe(1, 16, 0.1, 0),
+            flags={},
+        )
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    now = experiment.versions()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiment, "versions", lambda: {**now, "tensorflow": "2.0.0"})
+        patch.setattr(training, "train", killed)
+        run()
+    expected = f"tensorflow 2.0.0, now {now['tensorflow']}$"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "tidy", killed)
+        with pytest.warns(UserWarning, match=expected):
+            run()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["versions"] == now
+    assert results["earlier_versions"] == [{**now, "tensorflow": "2.0.0"}]
+    assert {"checkpoints", "flags.json", "versions.json"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert run() == results
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.csv", "masks.npz", "model.keras", "results.json", "run.png",
+        "tensorboard",
+    ]  # fmt: skip
 
 
 def test_what_does_not_go_with_rounds_is_refused():

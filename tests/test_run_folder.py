@@ -101,9 +101,77 @@ def test_a_finished_run_is_given_back_and_nothing_in_it_is_touched(tmp_path):
         assert (tmp_path / file).read_text() == "precious"
 
 
+def leftovers(folder):
+    """What `finish` leaves if it is killed when it has just written its results."""
+    own = [
+        "checkpoints/epoch_3/state.index", "level_1/checkpoints/epoch_3/state.index",
+        "level_1/history.csv", "pruned.keras", ".results.json.abcd1234/x",
+    ]  # fmt: skip
+    for file in own:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("x")
+    raise Failed
+
+
+def test_a_run_killed_after_its_results_is_tidied_when_it_is_opened(
+    tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch, pytest.raises(Failed):
+        patch.setattr(module.RunFolder, "tidy", lambda self: leftovers(tmp_path))
+        with run_folder(tmp_path, FLAGS) as run:
+            run.note_versions({"python": "3.11"})
+            run.keep_masks(MASKS, 1.5)
+            results = {**whole(), "flags": FLAGS}
+            write_json(tmp_path / "results.json", results)
+    assert len(names(tmp_path)) == 9
+    with pytest.raises(FileExistsError, match="was begun with ratio=10, not 20"):
+        with run_folder(tmp_path, {**FLAGS, "ratio": 20}):
+            pass
+    assert len(names(tmp_path)) == 9
+    with run_folder(tmp_path, FLAGS) as run:
+        assert run.results == results
+    assert names(tmp_path) == ["level_1", "masks.npz", "results.json"]
+    assert names(tmp_path / "level_1") == ["history.csv"]
+
+
+@pytest.mark.parametrize("mine", ["{}", "[1]", '{"model": "vgg"}', "\x00"])
+def test_flags_of_something_else_in_a_finished_run_are_left_alone(mine, tmp_path):
+    finish(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "flags.json").write_text(mine)
+    with run_folder(tmp_path, FLAGS):
+        pass
+    found = ["checkpoints", "flags.json", "history.csv", "masks.npz", "results.json"]
+    assert names(tmp_path) == found
+    assert (tmp_path / "flags.json").read_text() == mine
+
+
+def test_versions_of_all_processes_of_a_run_are_noted(tmp_path):
+    old, new = {"python": "3.11"}, {"python": "3.12"}
+    for now, before in [(old, []), (old, []), (new, [old]), (old, [new])]:
+        with pytest.raises(Failed), run_folder(tmp_path, FLAGS) as run:
+            assert run.note_versions(now) == before
+            run.keep_masks(MASKS, 1.5)
+            raise Failed
+    write_json(tmp_path / "versions.json", {})
+    with pytest.raises(ValueError, match="versions.json' is damaged: expected a list"):
+        with run_folder(tmp_path, FLAGS) as run:
+            run.note_versions(old)
+
+
+def test_a_run_that_fails_with_nothing_but_its_versions_leaves_nothing(tmp_path):
+    with pytest.raises(Failed), run_folder(tmp_path / "run", FLAGS) as run:
+        run.note_versions({"python": "3.11"})
+        raise Failed
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unfinished_run_deletes_only_its_own_leftovers(tmp_path):
     fail(tmp_path, FLAGS, "history.csv")
-    own = [".masks.npz.abcd1234/masks.npz", "level_2/.history.csv.abcd_123/x"]
+    own = [
+        ".masks.npz.abcd1234/masks.npz", "level_2/.history.csv.abcd_123/x",
+        ".versions.json.abcd1234/x",
+    ]  # fmt: skip
     mine = ["notes/.old.drafts/x", "runs/.history.csv.abcd_123/x", ".keep.me12/x"]
     for file in own + mine:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,10 @@
 
 import csv
 import json
-import subprocess
+import locale
+import multiprocessing
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,7 +16,6 @@ from conftest import answers
 from tf_synflow import sweep
 from tf_synflow.files import write_csv, write_json
 
-ROOT = Path(__file__).parents[1]
 AXES = {
     "model": ["a", "b"],
     "dataset": ["d"],
@@ -152,29 +154,64 @@ def test_the_dense_network_is_trained_once():
     assert len(runs) == 16
 
 
-def test_a_sweep_that_is_told_to_end_ends_its_run(tmp_path, program):
-    program.write_text("import time\ntime.sleep(60)\n")
-    starter = (
-        "import signal, sys, pathlib\n"
-        "from tf_synflow import sweep\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
-        "print('ready', flush=True)\n"
-        f"runs = sweep.grid({AXES!r})\n"
-        f"path = pathlib.Path({str(tmp_path)!r})\n"
-        "sweep.carry_out(path / 'sweep', runs, [], path / 'program.py')\n"
+def test_the_error_file_is_utf_8_whatever_the_locale(tmp_path, program, monkeypatch):
+    program.write_text("import sys\nsys.exit('wrong: \u00e9 \u2603')\n", "utf-8")
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    before = locale.setlocale(locale.LC_CTYPE)
+    runs = sweep.grid(AXES)[:1]
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C")
+        sweep.carry_out(tmp_path, runs, ["--note=\u2603"], program)
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    (error,) = tmp_path.glob("*.error.txt")
+    first, *rest = error.read_text("utf-8").splitlines()
+    assert "--note=\u2603" in first and rest[0] == "wrong: \u00e9 \u2603"
+
+
+def sweep_until_ended(folder, program):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    sweep.carry_out(folder, sweep.grid(AXES), [], program)
+
+
+def has_ended(pid):
+    """A zombie has: nobody may be there to take note of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def wait_until(reached):
+    deadline = time.monotonic() + 30
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reached()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_ended_ends_its_run(how, tmp_path, program):
+    """Killed outright too, when it has no time to say anything to its run."""
+    program.write_text(
+        "import os, pathlib, time\n"
+        "folder = pathlib.Path(__file__).parent\n"
+        "(folder / 'aside').write_text(str(os.getpid()))\n"
+        "(folder / 'aside').rename(folder / 'begun')\n"
+        "time.sleep(60)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", starter], stdout=subprocess.PIPE, cwd=ROOT
-    )
-    process.stdout.readline()
-    process.stdout.close()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 20
-    while not (child := children.read_text().split()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(20) == 3 and child
-    assert not Path(f"/proc/{child[0]}").exists()
+    context = multiprocessing.get_context("fork")
+    arguments = (tmp_path / "sweep", program)
+    process = context.Process(target=sweep_until_ended, args=arguments)
+    process.start()
+    wait_until((tmp_path / "begun").exists)
+    run = int((tmp_path / "begun").read_text())
+    assert not has_ended(run)
+    os.kill(process.pid, how)
+    process.join(20)
+    assert process.exitcode == (3 if how == signal.SIGTERM else -signal.SIGKILL)
+    wait_until(lambda: has_ended(run))
 
 
 def test_rows_and_summary(tmp_path, program):

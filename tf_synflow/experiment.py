@@ -3,6 +3,7 @@
 import itertools
 import platform
 import time
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -136,6 +137,8 @@ def run(
     Returns:
       What `results.json` holds. `prune.seconds` has the training of the levels in it;
       of a run that was killed meanwhile, only of the process that finished them.
+      `versions` are those of the process that finished; `earlier_versions`, if any, are
+      others that the run was gone on with after a kill.
 
     Raises:
       ValueError: A name or a number is wrong.
@@ -154,6 +157,15 @@ def run(
     ):
         if folder.results is not None:
             return folder.results
+        used = versions()
+        earlier = folder.note_versions(used)
+        if earlier:
+            warnings.warn(
+                f"parts of the run in {str(workdir)!r} were computed with other "
+                "versions, so its numbers may differ from those of a run that was not "
+                f"interrupted: {_changes(earlier[-1], used)}",
+                stacklevel=2,
+            )
         data = data_lib.load(dataset, place.data_dir, place.download)
         if recipe.images is not None:
             data = data.first(recipe.images)
@@ -179,7 +191,9 @@ def run(
         prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
             prune["filters"] = _filters(network, pruning.policy, masks)
-        results = {"flags": dict(flags), "versions": versions(), "prune": prune}
+        results = {"flags": dict(flags), "versions": used, "prune": prune}
+        if earlier:
+            results["earlier_versions"] = earlier
         results |= {"train": numbers, "layers": before.layers}
         results["files"] = folder.digests()
         if small is not None:
@@ -314,3 +328,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is of another version now."""
+    return ", ".join(
+        f"{package} {before.get(package, 'not installed')}, now {version}"
+        for package, version in now.items()
+        if before.get(package) != version
+    )

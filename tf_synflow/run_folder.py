@@ -28,10 +28,11 @@ _FLAGS = "flags.json"
 _NETWORK = "pruned.keras"
 _PRUNED = "pruned.json"
 _DIGESTED = ("masks.npz", "history.csv")  # whose digests stand in results.json
+_VERSIONS = "versions.json"
 _LEVEL = re.compile(r"level_\d+")
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
-    r"\.(flags\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
+    r"\.(flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
     r"results\.json)\.\w{8}"
 )
 
@@ -81,6 +82,25 @@ class RunFolder:
         """The digests of the small files, by name, for `results.json`."""
         paths = (self.written / name for name in _DIGESTED)
         return {path.name: file_digest(path) for path in paths if path.is_file()}
+
+    def note_versions(self, versions: Mapping[str, str]) -> list[dict[str, str]]:
+        """Notes the versions of the packages that this process computes with.
+
+        Returns:
+          Those that parts of this run were computed with before, the first ones first,
+          if they were others.
+        """
+        path = self.workdir / _VERSIONS
+        noted = read_json(path).get("versions") if path.is_file() else []
+        if not isinstance(noted, list):
+            raise ValueError(
+                f"{str(path)!r} is damaged: expected a list of versions, got "
+                f"{noted!r}. Delete it to go on; the versions before are then not "
+                "recorded"
+            )
+        if versions not in noted:
+            write_json(self.written / _VERSIONS, {"versions": [*noted, versions]})
+        return [before for before in noted if before != versions]
 
     def masks(self) -> Masks | None:
         """The masks, if they were computed already.
@@ -150,7 +170,8 @@ class RunFolder:
         """Deletes what only an unfinished run needs."""
         for folder in _folders(self.workdir):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        for name in (_PRUNED, _NETWORK, _FLAGS):
+        # The flags last: as long as they are there, it is not done.
+        for name in (_PRUNED, _NETWORK, _VERSIONS, _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
 
@@ -169,7 +190,8 @@ def run_folder(
 
     Yields:
       The `RunFolder`. On leaving without an error, what only an unfinished run needs is
-      deleted. In a finished run nothing is touched.
+      deleted; at once, if a run was killed after it had written its results. In a
+      finished run nothing else is touched.
 
     Raises:
       FileExistsError: It holds something else, or a run with other flags.
@@ -199,18 +221,38 @@ def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
     _same_run(workdir, flags, folder.results)
     folder.check()
     if folder.results is not None:
+        if _is_untidy(workdir, flags):
+            _delete_asides(workdir)
+            folder.tidy()
         yield folder
         return
-    for place in _folders(workdir):
-        for left in place.iterdir():
-            if _ASIDE.fullmatch(left.name):
-                shutil.rmtree(left, ignore_errors=True)
+    _delete_asides(workdir)
     try:
         yield folder
         folder.tidy()
     finally:
-        if {path.name for path in workdir.iterdir()} == {_LOCK, _FLAGS}:
-            (workdir / _FLAGS).unlink()  # it failed before there was anything
+        # It failed before there was anything.
+        if {path.name for path in workdir.iterdir()} <= {_LOCK, _FLAGS, _VERSIONS}:
+            for name in (_VERSIONS, _FLAGS):
+                (workdir / name).unlink(missing_ok=True)
+
+
+def _is_untidy(workdir: Path, flags: Mapping[str, Any]) -> bool:
+    """Whether a run was killed between its results and the end of `RunFolder.tidy`.
+
+    Then its own flags are still there. Others than its own are none of our business.
+    """
+    try:
+        return not _changed(read_json(workdir / _FLAGS), flags)
+    except (OSError, ValueError):
+        return False
+
+
+def _delete_asides(workdir: Path) -> None:
+    for place in _folders(workdir):
+        for left in place.iterdir():
+            if _ASIDE.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -289,11 +331,7 @@ def _same_run(
         return
     if not isinstance(before, dict):
         raise FileExistsError(f"{str(workdir)!r} holds no run of this library")
-    other = [
-        f"{k}={before.get(k)!r}, not {own.get(k)!r}"
-        for k in sorted({*before, *own} - elsewhere)
-        if before.get(k) != own.get(k)
-    ]
+    other = _changed(before, flags)
     if other:
         raise FileExistsError(
             f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give it "
@@ -307,3 +345,12 @@ def _digest_of(masks: Masks) -> str:
     for name, mask in masks.items():
         found.update(repr((name, mask.shape)).encode() + mask.tobytes())
     return found.hexdigest()
+
+
+def _changed(before: Mapping[str, Any], flags: Mapping[str, Any]) -> list[str]:
+    """The flags that another run was begun with, in words."""
+    return [
+        f"{k}={before.get(k)!r}, not {flags.get(k)!r}"
+        for k in sorted({*before, *flags} - _elsewhere(flags))
+        if before.get(k) != flags.get(k)
+    ]

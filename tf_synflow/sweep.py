@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,19 @@ from tf_synflow.results import read_results
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
 
 Run = dict[str, str]  # axis to value, as written on the command line
+
+# Becomes the program of a run, which Linux kills when the sweep is gone, however it
+# ended. The new process asks for that itself: between fork and exec it would not be
+# safe, because TensorFlow has threads. On other systems a killed sweep leaves its run.
+_UNDER_THE_SWEEP = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):  # it was gone before
+        os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
@@ -106,7 +120,9 @@ def carry_out(
     """Carries out the runs that have no results yet, one after the other.
 
     Each is a process of its own, and goes on where it was if it was killed before. The
-    output of a run that fails goes to `<its name>.error.txt`, and the next one begins.
+    output of a run that fails goes to `<its name>.error.txt`, in UTF-8, and the next
+    one begins. When this process ends, its run ends with it (on Linux even if it is
+    killed).
 
     Args:
       sweep: Folder of the sweep; made if need be.
@@ -140,11 +156,18 @@ def carry_out(
         error = final.with_name(final.name + ".error.txt")
         command = [sys.executable, str(script), *flags, f"--workdir={final}"]
         command += [f"--{axis}={value}" for axis, value in run.items()]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _UNDER_THE_SWEEP, str(os.getpid()), *command],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # what TensorFlow itself writes may be anything
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        )
         if done.returncode:
             failed.append(run)
             with written_whole(error) as path:
-                path.write_text(f"{' '.join(command)}\n{done.stderr[-20_000:]}\n")
+                said = f"{' '.join(command)}\n{done.stderr[-20_000:]}\n"
+                path.write_text(said, "utf-8", errors="backslashreplace")
         else:
             error.unlink(missing_ok=True)
     return failed
