@@ -8,7 +8,6 @@ beside where there are any; 2, 3, 4 and 7 from new networks alone, on images of 
 for the criteria that need data.
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from absl import app, flags
 from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
-from tf_synflow import figures, models, paper_figures
+from tf_synflow import figures, models, paper_figures, sweep
 from tf_synflow._compat import keras
 from tf_synflow.criteria import CRITERIA
 from tf_synflow.files import write_csv
@@ -51,10 +50,7 @@ def _accuracies() -> tuple[Any, tuple]:
         "1": ("final", "synflow_figure1_vgg16_cifar100.csv"),
         "6": ("best", "synflow_figure6_best_top1.csv"),
     }[_FIGURE.value]
-    runs = []
-    for folder in _RUNS.value:
-        with open(Path(folder) / "runs.csv", newline="") as stream:
-            runs += csv.DictReader(stream)
+    runs = [row for folder in _RUNS.value for row in sweep.read_rows(Path(folder))]
     if not runs:
         raise ValueError("name the folders of finished sweeps with --runs")
     rows = paper_figures.accuracies(runs, which)

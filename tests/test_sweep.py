@@ -266,6 +266,39 @@ def test_damaged_flags_of_a_sweep_are_named(tmp_path, program):
         sweep.carry_out(tmp_path / "sweep", runs, ["--epochs=3"], program)
 
 
+def test_a_table_of_runs_is_compared_with_its_summary(tmp_path, program):
+    runs = sweep.grid({**AXES, "criterion": ["x", "y"]})
+    sweep.carry_out(tmp_path, runs, [], program)
+    rows = sweep.rows(tmp_path, runs)
+    path, beside = tmp_path / "runs.csv", tmp_path / "summary.csv"
+    write_csv(path, rows)
+    write_csv(beside, sweep.summary(rows))
+    assert sweep.read_rows(tmp_path) == [
+        {column: str(value) for column, value in row.items()} for row in rows
+    ]
+    whole, lines = path.read_text(), path.read_text().splitlines()
+    assert len(lines) == 9
+    for text, message in [
+        (whole.replace("0.6", "0.7", 1), "contradict each other"),
+        (whole.replace("y", "w", 1), "contradict each other"),
+        ("\n".join(lines[:-1]) + "\n", "contradict each other"),
+        ("", "contradict each other"),
+        (whole[:-20], "row 8 is not whole"),
+        (whole.replace("0.6", "", 1), "row 2 is not whole"),
+        (whole.replace("0.6", "much", 1), "is damaged"),
+        (whole.replace("seed", "sead", 1), "is damaged"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"{path}.*{message}.*sweep.py writes"):
+            sweep.read_rows(tmp_path)
+    path.write_text(whole)
+    beside.write_text(beside.read_text()[:-9])
+    with pytest.raises(ValueError, match="contradict each other"):
+        sweep.read_rows(tmp_path)
+    beside.unlink()
+    assert len(sweep.read_rows(tmp_path)) == 8
+
+
 def test_rows_of_filters_say_what_is_left_of_them(tmp_path, program):
     runs = sweep.grid({**AXES, "criterion": ["x"]})[:1]
     sweep.carry_out(tmp_path / "sweep", runs, [], program)

@@ -1,5 +1,6 @@
 """A grid of runs: which there are, carrying out the missing, and what came out."""
 
+import csv
 import itertools
 import json
 import os
@@ -241,6 +242,49 @@ def _row(results: Mapping[str, Any]) -> dict[str, Any]:
         )
         row["macs_left"] = after / before
     return row
+
+
+def read_rows(sweep: Path) -> list[dict[str, str]]:
+    """The rows of a sweep's `runs.csv`, as text.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: It is damaged: a row is not whole, a value is no number, or it and
+        `summary.csv` beside it, if there, contradict each other.
+    """
+    path, beside = sweep / "runs.csv", sweep / "summary.csv"
+    again = "scripts/sweep.py writes both again from the results of the runs"
+    try:
+        table = _table(path)
+        numbers = [
+            {k: v if k in AXES else json.loads(v) for k, v in row.items()}
+            for row in table
+        ]
+        # As write_csv would write it.
+        found = [{k: str(v) for k, v in row.items()} for row in summary(numbers)]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}); {again}") from error
+    if beside.is_file():
+        try:
+            same = found == _table(beside)
+        except (ValueError, csv.Error):
+            same = False
+        if not same:
+            raise ValueError(
+                f"{str(path)!r} and {str(beside)!r} contradict each other: one of them "
+                f"is damaged, or was edited; {again}"
+            )
+    return table
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, each with a value in every column."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values() or "" in row.values():
+            raise ValueError(f"row {number} is not whole")
+    return rows
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
