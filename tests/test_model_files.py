@@ -246,7 +246,7 @@ def double(x):
     return 2 * x
 
 
-@pytest.mark.parametrize("ending", [".keras", ".h5", ""])
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_registered_classes_in_pruned_layers_load_again(tmp_path, ending):
     inputs = keras.Input((3,))
     x = QDense(4, name="own")(inputs)

@@ -141,10 +141,11 @@ def test_pruned_stripped_and_shrunk_equal_a_copy_masked_by_hand(
     by_hand = masked_by_hand(build, model, masks)
     small = tf_synflow.shrink(pruned)
     assert small.count_params() < pruned.count_params()
-    pruned.save(tmp_path / "pruned.keras")
-    loaded = tf_synflow.load_model(tmp_path / "pruned.keras")
     x, y = batch(model)
-    networks = [by_hand, pruned, tf_synflow.strip(pruned), small, loaded]
+    networks = [by_hand, pruned, tf_synflow.strip(pruned), small]
+    if build in (vae, masked_gru):
+        pruned.save(tmp_path / "pruned.keras")
+        networks.append(tf_synflow.load_model(tmp_path / "pruned.keras"))
     for network in networks:
         network.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
         agree(network(x), by_hand(x))
@@ -159,7 +160,7 @@ def test_pruned_stripped_and_shrunk_equal_a_copy_masked_by_hand(
     losses = [n.train_on_batch(x, y, return_dict=True)["loss"] for n in networks]
     agree(losses, losses[0])
     by_hand = masked_by_hand(build, by_hand, masks)
-    for network in (pruned, small, loaded):
+    for network in (pruned, *networks[3:]):
         agree(network(x), by_hand(x))
 
 

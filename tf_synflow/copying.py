@@ -56,7 +56,7 @@ def copy_model(
     """
     graph = flatten(model)
     _check_ties(graph)
-    _check_ancillary(model)
+    _check_ancillary([model, *(nested for nested, _ in graph.nested)])
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
 
@@ -78,8 +78,9 @@ def copy_model(
 
     def copy_layer(layer: Any) -> Any:
         original = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
-        new = make(original)
-        _copy_vocabularies(original, new)
+        with tape.stop_recording():  # get_config may read the original's weights
+            new = make(original)
+            _copy_vocabularies(original, new)
         wrapper = wrap(original, new)
         copies.append(CopiedLayer(original, new, wrapper))
         return new if wrapper is None else wrapper
@@ -151,9 +152,9 @@ def _lookups(layer: Any) -> list[Any]:
     ]
 
 
-def _check_ancillary(model: Any) -> None:
+def _check_ancillary(models: Iterable[Any]) -> None:
     """Refuses a Sequential model with loss terms, on which Keras's own copy fails."""
-    for part in model._flatten_layers():
+    for part in models:
         if isinstance(part, keras.Sequential) and min(part._nodes_by_depth) < 0:
             raise ValueError(
                 f"model {part.name!r} is Sequential and has an add_loss or add_metric "

@@ -22,6 +22,10 @@ from tf_synflow.wrapping import (
 def load_model(path: str | os.PathLike[str], modules: Collection[str] = ()) -> Any:
     """Reads a saved Keras model, pruned or not.
 
+    Use it for pruned models with activity regularizers, Keras masks, or (in `.h5`) with
+    registered layers of your own: Keras with tfmot's `prune_scope()` alone loses the
+    first and cannot read the others.
+
     Args:
       path: A `.keras` or `.h5` file, or the folder of a SavedModel.
       modules: Python modules to import before, which register classes of the user's own

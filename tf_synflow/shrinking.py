@@ -43,7 +43,9 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     offset; taken out before training, or kept with what reads it masked, it cannot.
     (Behind a ReLU it would not have: of ReLU at 0 TensorFlow's gradient is 0.) Dropout
     draws for the channels that there are. And constraints and optimizers that look at a
-    whole tensor (a norm, say) see a smaller one.
+    whole tensor (a norm, say) see a smaller one. So do weight regularizers:
+    kept weights that lie on no path leave the loss. Activity regularizers still see all
+    channels of their layers.
 
     Args:
       model: A built Sequential or functional tf_keras model: pruned; or stripped, where
