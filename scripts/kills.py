@@ -4,8 +4,8 @@ python scripts/kills.py --folder=runs/kills
 
 Each kill is a SIGKILL, which nothing can catch. Two of three fall at a random time,
 the third while a file or a checkpoint is being written. Files, masks, weights and
-history have to be those of the undisturbed run, bit for bit. About 20 minutes on a quiet
-machine with two cores; --cases=rounds --kills=3 is one case in short.
+history have to be those of the undisturbed run, bit for bit. It takes about 20 minutes
+on a quiet machine with two cores; --cases=rounds --kills=3 is one case in short.
 
 quickstart: ResNet-20, as in the README, with few images. The other cases train a small
 network with BatchNormalization and Dropout. levels: two levels of magnitude pruning
@@ -53,7 +53,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seeds the moments.")
 ROOT = Path(__file__).parents[1]
 # scripts/train.py with one more network, and with so many logical CPU devices.
 PROGRAM = """
-import runpy, sys
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # when kills.py itself is ended
 from tf_synflow import models
 from tf_synflow._compat import keras, tf
 devices, sys.argv = int(sys.argv[1]), sys.argv[2:]
