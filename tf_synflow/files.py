@@ -115,7 +115,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     content, sealed = read_either_json(path)
     if not sealed:
-        raise ValueError(f"{str(path)!r} is damaged: the key 'digest' is missing")
+        raise ValueError(
+            f"{str(path)!r} is damaged, or an earlier version wrote it: the key "
+            "'digest' is missing"
+        )
     return content
 
 

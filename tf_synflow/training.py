@@ -205,7 +205,11 @@ class Checkpoints(keras.callbacks.Callback):
                     f"cannot write {str(final)!r}: {error.message}"
                 ) from error
             write_csv(aside / "history.csv", self.history.rows)
-            files = {path.name: file_digest(path) for path in sorted(aside.iterdir())}
+            files = {
+                path.relative_to(aside).as_posix(): file_digest(path)
+                for path in sorted(aside.rglob("*"))
+                if path.is_file()
+            }
             record = {"epochs": epoch + 1, "run": self.run, "files": files}
             write_json(aside / _RECORD, record)
         for path in self.folder.iterdir():
