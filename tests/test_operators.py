@@ -576,6 +576,27 @@ def test_a_number_passes_into_a_nested_model():
     assert scores["b/kernel"].sum() == pytest.approx(flow, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x * c, channel by channel",
+        "tf.matmul with a constant",
+        "tf.nn.conv2d with a constant",
+        "tf.pad with ones",
+        "tf.concat with a token",
+        "tf.image.resize by tf.shape",
+    ],
+)
+def test_a_copy_of_the_model_has_the_same_scores(name):
+    """Keras turns the constants of a copied or loaded model into lists."""
+    model, _ = network(TAKEN[name][0])
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    expected = tf_synflow.PruningPolicy().score(model)
+    for weight, score in tf_synflow.PruningPolicy().score(copy).items():
+        np.testing.assert_array_equal(score, expected[weight])
+
+
 MAXIMA = {
     "tf.reduce_max": lambda x: tf.reduce_max(layers.AveragePooling2D(2, 1)(x), [1, 2]),
     "tf.reduce_min": lambda x: tf.reduce_min(layers.AveragePooling2D(2, 1)(x), 1),
