@@ -1,10 +1,10 @@
 """Which channels come out of a call, found by trying it with one channel more.
 
 An operator, which Keras records as a layer (x + y, tf.nn.relu(x)), names sizes and axes
-in many ways. But where one channel more comes in, one more comes out: so the axis along
-which the channels lie then is seen; and that no constant fixes their number, which
-would be wrong in a smaller network. That an operator keeps channels apart, in their
-order, cannot be seen from shapes: the operators are listed here by name.
+in many ways. But where one channel more comes in, one more comes out. That shows along
+which axis the channels lie then. It also shows that no constant of the operator fixes
+their number, as the constant would be wrong in a smaller network. Whether an operator
+keeps channels apart cannot be seen from shapes: those that do are listed here by name.
 """
 
 from collections.abc import Callable
