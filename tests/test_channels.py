@@ -3,6 +3,7 @@ from conftest import layers, residual_net
 
 from tf_synflow._compat import keras
 from tf_synflow.channels import Channels
+from tf_synflow.exact_channels import EXACT
 from tf_synflow.graph import flatten
 
 
@@ -90,3 +91,31 @@ def test_what_is_not_known_or_not_pruned_holds_its_channels():
             if axis == -1 and groups == channels.axes["fc/kernel"][-1]:
                 continue  # the logits: fed by nothing any more
             assert all(living[group].all() for group in groups)
+
+
+def test_a_product_lives_if_all_factors_do_by_hand():
+    inputs = keras.Input((2,))
+    x, gate = (layers.Dense(4, name=name)(inputs) for name in "xg")
+    y = layers.Multiply()([x, gate])
+    model = keras.Model(inputs, layers.Dense(2, name="c")(y))
+    channels = Channels(flatten(model), ["x/kernel", "g/kernel", "c/kernel"], EXACT)
+    joins = joins_of(channels, model)
+    joins["x/kernel"][:, 0] = joins["g/kernel"][:, 1] = False
+    joins["c/kernel"][2] = False
+    (one,), (other,) = (channels.axes[f"{name}/kernel"][-1] for name in "xg")
+    (both,) = channels.axes["c/kernel"][-2]
+    assert {one, other, both} in map(set, channels.bundles)
+    fed, read = channels.reached(joins, channels.sizes)
+    assert fed[both].tolist() == [False, False, True, True]
+    assert read[one].tolist() == [True, False, False, True]
+    assert read[other].tolist() == [False, True, False, True]
+
+
+def test_synflow_scores_by_groups_without_products():
+    """The masks that it finds do not depend on what `shrink` knows."""
+    inputs = keras.Input((2,))
+    x = layers.Dense(4, name="x")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="c")(x * layers.Dense(4)(x)))
+    channels = channels_of(model, ["x/kernel", "c/kernel"])
+    assert not channels.links and all(len(b) == 1 for b in channels.bundles)
+    assert {*channels.axes["x/kernel"][-1]} <= channels.held

@@ -137,7 +137,7 @@ KEEPS = {
     "softmax in an activation": lambda: layers.Activation("softmax"),
     "grouped": lambda: layers.Conv2D(6, 3, groups=2, padding="same"),
     "noise": lambda: layers.GaussianNoise(0.0),
-    "permuted": lambda: layers.Permute((2, 1, 3)),
+    "permuted": lambda: layers.Permute((3, 2, 1)),
     "multiplied depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
     "penalised": lambda: layers.ActivityRegularization(0.1),
     "penalised conv": lambda: layers.DepthwiseConv2D(3, activity_regularizer="l2"),
@@ -334,7 +334,156 @@ def test_shared_layers_nested_models_several_inputs_and_outputs(seed):
     same_weights(tf_synflow.expand(small, pruned), pruned)
 
 
+def weighed(x, gate):
+    """Squeeze and excite: a weight for each channel from all of them."""
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(3, 1, use_bias=False, name="squeeze", activation="relu")(y)
+    y = layers.Conv2D(x.shape[-1], 1, use_bias=False, name="gate")(y)
+    return x * gate(y)
+
+
+GATES = {
+    "sigmoid": tf.sigmoid,
+    "hard sigmoid": lambda x: tf.nn.relu6(x + 3) / 6,
+    "fused": lambda x: layers.Activation("hard_sigmoid")(x),
+    "rescaled": lambda x: layers.ReLU(6.0)(layers.Rescaling(1 / 6, 0.5)(x)),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_goes_with_the_channel_that_it_weighs(name):
+    """A gate of 1/2 is fed by no weight; times a channel that is 0 it is 0."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(6, 3, use_bias=False, name="conv")(inputs)
+    x = x * tf.nn.relu6(x + 3.0) * (1 / 6)  # hard swish
+    x = layers.Conv2D(4, 2, name="last")(weighed(x, GATES[name]))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    masks = {
+        f"{n}/kernel": np.ones(model.get_layer(n).kernel.shape, bool)
+        for n in ("conv", "squeeze", "gate", "last")
+    }
+    masks["conv/kernel"][..., 2] = False  # nothing feeds this
+    masks["last/kernel"][:, :, 4] = False  # nobody reads these when they are weighed,
+    masks["last/kernel"][:, :, 5] = masks["squeeze/kernel"][:, :, 5] = False
+    masks["gate/kernel"][..., 3] = False  # and this gate is always 1/2
+    pruned = tf_synflow.apply_masks(randomise(model), masks)
+    small = tf_synflow.shrink(pruned)
+    assert [width(small, n) for n in ("conv", "squeeze", "gate")] == [4, 3, 4]
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+    same_function(tf_synflow.expand(steps(small, 5), pruned), steps(pruned, 5))
+
+
+def test_a_gate_that_is_zero_takes_what_it_weighs_along():
+    inputs = keras.Input((5,))
+    x = layers.Dense(6, name="x")(inputs)
+    gate = layers.Dense(6, activation="tanh", name="gate")(inputs)
+    one = layers.Dense(1, name="one")(inputs)  # weighs all channels alike
+    first = layers.Dense(3, name="first")(x * gate * one)
+    model = keras.Model(inputs, [first, layers.Dense(2, name="second")(x)])
+    model = untrained(randomise(model))
+    masks = {
+        f"{n}/kernel": np.ones(model.get_layer(n).kernel.shape, bool)
+        for n in ("x", "gate", "one", "first", "second")
+    }
+    masks["gate/kernel"][:, [1, 2]] = False
+    masks["second/kernel"][1] = False  # the second channel, unlike the third
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert [width(small, n) for n in ("x", "gate", "one")] == [5, 5, 1]
+    same_function(pruned, small)
+    descend(small, 0, 5)  # the third channel of the gate does not come to life
+    same_function(tf_synflow.expand(small, pruned), small)
+    masks["one/kernel"][:] = False  # now nothing is left of the first output
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert [width(small, n) for n in ("x", "gate", "one")] == [5, 5, 1]
+    same_function(pruned, small)
+
+
+def test_a_branch_that_a_gate_closes_may_come_to_life_beside_another():
+    """What is added to a product that is 0 keeps it; so its gate has to be whole."""
+    inputs = keras.Input((5,))
+    x = layers.Dense(6, name="x")(inputs)
+    hidden = layers.Dense(4, activation="tanh", name="hidden")(inputs)
+    gate = layers.Dense(6, activation="sigmoid", name="gate")(hidden)
+    x = layers.Add()([x * gate, layers.Dense(6, name="side")(inputs)])
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x))
+    model = untrained(randomise(model))
+    masks = {"x/kernel": np.ones((5, 6), bool), "gate/kernel": np.ones((4, 6), bool)}
+    masks["x/kernel"][:, 0] = False  # its bias will learn
+    masks["gate/kernel"][3, 1:] = False
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert [width(small, n) for n in ("x", "hidden", "gate")] == [6, 4, 6]
+    whole = tf_synflow.expand(steps(small, 5), pruned)
+    same_function(whole, steps(pruned, 5))
+    assert abs(pruned.get_layer("prune_low_magnitude_x").layer.bias[0]) > 1e-3
+
+
+# How many channels stay of six, of which nothing feeds one, and nobody reads another.
+OPERATORS = {
+    "activations": (lambda x: tf.nn.gelu(tf.tanh(tf.abs(-x))), 4),
+    "constants": (lambda x: (x * 2 / 3) ** 2 - tf.maximum(x, 0.0), 4),
+    "a constant for each row": (lambda x: x * np.arange(1.0, 5)[:, None, None], 4),
+    "silu": (lambda x: x * tf.sigmoid(x), 4),
+    "swish with an offset": (lambda x: x * (tf.exp(x) + 1), 4),
+    "an offset": (lambda x: x + 1, 5),
+    "an offset that is gone": (lambda x: (x + 1) - 1, 5),
+    "transposed": (lambda x: tf.nn.relu(tf.transpose(x, (0, 2, 1, 3))), 4),
+    "there and back": (
+        lambda x: tf.transpose(tf.nn.relu(tf.transpose(x, (0, 3, 1, 2))), (0, 2, 3, 1)),
+        4,
+    ),
+    "means": (lambda x: x - tf.reduce_mean(x, (1, 2), keepdims=True), 4),
+    "more axes": (lambda x: tf.squeeze(tf.expand_dims(x, 2), 2), 4),
+    "sums": (lambda x: tf.add_n([x, tf.square(x), tf.minimum(x, x * x)]), 4),
+    "padded": (lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 2], [0, 0]]), 4),
+    "padded by one": (
+        lambda x: tf.pad(x, 2 * [[0, 0]] + [[1, 0], [0, 0]], "CONSTANT", 1),
+        5,
+    ),
+    "cut": (lambda x: x[:, 1:, ::-1] + tf.roll(x, 1, 1)[:, 1:], 4),
+    "above each other": (lambda x: tf.concat([x, tf.nn.relu(x)], 1), 4),
+    "side by side": (lambda x: tf.concat([x, tf.nn.relu(x)], -1), 4),
+    "pooled": (lambda x: tf.nn.avg_pool2d(x, 2, 1, "SAME"), 4),
+    "one for all": (lambda x: x * layers.Conv2D(1, 1, activation="sigmoid")(x), 5),
+    "dropped": (lambda x: tf.nn.dropout(x, 0.0), 4),
+    "sigmoid": (lambda x: tf.sigmoid(x), 5),
+    "a constant for each channel": (lambda x: x * np.arange(1.0, 7), 6),
+    "softmax": (lambda x: tf.nn.softmax(x), 6),
+    "reversed": (lambda x: x[..., ::-1], 6),
+    "rolled": (lambda x: tf.roll(x, 6, -1), 6),
+    "a mean of channels": (lambda x: x - tf.reduce_mean(x, -1, keepdims=True), 6),
+    "halves": (lambda x: x[..., :3], 6),
+    "pooled across": (
+        lambda x: tf.nn.avg_pool2d(tf.transpose(x, (0, 3, 1, 2)), (3, 1), 1, "SAME"),
+        6,
+    ),
+    "a quotient": (lambda x: x / (x + 1), 6),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_channels_go_through_operators_that_keep_them_apart(name):
+    function, left = OPERATORS[name]
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(6, 1, use_bias=False, name="conv")(inputs)
+    x = function(x)
+    model = randomise(keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x)))
+    masks = {"conv/kernel": np.ones((1, 1, 2, 6), bool)}
+    masks["conv/kernel"][..., 2] = False
+    masks["last/kernel"] = np.ones((1, 1, x.shape[-1], 3), bool)
+    masks["last/kernel"][:, :, 4::6] = False
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert width(small, "conv") == left
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)
+
+
 KINDS = "conv add concat separable depthwise transposed nested gate pool".split()
+KINDS += ["operators", "product", "first"]
 
 
 @st.composite
@@ -372,6 +521,17 @@ def networks(draw):
             y = layers.Dense(x.shape[-1], activation="sigmoid", use_bias=bias)(y)
             y = layers.Reshape((1, 1, x.shape[-1]))(y)
             x = layers.Multiply()([x, y])
+        elif kind == "operators":
+            y = layers.Conv2D(x.shape[-1], 1, use_bias=bias)(x)
+            x = y * tf.nn.relu6(y + 3) / 6 - tf.reduce_mean(x, (1, 2), keepdims=True)
+        elif kind == "product":
+            y = layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=bias)(x)
+            x = x * y * layers.Conv2D(1, 1, use_bias=bias)(x)
+        elif kind == "first":
+            x = layers.Conv2D(wide, 1, use_bias=bias)(x)
+            x = layers.BatchNormalization(axis=1)(layers.Permute((3, 1, 2))(x))
+            x = layers.PReLU("uniform", shared_axes=[2])(x)
+            x = tf.transpose(x, (0, 2, 3, 1))
         else:
             x = layers.AveragePooling2D(2, 1, padding="same")(x)
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
@@ -409,9 +569,10 @@ def test_random_networks_keep_their_function(model, density, seed, of, left_out)
     masks = tf_synflow.get_masks(pruned)
     found = tf_synflow.get_masks(whole)
     assert all((found[name] == mask).all() for name, mask in masks.items())
-    # Nothing that conducts is lost, and nothing is changed.
+    # Nothing that conducts is lost, but for what weighs a channel that is 0.
     kept = [tf_synflow.report(m).totals["effective"] for m in (pruned, small)]
-    assert kept[0] == kept[1]
+    gated = any("multiply" in call.name for call in flatten(model).calls)
+    assert kept[0] >= kept[1] if gated else kept[0] == kept[1]
     for variable, value in zip(pruned.weights, before, strict=True):
         assert variable.numpy().tobytes() == value.tobytes()
     # A stripped model shrinks as far, but for what no mask would keep dead.
@@ -721,3 +882,93 @@ def test_a_small_network_is_exported_as_any(ending, tmp_path):
     assert found[1].parameters < found[0].parameters
     assert found[1].difference <= 1e-5 * found[1].largest_output
     assert found[1].largest_output == pytest.approx(found[0].largest_output, rel=1e-5)
+
+
+def either_way(first):
+    """A network with its channels first or last: convolutions, a gate, branches."""
+    own = {"data_format": "channels_first" if first else "channels_last"}
+    axis = 1 if first else -1
+    inputs = keras.Input((3, 7, 8) if first else (7, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="a", **own)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(axis=axis, name="bn")(x))
+    x = layers.PReLU("uniform", shared_axes=[2, 3] if first else [1, 2])(x)
+    x = layers.MaxPooling2D(2, **own)(layers.ZeroPadding2D(1, **own)(x))
+    y = layers.GlobalAveragePooling2D(**own)(x)
+    y = layers.Dense(8, activation="sigmoid", name="gate")(y)
+    y = layers.Reshape((8, 1, 1) if first else (1, 1, 8))(y)
+    x = layers.Multiply()([x, y])
+    x = layers.DepthwiseConv2D(2, use_bias=False, name="depthwise", **own)(x)
+    y = layers.SeparableConv2D(4, 1, use_bias=False, name="separable", **own)(x)
+    x = layers.Concatenate(axis=axis)([x, y])
+    y = layers.Conv2D(12, 1, name="side", **own)(x)
+    x = layers.Add()([y, layers.Conv2DTranspose(12, 1, name="transposed", **own)(x)])
+    x = layers.Flatten(**own)(layers.Conv2D(5, 2, use_bias=False, name="c", **own)(x))
+    return keras.Model(inputs, layers.Dense(2, name="fc")(x))
+
+
+def compiled(model, x, training):
+    """TensorFlow's CPU kernels want channels last; its compiler does not."""
+    return tf.function(lambda x: model(x, training=training), jit_compile=True)(x)
+
+
+def test_channels_first_shrinks_as_channels_last():
+    last, first = either_way(False), either_way(True)
+    randomise(last)
+    for name, variable in named_weights(flatten(last)).items():
+        value = variable.numpy()
+        other = named_weights(flatten(first))[name.replace("p_re_lu", "p_re_lu_1")]
+        other.assign(value.reshape(other.shape))
+        if any(part in name for part in ("moving_mean", "beta", "bias")):
+            variable.assign(tf.zeros_like(variable))
+            other.assign(variable)
+    masks = {}
+    for name in ("a", "gate", "transposed", "c", "fc"):
+        shape = last.get_layer(name).kernel.shape
+        masks[f"{name}/kernel"] = np.random.default_rng(0).random(shape) < 0.9
+    masks["separable/pointwise_kernel"] = np.ones((1, 1, 8, 4), bool)
+    masks["a/kernel"][..., :4] = False  # nothing feeds these
+    masks["separable/pointwise_kernel"][..., 0] = False
+    masks["side/kernel"] = np.ones((1, 1, 12, 12), bool)
+    masks["side/kernel"][..., [0, 1, 2]] = False
+    masks["transposed/kernel"][:, :, [0, 1, 8]] = False
+    masks["c/kernel"][..., 3] = False
+    pruned = [tf_synflow.apply_masks(model, masks) for model in (last, first)]
+    small = [tf_synflow.shrink(model) for model in pruned]
+    wanted = ("a", 4), ("gate", 4), ("transposed", 10), ("c", 4)
+    for name, size in wanted:
+        assert width(small[0], name) == width(small[1], name) == size, name
+    pairs = [named_weights(flatten(model)).values() for model in small]
+    for one, other in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(
+            np.squeeze(one.numpy()), np.squeeze(other.numpy()), one.name
+        )
+    same_function(pruned[0], small[0])
+    same_weights(tf_synflow.expand(small[1], pruned[1]), pruned[1])
+    x = np.random.default_rng(0).standard_normal((2, 3, 7, 8))
+    one, other = (compiled(model, x, False) for model in (pruned[1], small[1]))
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    again = pruned[0](np.moveaxis(x, 1, -1))
+    np.testing.assert_allclose(one, again, rtol=0, atol=1e-12)
+
+
+def test_channels_that_are_flattened_one_by_one():
+    """A Flatten of channels first: the positions of a channel in a row."""
+    inputs = keras.Input((2, 2, 2))
+    own = {"data_format": "channels_first", "name": "conv"}
+    x = layers.Flatten()(layers.Conv2DTranspose(6, 1, **own)(inputs))
+    y = layers.Dense(24, name="side")(layers.Flatten()(inputs))
+    x = layers.Activation("tanh")(layers.Add()([x, y]))
+    model = keras.Model(inputs, layers.Dense(3, name="fc")(x))
+    model = untrained(randomise(model))
+    masks = {
+        f"{n}/kernel": np.ones(model.get_layer(n).kernel.shape, bool)
+        for n in ("conv", "side", "fc")
+    }
+    masks["fc/kernel"][4:8] = masks["fc/kernel"][9:11] = False  # one channel, and half
+    masks["conv/kernel"][:, :, 3:5] = False
+    masks["side/kernel"][:, 12:17] = False
+    pruned = tf_synflow.apply_masks(model, masks)
+    small = tf_synflow.shrink(pruned)
+    assert (width(small, "conv"), width(small, "side")) == (4, 16)
+    same_function(pruned, small)
+    same_weights(tf_synflow.expand(small, pruned), pruned)

@@ -294,22 +294,20 @@ class Channels:
             for axis in inputs:
                 self.hold(axis)
             return self.hold(self.group(sum(wanted) * times))
+        factors = [
+            tuple(axis[place if len(axis) > 1 else 0] for axis in inputs)
+            for place in range(len(wide))
+        ]
         made: dict[tuple[int, ...], int] = {}
-        for place, size in enumerate(wanted):
-            groups = tuple(axis[place if len(axis) > 1 else 0] for axis in inputs)
+        for groups, size in zip(factors, wanted, strict=True):
             if groups in made:
                 continue
             (made[groups],) = self.group(size * times)
             self.links.append(Link(groups, made[groups], len(self.kernels)))
-            self._tied += [
-                (group, made[groups])
-                for group in groups
-                if self._new_sizes[group] == size
-            ]
-        return tuple(
-            made[tuple(axis[place if len(axis) > 1 else 0] for axis in inputs)]
-            for place in range(len(wanted))
-        )
+            for group in groups:
+                if self._new_sizes[group] == size:
+                    self._tied.append((group, made[groups]))
+        return tuple(made[groups] for groups in factors)
 
     def lift(self, groups: Axis) -> Axis:
         """A signal that is not 0 where the one is that it is made of."""

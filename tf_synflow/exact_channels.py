@@ -245,6 +245,7 @@ _APART = (
     *(_layers.ZeroPadding3D, _layers.Cropping3D, _layers.UpSampling3D),
     *(_layers.GlobalAveragePooling3D, _layers.GlobalMaxPooling3D),
     *(_layers.SpatialDropout3D, _layers.Permute, _layers.RepeatVector),
+    *(_layers.Resizing, _layers.CenterCrop),
 )
 # By these a channel is dead only if the network's function does not need it.
 EXACT: dict[type, Rule] = {

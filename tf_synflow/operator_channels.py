@@ -1,10 +1,10 @@
 """Which channels come out of a call, found by trying it with one channel more.
 
 An operator, which Keras records as a layer (x + y, tf.nn.relu(x)), names sizes and axes
-in many ways. But where one channel more comes in, one more comes out: so the axis along
-which the channels lie then is seen; and that no constant fixes their number, which
-would be wrong in a smaller network. That an operator keeps channels apart, in their
-order, cannot be seen from shapes: the operators are listed here by name.
+in many ways. But where one channel more comes in, one more comes out. That shows along
+which axis the channels lie then. It also shows that no constant of the operator fixes
+their number, as the constant would be wrong in a smaller network. Whether an operator
+keeps channels apart cannot be seen from shapes: those that do are listed here by name.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ _PRODUCTS = ("math.multiply",)
 # What moves numbers, or joins some of them, within a channel.
 _WITHIN = (
     *("transpose", "squeeze", "expand_dims", "pad", "tile", "repeat"),
-    *("slice", "strided_slice", "gather", "split", "unstack"),
-    *("math.reduce_mean", "math.reduce_sum", "math.reduce_max"),
-    *("nn.avg_pool2d", "nn.max_pool2d"),
+    *("slice", "strided_slice", "gather", "split", "unstack", "roll", "reverse"),
+    *("math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min"),
+    *("nn.avg_pool", "nn.avg_pool2d", "nn.max_pool", "nn.max_pool2d", "image.resize"),
 )
 _ANY_SIZE = 8  # tried where a size is not fixed
 
@@ -123,6 +123,8 @@ def _try(
         if len(grown) != 1 or len(next(iter(grown))) != 1:
             return None
     ((axis,),) = grown
+    if not axis:
+        return None  # they lie along the batch
     change = {
         (old[axis], new[axis] - old[axis]) for old, new in zip(made, found, strict=True)
     }
@@ -215,15 +217,24 @@ def _keeps_zero(call: Call, tried: _Tried, shapes: list[tuple]) -> bool | None:
 
 
 def _stays_within(call: Call, tried: _Tried, shapes: list[tuple]) -> bool:
-    """Whether all that comes of the first channel is in the first channel."""
+    """Whether all that comes of the first channel is in the first channel.
+
+    With one channel more, by which a shift of all channels by their number is seen too.
+    """
     (tensor,), (place,) = _reads(call), tried.places
-    first = np.zeros(
-        [1, *(size or _ANY_SIZE for size in shapes[0][1:])], tensor.dtype.as_numpy_dtype
-    )
+    sizes = [1, *(size or _ANY_SIZE for size in shapes[0][1:])]
+    sizes[place] += 1
+    first = np.zeros(sizes, tensor.dtype.as_numpy_dtype)
+    nothing = _evaluated(call, [first])
     np.moveaxis(first, place, 0)[0] = 1
     outputs = _evaluated(call, [first])
-    moved = [np.moveaxis(output, tried.axis, 0) for output in outputs or ()]
-    return bool(moved) and all(m[0].any() and not m[1:].any() for m in moved)
+    if nothing is None or outputs is None:
+        return False
+    for before, after in zip(nothing, outputs, strict=True):
+        changed = np.moveaxis(before != after, tried.axis, 0)
+        if not changed[0].any() or changed[1:].any():
+            return False
+    return True
 
 
 def _evaluated(call: Call, arrays: list[np.ndarray]) -> list[np.ndarray] | None:

@@ -36,10 +36,12 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     The smaller model computes the same function, in training and in inference mode. A
     channel that is fed by nothing but carries a constant (a bias, or the offset of a
     trained BatchNormalization) stays. So does every channel of a layer of no known
-    kind, of a grouped convolution, and of what normalises across channels.
+    kind, of a grouped convolution, of what normalises across channels, and of an
+    operator that names a number of channels (`tf.reshape(x, (-1, 8))`). A product is 0
+    where one factor is: a channel that is 0 goes out of its gate too.
 
     Training goes the same way too, but for this: a channel that is read, though nothing
-    feeds it, would have learned a constant, as soon as training gives it a bias or an
+    feeds it, or a gate that is 0 would have learned a constant, as soon as training gives it a bias or an
     offset; taken out before training, or kept with what reads it masked, it cannot.
     (Behind a ReLU it would not have: of ReLU at 0 TensorFlow's gradient is 0.) Dropout
     draws for the channels that there are. And constraints and optimizers that look at a
