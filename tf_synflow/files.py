@@ -5,8 +5,12 @@ import csv
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+# What numpy and Keras write. The others can make 100 MB of a few kilobytes in one step.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @contextlib.contextmanager
