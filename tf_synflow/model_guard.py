@@ -181,12 +181,8 @@ def _check_class(item: dict[str, Any], trust: Trust) -> None:
     kinds = {name}  # one of Keras's, where only its name says which
     if found is not None:
         kinds = {k.__name__ for k in found.__mro__ if k.__module__[:9] == "tf_keras."}
-    if "Lambda" in kinds:
-        function = config.get("function")
-        if isinstance(function, dict) and function.get("class_name") == "function":
-            function = function.get("config")
-        if not trust.knows(function):
-            raise UntrustedFileError(f"its layer {config.get('name')!r} is a Lambda")
+    if "Lambda" in kinds and not _known_function(config.get("function"), trust):
+        raise UntrustedFileError(f"its layer {config.get('name')!r} is a Lambda")
     if kinds & _RUNS_ANYTHING:
         raise UntrustedFileError(f"it has a layer of the kind {name}")
     if kinds & _OPERATOR_LAYERS:
@@ -195,6 +191,17 @@ def _check_class(item: dict[str, Any], trust: Trust) -> None:
         raise UntrustedFileError(
             f"a layer reads its vocabulary from the file {config['vocabulary']!r}"
         )
+
+
+def _known_function(function: Any, trust: Trust) -> bool:
+    """Whether the user vouches for it: being Keras's is not enough in a Lambda."""
+    if not isinstance(function, dict):
+        return trust.knows(function)
+    module = function.get("module")
+    return function.get("class_name") == "function" and (
+        trust.knows(function.get("config"))
+        or (isinstance(module, str) and trust.vouches_for(module))
+    )
 
 
 def _class(item: dict[str, Any], trust: Trust) -> type | None:
