@@ -239,10 +239,10 @@ def names_a_function_by_another_key(entries, marker):
 
 def names_a_class(entries, marker):
     """In what a model inside the model is to be compiled with."""
-    optimizer = {"class_name": "Run", "module": "evil", "config": {}}
-    model = {"name": "fc", "layers": []}
-    entries[1] |= {"class_name": "Sequential", "module": "keras", "config": model}
-    entries[1]["compile_config"] = {"optimizer": optimizer}
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3)], name="fc")
+    entries[1] |= keras.saving.serialize_keras_object(inner)
+    run = {"class_name": "Run", "module": "evil", "config": {}}
+    entries[1]["compile_config"] = {"optimizer": run}
 
 
 def writes_a_file(entries, marker):

@@ -16,6 +16,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_optimization as tfmot  # noqa: E402
 import tf_keras as keras  # noqa: E402
+from tensorflow.lite.tools import flatbuffer_utils  # noqa: E402
 from tensorflow.python.util import tf_decorator, tf_export  # noqa: E402
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_wrapper,
@@ -44,6 +45,7 @@ __all__ = [
     "SavedMetadata",
     "convnext",
     "deep_graphs",
+    "flatbuffer_utils",
     "inception_resnet_v2",
     "keras",
     "keras_lookup",
