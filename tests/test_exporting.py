@@ -173,9 +173,7 @@ def test_a_file_that_computes_a_constant_is_refused(ending, tmp_path, monkeypatc
     """What is wrong is less than 1e-4 of the largest output of its own unit."""
     constant = offset_net().get_layer("fc").kernel.numpy()
     constant[:, 0] = 0
-    with pytest.raises(
-        ValueError, match="output 0 differs by 0.0.* where it varies by"
-    ):
+    with pytest.raises(ValueError, match="output 0 differs by 0.* where it varies"):
         export_sabotaged(
             offset_net(), tmp_path / f"m{ending}", monkeypatch, 0, constant
         )
@@ -205,10 +203,8 @@ def test_what_is_not_finite_has_to_agree(value, tmp_path, monkeypatch):
     model = offset_net()
     bias = np.array([1000, 0], "float32")
     broken = np.array([value, 0], "float32")
-    # In the file alone, and in Keras alone: both are refused.
-    for keras_has, file_has in ((bias, broken), (broken, bias), (broken, -broken)):
-        if np.isnan(value) and file_has is not bias and keras_has is not bias:
-            continue
+    pairs = [(broken, bias), (bias, broken), (broken, -broken)]
+    for keras_has, file_has in pairs[: 2 if np.isnan(value) else 3]:
         model.get_layer("fc").bias.assign(keras_has)
         with pytest.raises(ValueError, match="output 0 is NaN or infinite for the one"):
             export_sabotaged(model, tmp_path / "m", monkeypatch, 1, file_has)
@@ -223,7 +219,7 @@ def test_what_is_not_finite_has_to_agree(value, tmp_path, monkeypatch):
 
 def few_inputs(count, generator):
     """A sparse Dense of few inputs before a large one, and what it computes."""
-    inputs = keras.Input((count,))
+    inputs = keras.Input((count,), name="input")
     x = layers.Dense(40, name="small")(inputs)
     model = keras.Model(inputs, layers.Dense(64, name="large")(x))
     weights = [generator.standard_normal(w.shape) for w in model.get_weights()]
@@ -245,9 +241,8 @@ def computed(path, x):
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_sparse_kernels_of_few_inputs_are_right_and_the_others_stay_sparse(tmp_path):
     generator = np.random.default_rng(0)
-    for count in (1, 2, 3, 6, 7):
+    for count in (1, 3, 7):
         model, x, expected = few_inputs(count, generator)
-        model.input_names[0] = "input"
         found = tf_synflow.export(model, tmp_path / f"{count}.tflite")
         assert found.sparse and not found.note
         assert found.bytes < found.dense_bytes / 2
@@ -260,7 +255,6 @@ def test_a_wrong_sparse_file_gives_way_to_the_dense_one(tmp_path, monkeypatch):
     """The repair of TFLite's fault is taken out, so that the fault is there."""
     monkeypatch.setattr(exporting, "_with_whole_blocks", lambda sparse, dense: sparse)
     model, x, expected = few_inputs(3, np.random.default_rng(0))
-    model.input_names[0] = "input"
     found = tf_synflow.export(model, tmp_path / "m.tflite")
     assert not found.sparse and found.bytes == found.dense_bytes
     assert "stored dense" in found.note and found.note in str(found)
@@ -268,14 +262,13 @@ def test_a_wrong_sparse_file_gives_way_to_the_dense_one(tmp_path, monkeypatch):
     np.testing.assert_allclose(computed(found.path, x), expected, atol=1e-5 * scale)
 
 
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected")
 def test_a_quantised_model_is_refused_with_a_way_out_that_works(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     plain = tf_synflow.strip(tf_synflow.prune(model, 2, criterion="magnitude"))
     quantised = tfmot.quantization.keras.quantize_model(plain)
     for ending in ("", ".tflite"):
-        with pytest.raises(
-            ValueError, match="quantised by tfmot.*before quantize_model"
-        ):
+        with pytest.raises(ValueError, match="quantised by tfmot.*before quan"):
             tf_synflow.export(quantised, tmp_path / f"m{ending}")
     assert not list(tmp_path.iterdir())
     converter = tf.lite.TFLiteConverter.from_keras_model(quantised)

@@ -389,8 +389,9 @@ class _Check:
         finite = np.isfinite(want)
         if want.size and not finite.any():
             raise ValueError(
-                f"Keras gives only NaN and infinities for output {i}, so no file can be "
-                "compared with it: give other inputs, as data=, or repair the weights"
+                f"Keras gives only NaN and infinities for output {i}, so no file can "
+                "be compared with it: give other inputs, as data=, or repair the "
+                "weights"
             )
         unequal = ~finite & (have != want) & ~(np.isnan(have) & np.isnan(want))
         if unequal.any() or not np.isfinite(have[finite]).all():
