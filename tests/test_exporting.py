@@ -12,7 +12,7 @@ from test_model_files import ROOT, run
 
 import tf_synflow
 from tf_synflow import exporting
-from tf_synflow._compat import keras, tf
+from tf_synflow._compat import keras, tf, tfmot
 
 layers = keras.layers
 
@@ -145,12 +145,135 @@ def test_a_wrong_file_is_never_given_its_name(ending, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_gives_nan_is_refused(tmp_path):
-    model = randomise(residual_net())
-    model.get_layer("fc").bias.assign([np.nan, 0, 0, 0])
-    with pytest.raises(ValueError, match="differs by nan"):
-        tf_synflow.export(model, tmp_path / "model")
+def offset_net():
+    """One output that varies by 0.03 or so around 1000, and one by 1000."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="fc")])
+    kernel = np.array([[0.01, 300], [-0.02, 500], [0.015, -400]], "float32")
+    model.get_layer("fc").set_weights([kernel, np.array([1000, 0], "float32")])
+    return model
+
+
+def export_sabotaged(model, path, monkeypatch, weight, value):
+    """Exports with one weight of the last layer other in the file than in Keras."""
+    write = exporting._write_saved_model
+
+    def sabotaged(plain, aside):
+        variable = plain.layers[-1].weights[weight]
+        right = variable.numpy()
+        variable.assign(value)
+        write(plain, aside)
+        variable.assign(right)
+
+    monkeypatch.setattr(exporting, "_write_saved_model", sabotaged)
+    return tf_synflow.export(model, path)
+
+
+@pytest.mark.parametrize("ending", ["", ".tflite"])
+def test_a_file_that_computes_a_constant_is_refused(ending, tmp_path, monkeypatch):
+    """What is wrong is less than 1e-4 of the largest output of its own unit."""
+    constant = offset_net().get_layer("fc").kernel.numpy()
+    constant[:, 0] = 0
+    with pytest.raises(ValueError, match="output 0 differs by 0.* where it varies"):
+        export_sabotaged(
+            offset_net(), tmp_path / f"m{ending}", monkeypatch, 0, constant
+        )
     assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    # As it is, it is only as right as float32 can be beside 1000.
+    found = tf_synflow.export(offset_net(), tmp_path / f"m{ending}")
+    assert found.difference <= 2 * np.spacing(np.float32(1000))
+
+
+def test_rounding_is_told_from_error(tmp_path):
+    """Sums of 1e4 that cancel: rounding is 1e-3 of what is left, and no fault."""
+    generator = np.random.default_rng(0)
+    inputs = keras.Input((16,))
+    x = layers.Dense(64, name="big")(inputs)
+    model = keras.Model(inputs, layers.Dense(4, name="out")(x))
+    up = generator.standard_normal((16, 64)).astype("float32")
+    down = generator.standard_normal((64, 4)).astype("float32")
+    model.get_layer("big").set_weights([0.01 * up, np.full(64, 1e4, "float32")])
+    model.get_layer("out").set_weights([down, -1e4 * down.sum(0)])
+    found = tf_synflow.export(model, tmp_path / "m.tflite")
+    assert found.difference < 0.1
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_has_to_agree(value, tmp_path, monkeypatch):
+    model = offset_net()
+    bias = np.array([1000, 0], "float32")
+    broken = np.array([value, 0], "float32")
+    pairs = [(broken, bias), (bias, broken), (broken, -broken)]
+    for keras_has, file_has in pairs[: 2 if np.isnan(value) else 3]:
+        model.get_layer("fc").bias.assign(keras_has)
+        with pytest.raises(ValueError, match="output 0 is NaN or infinite for the one"):
+            export_sabotaged(model, tmp_path / "m", monkeypatch, 1, file_has)
+        monkeypatch.undo()
+    model.get_layer("fc").bias.assign(broken)
+    assert tf_synflow.export(model, tmp_path / "agreed").difference == 0
+    model.get_layer("fc").bias.assign([value, value])
+    with pytest.raises(ValueError, match="Keras gives only NaN and infinities"):
+        tf_synflow.export(model, tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["agreed"]
+
+
+def few_inputs(count, generator):
+    """A sparse Dense of few inputs before a large one, and what it computes."""
+    inputs = keras.Input((count,), name="input")
+    x = layers.Dense(40, name="small")(inputs)
+    model = keras.Model(inputs, layers.Dense(64, name="large")(x))
+    weights = [generator.standard_normal(w.shape) for w in model.get_weights()]
+    for i in (0, 2):
+        weights[i] = weights[i] * (generator.random(weights[i].shape) < 0.15)
+    weights = [w.astype("float32") for w in weights]
+    model.set_weights(weights)
+    x = generator.standard_normal((5, count)).astype("float32")
+    a, b, c, d = (w.astype("float64") for w in weights)
+    return model, x, (x @ a + b) @ c + d
+
+
+def computed(path, x):
+    interpreter = tf.lite.Interpreter(str(path))
+    [output] = interpreter.get_signature_runner("serving_default")(input=x).values()
+    return output
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_sparse_kernels_of_few_inputs_are_right_and_the_others_stay_sparse(tmp_path):
+    generator = np.random.default_rng(0)
+    for count in (1, 3, 7):
+        model, x, expected = few_inputs(count, generator)
+        found = tf_synflow.export(model, tmp_path / f"{count}.tflite")
+        assert found.sparse and not found.note
+        assert found.bytes < found.dense_bytes / 2
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(computed(found.path, x), expected, atol=1e-5 * scale)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_a_wrong_sparse_file_gives_way_to_the_dense_one(tmp_path, monkeypatch):
+    """The repair of TFLite's fault is taken out, so that the fault is there."""
+    monkeypatch.setattr(exporting, "_with_whole_blocks", lambda sparse, dense: sparse)
+    model, x, expected = few_inputs(3, np.random.default_rng(0))
+    found = tf_synflow.export(model, tmp_path / "m.tflite")
+    assert not found.sparse and found.bytes == found.dense_bytes
+    assert "stored dense" in found.note and found.note in str(found)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(computed(found.path, x), expected, atol=1e-5 * scale)
+
+
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected")
+def test_a_quantised_model_is_refused_with_a_way_out_that_works(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    plain = tf_synflow.strip(tf_synflow.prune(model, 2, criterion="magnitude"))
+    quantised = tfmot.quantization.keras.quantize_model(plain)
+    for ending in ("", ".tflite"):
+        with pytest.raises(ValueError, match="quantised by tfmot.*before quan"):
+            tf_synflow.export(quantised, tmp_path / f"m{ending}")
+    assert not list(tmp_path.iterdir())
+    converter = tf.lite.TFLiteConverter.from_keras_model(quantised)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    assert converter.convert()[4:8] == b"TFL3"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Saved models in and out, and the scripts that prune and report them."""
 
+import contextlib
 import importlib
+import io
 import json
 import os
+import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import images, layers, randomise, refusals, residual_net
@@ -270,6 +275,215 @@ def test_registered_classes_in_pruned_layers_load_again(tmp_path, ending):
     assert isinstance(inner[1].kernel_initializer, Ramp)
     for name, mask in tf_synflow.get_masks(model).items():
         np.testing.assert_array_equal(tf_synflow.get_masks(again)[name], mask)
+
+
+EVIL = """
+import pathlib
+marker = pathlib.Path(__file__).with_name("marker")
+marker.touch()  # as soon as it is imported
+def run(x, *args, **kwargs):
+    return x
+class Run:
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+"""
+
+RUN = {
+    "class_name": "function",
+    "module": "evil",
+    "config": "run",
+    "registered_name": "run",
+}
+
+SYSTEM = RUN | {"config": "system", "registered_name": "system"}
+
+
+def rewritten(path, change):
+    """A `.keras` file with its configuration changed in place."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    change(config["config"]["layers"])
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def names_a_lambda(entries, marker):
+    entries[1] |= {"class_name": "Lambda", "module": "keras.layers"}
+    entries[1]["config"] = {
+        "name": "fc",
+        "function": RUN,
+        "function_type": "function",
+        "module": None,
+        "output_shape": None,
+        "output_shape_type": "raw",
+        "output_shape_module": None,
+        "arguments": {},
+    }
+
+
+def names_a_function_by_another_key(entries, marker):
+    """Where Keras knows a name, it takes the module from the entry all the same."""
+    entries[1]["config"]["activation"] = RUN | {"registered_name": "relu"}
+
+
+def names_a_class(entries, marker):
+    """In what a model inside the model is to be compiled with."""
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3)], name="fc")
+    entries[1] |= keras.saving.serialize_keras_object(inner)
+    run = {"class_name": "Run", "module": "evil", "config": {}}
+    entries[1]["compile_config"] = {"optimizer": run}
+
+
+def writes_a_file(entries, marker):
+    """An operator on constants alone is run as soon as the model is built."""
+    entries[1] = {
+        "class_name": "TFOpLambda",
+        "module": "keras.src.layers.core.tf_op_layer",
+        "name": "fc",
+        "registered_name": "TFOpLambda",
+        "config": {"name": "fc", "function": "io.write_file"},
+        "inbound_nodes": [["_CONSTANT_VALUE", -1, str(marker), {"contents": "!"}]],
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        names_a_lambda,
+        names_a_function_by_another_key,
+        names_a_class,
+        writes_a_file,
+    ],
+)
+def test_a_keras_file_of_a_stranger_runs_nothing(change, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    inputs = keras.Input((3,))
+    keras.Model(inputs, layers.Dense(3, name="fc")(inputs)).save(tmp_path / "m.keras")
+    rewritten(tmp_path / "m.keras", lambda e: change(e, tmp_path / "marker"))
+    with contextlib.suppress(ValueError):
+        load_model(tmp_path / "m.keras")
+    assert not (tmp_path / "marker").exists() and "evil" not in sys.modules
+    with pytest.raises(ValueError, match="could do harm this way"):
+        load_model(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m"])
+def test_bytecode_is_not_run_in_any_format(name, tmp_path):
+    """A .h5 file that is called .keras among them, which Keras reads as .h5."""
+    marker = str(tmp_path / "marker")
+    inputs = keras.Input((3,))
+    x = layers.Lambda(lambda x, path: (open(path, "w").close(), x)[1])
+    x.arguments = {"path": marker}
+    model = keras.Model(inputs, layers.Dense(2)(x(inputs)))
+    if name == "m.keras":
+        model.save(tmp_path / "m.h5")
+        (tmp_path / "m.h5").rename(tmp_path / "m.keras")
+    else:
+        model.save(tmp_path / name)
+    os.remove(marker)
+    with contextlib.suppress(ValueError):
+        load_model(tmp_path / name)
+    assert not os.path.exists(marker)
+    with pytest.raises(ValueError, match="could do harm this way|is a zip archive"):
+        load_model(tmp_path / name)
+    if name == "m.h5":  # of the user's own
+        load_model(tmp_path / name, safe_mode=False)
+        assert os.path.exists(marker)
+
+
+def test_what_the_user_vouches_for_is_read(tmp_path, monkeypatch):
+    (tmp_path / "good.py").write_text(
+        "import tf_keras\n"
+        "from os import system\n"
+        "def twice(x):\n    return 2 * x\n"
+        "class Twice(tf_keras.layers.Dense):\n"
+        "    def call(self, x):\n        return 2 * super().call(x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    good = importlib.import_module("good")
+    inputs = keras.Input((3,))
+    data = np.arange(6, dtype="float32").reshape(2, 3)
+    for file in ("m.h5", "m.keras"):
+        # Keras does not find a function again that it wrote to .h5.
+        activation = good.twice if file == "m.keras" else None
+        x = good.Twice(4, activation=activation)(inputs)
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        model.compile("sgd", good.twice)  # not read, as the model comes uncompiled
+        model.save(tmp_path / file)
+        with pytest.raises(ValueError, match="could do harm|cannot read"):
+            load_model(tmp_path / file)
+        given = {"Twice": good.Twice, "twice": good.twice}
+        again = load_model(tmp_path / file, custom_objects=given)
+        np.testing.assert_array_equal(again(data), model(data))
+
+
+def test_a_lambda_of_a_function_that_the_user_names_is_read(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(EVIL + "\nfrom os import system\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    inputs = keras.Input((3,))
+    keras.Model(inputs, layers.Dense(3, name="fc")(inputs)).save(tmp_path / "m.keras")
+    rewritten(tmp_path / "m.keras", lambda e: names_a_lambda(e, None))
+    model = load_model(tmp_path / "m.keras", custom_objects={"run": lambda x: 3 * x})
+    np.testing.assert_array_equal(model(np.ones((1, 3), "float32")), [[3, 3, 3]])
+    assert not (tmp_path / "marker").exists()
+    model = load_model(tmp_path / "m.keras", modules=["evil"])
+    np.testing.assert_array_equal(model(np.ones((1, 3), "float32")), [[1, 1, 1]])
+    rewritten(tmp_path / "m.keras", lambda e: e[1]["config"].update(function=SYSTEM))
+    with pytest.raises(ValueError, match="'system' of the module 'evil'"):
+        load_model(tmp_path / "m.keras", modules=["evil"])
+
+
+def bomb(path, kind):
+    """A few kilobytes that declare far more than 512 MiB."""
+    inputs = keras.Input((3,))
+    keras.Model(inputs, layers.Dense(2, name="fc")(inputs)).save(path)
+    if kind == "config":
+        rewritten(path, lambda e: e[1]["config"].update(units=200 * 2**20))
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if kind == "archive":
+        members["more"] = bytes(2**20 + 12345)
+    else:
+        weights = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(weights, "a") as file:
+            if kind == "weights":
+                file.create_dataset("big", (200 * 2**20,), "f4", chunks=(2**20,))
+            else:
+                file["elsewhere"] = h5py.ExternalLink("/etc/hostname", "/")
+        members["model.weights.h5"] = weights.getvalue()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    if kind == "archive":  # the test spares itself the other 599 MB
+        old, new = (n.to_bytes(4, "little") for n in (2**20 + 12345, 600 * 2**20))
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("archive", "would unpack to 629,[0-9,]* bytes; at most 536,870,912"),
+        ("weights", "weights would take 838,860,[0-9,]* bytes of memory; at most"),
+        ("config", "variables would take 2,516,[0-9,]* bytes of memory; at most"),
+        ("link", "'elsewhere' lies in another file"),
+    ],
+)
+def test_a_small_file_cannot_fill_the_memory(kind, message, tmp_path):
+    bomb(tmp_path / "m.keras", kind)
+    assert (tmp_path / "m.keras").stat().st_size < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path / "m.keras")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 100_000  # kilobytes
 
 
 def test_prune_and_report_from_the_command_line(model, tmp_path):

@@ -1,6 +1,9 @@
 import os
+import re
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -299,6 +302,108 @@ def test_foreign_and_damaged_files_are_refused(masks, tmp_path):
             tf_synflow.load_masks(file)
     with pytest.raises(FileNotFoundError):
         tf_synflow.load_masks(tmp_path / "absent.npz")
+
+
+def memory_taken(call):
+    """The most bytes that Python and NumPy held during a call; it may fail."""
+    tracemalloc.start()
+    try:
+        call()
+    except ValueError as error:
+        return tracemalloc.get_traced_memory()[1], str(error)
+    finally:
+        tracemalloc.stop()
+    return tracemalloc.get_traced_memory()[1], None
+
+
+def write_bomb(path, shape, content, method=zipfile.ZIP_DEFLATED):
+    """An archive of one member: a header that declares a shape, then any bytes."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        with archive.open("fc/kernel.npy", "w") as member:
+            header = {"descr": "|b1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for block in content:
+                member.write(block)
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks", "arguments", "message"),
+    [
+        ((40, MB), 40, {"limit": 30 * MB}, "41,943,040 bytes of memory, and the limit"),
+        ((40, MB), 40, {"like": "model"}, r"shape \(40, 1048576\), but the weight"),
+        ((10**12,), 1, {}, "declares the shape"),
+        ((16, 4), 40, {}, "declares the shape"),
+        ((16, 4), 40, {"like": "model"}, "declares the shape"),
+    ],
+)
+def test_a_small_file_of_masks_cannot_fill_the_memory(
+    shape, blocks, arguments, message, tmp_path
+):
+    write_bomb(tmp_path / "bomb.npz", shape, [bytes(MB)] * blocks)
+    assert (tmp_path / "bomb.npz").stat().st_size < MB / 10
+    if "like" in arguments:
+        arguments = {"like": residual_net()}
+    taken, error = memory_taken(
+        lambda: tf_synflow.load_masks(tmp_path / "bomb.npz", **arguments)
+    )
+    assert re.search(message, error)
+    assert taken < 5 * MB
+
+
+def redeclared(path, change):
+    """Alters the size that an archive declares of its only member."""
+    with zipfile.ZipFile(path) as archive:
+        size = archive.infolist()[0].file_size
+    old, new = (n.to_bytes(4, "little") for n in (size, size + change))
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def test_without_a_limit_of_ones_own_another_holds(tmp_path):
+    """Header and directory declare 600 MB (of which the test spares itself 592)."""
+    write_bomb(tmp_path / "bomb.npz", (600, MB), [bytes(MB)] * 8)
+    redeclared(tmp_path / "bomb.npz", 592 * MB)
+    taken, error = memory_taken(lambda: tf_synflow.load_masks(tmp_path / "bomb.npz"))
+    assert "would take 629,145,600 bytes of memory, and the limit is" in error
+    assert taken < 5 * MB
+
+
+def test_a_directory_that_lies_about_sizes_is_found_out(tmp_path):
+    """It declares 64 bytes of mask, as the header does, and 40 MB would come."""
+    write_bomb(tmp_path / "bomb.npz", (16, 4), [bytes(MB)] * 40)
+    redeclared(tmp_path / "bomb.npz", 64 - 40 * MB)
+    taken, error = memory_taken(lambda: tf_synflow.load_masks(tmp_path / "bomb.npz"))
+    assert "is no file of masks, or a damaged one" in error
+    assert taken < 5 * MB
+
+
+def test_masks_of_another_compression_are_refused(tmp_path):
+    write_bomb(tmp_path / "bomb.npz", (MB,), [bytes(MB)], zipfile.ZIP_LZMA)
+    with pytest.raises(ValueError, match="is compressed in an unknown way"):
+        tf_synflow.load_masks(tmp_path / "bomb.npz")
+
+
+def test_bytes_that_are_no_booleans_are_refused(tmp_path):
+    write_bomb(tmp_path / "masks.npz", (3,), [b"\0\1\2"])
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        tf_synflow.load_masks(tmp_path / "masks.npz")
+
+
+def test_masks_are_checked_against_the_model_that_they_are_for(masks, tmp_path):
+    path = tmp_path / "masks.npz"
+    tf_synflow.save_masks(path, masks)
+    again = tf_synflow.load_masks(path, like=residual_net(), limit=0)
+    assert list(again) == list(masks)
+    assert all((again[name] == masks[name]).all() for name in masks)
+    with pytest.raises(ValueError, match=r"shape \(16, 4\), but the .* \(16, 5\)"):
+        tf_synflow.load_masks(path, like=residual_net(5))
+    other = keras.Sequential([layers.Input((3,)), layers.Dense(2, name="out")])
+    with pytest.raises(ValueError, match=r"no such weight .*\['out/kernel'\]"):
+        tf_synflow.load_masks(path, like=other)
+    with pytest.raises(TypeError, match="like|model"):
+        tf_synflow.load_masks(path, like="resnet")
 
 
 @pytest.mark.parametrize(

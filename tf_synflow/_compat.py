@@ -10,15 +10,19 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf  # noqa: E402
 import tensorflow_model_optimization as tfmot  # noqa: E402
 import tf_keras as keras  # noqa: E402
+from tensorflow.lite.tools import flatbuffer_utils  # noqa: E402
+from tensorflow.python.util import tf_decorator, tf_export  # noqa: E402
 from tensorflow_model_optimization.python.core.sparsity.keras import (  # noqa: E402
     pruning_wrapper,
 )
+from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata  # noqa: E402
 from tf_keras.src.applications import (  # noqa: E402
     convnext,
     inception_resnet_v2,
@@ -32,6 +36,9 @@ from tf_keras.src.layers.core.tf_op_layer import (  # noqa: E402
 )
 from tf_keras.src.losses import LossFunctionWrapper  # noqa: E402
 from tf_keras.src.saving.serialization_lib import (  # noqa: E402
+    _retrieve_class_or_fn as keras_lookup,
+)
+from tf_keras.src.saving.serialization_lib import (  # noqa: E402
     in_tf_saved_model_scope as reads_old_format,
 )
 
@@ -43,14 +50,31 @@ __all__ = [
     "OperatorLayer",
     "PruneLowMagnitude",
     "SlicingLayer",
+    "SavedMetadata",
     "convnext",
     "deep_graphs",
+    "flatbuffer_utils",
     "inception_resnet_v2",
     "keras",
     "reads_old_format",
+    "keras_lookup",
     "tf",
     "tfmot",
+    "unwrapped_symbol",
 ]
+
+
+def unwrapped_symbol(name: str) -> Any:
+    """What a public name of TensorFlow's or Keras's stands for, without decorators.
+
+    Args:
+      name: For example "math.add" or "keras.backend.mean".
+
+    Returns:
+      A function or class; None if there is none.
+    """
+    found = tf_export.get_symbol_from_name(name)
+    return None if found is None else tf_decorator.unwrap(found)[1]
 
 
 _deep_lock = threading.Lock()
