@@ -350,3 +350,31 @@ def test_rounds_refuse_what_they_cannot_do():
             tf_synflow.prune_filters(**given)
     with pytest.raises(ValueError, match="there is prune_filters"):
         tf_synflow.prune_with_rewinding(model, 2, print, 1, policy=policy())
+
+
+def test_filters_go_through_operators_and_those_of_a_gate_stay():
+    """A hard swish, x times an operator of x, has one maker; a gate has another."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 3, use_bias=False, name="a")(inputs)
+    x = x * tf.nn.relu6(x + 3.0) / 6
+    x = layers.Conv2D(4, 1, activation="relu", name="b")(x)
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(3, 1, activation="relu", name="squeeze")(y)
+    x = x * layers.Conv2D(4, 1, activation="sigmoid", name="gate")(y)
+    x = layers.Dense(3, name="logits")(layers.Flatten()(x))
+    model = randomise(keras.Model(inputs, x))
+    own = policy()
+    scores = own.score(model)
+    assert {name: s.size for name, s in scores.items()} == {
+        "a/kernel": 5,
+        "squeeze/kernel": 3,
+    }
+    masks = own.masks(model, 2)
+    kept = [masks[f"{n}/kernel"].any((0, 1, 2)) for n in ("a", "squeeze")]
+    assert sum(flags.sum() for flags in kept) == 4
+    # With a filter goes what reads it, behind the operators too.
+    wanted = np.broadcast_to(kept[0][:, None], (5, 4))
+    np.testing.assert_array_equal(masks["b/kernel"][0, 0], wanted)
+    small = tf_synflow.shrink(tf_synflow.apply_masks(model, masks))
+    left = {n: m.shape[-1] for n, m in tf_synflow.get_masks(small).items()}
+    assert (left["a/kernel"], left["squeeze/kernel"]) == tuple(f.sum() for f in kept)

@@ -350,9 +350,8 @@ GATES = {
 }
 
 
-@pytest.mark.parametrize("name", GATES)
-def test_a_gate_goes_with_the_channel_that_it_weighs(name):
-    """A gate of 1/2 is fed by no weight; times a channel that is 0 it is 0."""
+def gated(name):
+    """A pruned network with a hard swish and a gate."""
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(6, 3, use_bias=False, name="conv")(inputs)
     x = x * tf.nn.relu6(x + 3.0) * (1 / 6)  # hard swish
@@ -366,12 +365,23 @@ def test_a_gate_goes_with_the_channel_that_it_weighs(name):
     masks["last/kernel"][:, :, 4] = False  # nobody reads these when they are weighed,
     masks["last/kernel"][:, :, 5] = masks["squeeze/kernel"][:, :, 5] = False
     masks["gate/kernel"][..., 3] = False  # and this gate is always 1/2
-    pruned = tf_synflow.apply_masks(randomise(model), masks)
+    return tf_synflow.apply_masks(randomise(model), masks)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_goes_with_the_channel_that_it_weighs(name):
+    """A gate of 1/2 is fed by no weight; times a channel that is 0 it is 0."""
+    pruned = gated(name)
     small = tf_synflow.shrink(pruned)
     assert [width(small, n) for n in ("conv", "squeeze", "gate")] == [4, 3, 4]
     same_function(pruned, small)
     same_weights(tf_synflow.expand(small, pruned), pruned)
-    same_function(tf_synflow.expand(steps(small, 5), pruned), steps(pruned, 5))
+
+
+def test_training_a_small_network_with_gates_is_training_the_masked_one():
+    pruned = gated("hard sigmoid")
+    small = steps(tf_synflow.shrink(pruned), 5)
+    same_function(tf_synflow.expand(small, pruned), steps(pruned, 5))
 
 
 def test_a_gate_that_is_zero_takes_what_it_weighs_along():

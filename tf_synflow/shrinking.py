@@ -41,9 +41,9 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     where one factor is: a channel that is 0 goes out of its gate too.
 
     Training goes the same way too, but for this: a channel that is read, though nothing
-    feeds it, or a gate that is 0 would have learned a constant, as soon as training
-    gives it a bias or an offset; taken out before training, or kept with what reads it
-    masked, it cannot.
+    feeds it, would have learned a constant, as soon as training gives it a bias or an
+    offset (a gate that is 0 would have opened); taken out before training, or kept with
+    what reads it masked, it cannot.
     (Behind a ReLU it would not have: of ReLU at 0 TensorFlow's gradient is 0.) Dropout
     draws for the channels that there are. And constraints and optimizers that look at a
     whole tensor (a norm, say) see a smaller one. So do weight regularizers:
