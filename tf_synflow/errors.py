@@ -22,4 +22,4 @@ def first_line(error: BaseException) -> str:
     text = _AFTER_CODE.sub("", str(error).strip(), count=1)
     lines = (line.strip() for line in text.splitlines())
     said = [_AROUND.sub("", line) for line in lines if not _NO_WORDS.match(line)]
-    return next((line[:300] for line in said if line), "")
+    return next((line[:300].rstrip(" :") for line in said if line), "")
