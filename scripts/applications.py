@@ -16,8 +16,8 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.files import write_csv
+from tf_synflow.files.whole import write_csv
+from tf_synflow.keras2.imports import keras
 
 # From the cheapest to the dearest, so that most of the table is there soon.
 NAMES = (

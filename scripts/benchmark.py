@@ -18,8 +18,8 @@ from absl import app, flags
 from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
-from tf_synflow import benchmarking
-from tf_synflow.files import written_whole
+from tf_synflow.experiments import timing as benchmarking
+from tf_synflow.files.whole import written_whole
 from tf_synflow.models import MODELS
 
 _MODELS = flags.DEFINE_list(

@@ -14,10 +14,11 @@ from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
-from tf_synflow import collapse, models
-from tf_synflow._compat import keras
+from tf_synflow import models
 from tf_synflow.criteria import CRITERIA, DATA_FREE
-from tf_synflow.files import write_csv
+from tf_synflow.experiments.collapse import first_collapse
+from tf_synflow.files.whole import write_csv
+from tf_synflow.keras2.imports import keras
 
 _MODEL = flags.DEFINE_enum("model", "vgg16_bn", sorted(models.MODELS), "Network.")
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
@@ -60,7 +61,7 @@ def _row(criterion: str, seed: int, data: object) -> dict[str, object]:
     alphas = [_FIRST.value + _STEP.value * step for step in range(steps + 1)]
     start = time.perf_counter()
     needed = None if criterion in DATA_FREE else data
-    found = collapse.first_collapse(
+    found = first_collapse(
         model, policy, alphas, needed, lambda a: tqdm(a, unit="ratio", leave=False)
     )
     return {

@@ -34,10 +34,14 @@ from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
-from tf_synflow import experiment, models, training
-from tf_synflow._compat import keras
-from tf_synflow.results import read_results
-from tf_synflow.run_folder import run_folder
+from tf_synflow import models
+from tf_synflow.experiments import run as experiment
+from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile, read_history
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.experiments.results import read_results
+from tf_synflow.experiments.run_folder import run_folder
+from tf_synflow.experiments.settings import Pruning
+from tf_synflow.keras2.imports import keras
 
 _DAMAGES = flags.DEFINE_integer("damages", 600, "Number of damages.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the damages.")
@@ -82,7 +86,7 @@ def _run(folder: Path, seed: int) -> None:
             folder / "finished",
             model="tiny",
             dataset="digits",
-            pruning=experiment.Pruning(
+            pruning=Pruning(
                 4.0, tf_synflow.PruningPolicy(iterations=3, progress=False)
             ),
             recipe=_recipe(seed),
@@ -99,8 +103,8 @@ def _run(folder: Path, seed: int) -> None:
         go_on()
 
 
-def _recipe(seed: int) -> training.Recipe:
-    return training.Recipe(EPOCHS, 128, 0.1, seed, images=256)
+def _recipe(seed: int) -> Recipe:
+    return Recipe(EPOCHS, 128, 0.1, seed, images=256)
 
 
 class _Reader:
@@ -112,7 +116,7 @@ class _Reader:
             _network(), 4.0
         )
         self.model = tf_synflow.apply_masks(_network(), masks)
-        self.model.compile(training.optimizer(_recipe(0), steps=2), "mse")
+        self.model.compile(optimizer(_recipe(0), steps=2), "mse")
         self.model.optimizer.build(self.model.trainable_variables)
 
     def finished(self, folder: Path) -> dict[str, Any]:
@@ -136,8 +140,8 @@ class _Reader:
                 variable.assign(
                     variable.dtype.as_numpy_dtype(3) * np.ones_like(variable)
                 )
-            history = training.HistoryFile(folder / "history.csv", [])
-            keep = training.Checkpoints(folder / "checkpoints", history, run.run)
+            history = HistoryFile(folder / "history.csv", [])
+            keep = Checkpoints(folder / "checkpoints", history, run.run)
             if done := keep.restore(self.model):
                 read["epochs"], read["history"] = done, history.rows
                 read["state"] = [v.numpy().tobytes().hex() for v in variables]
@@ -152,7 +156,7 @@ def _made(folder: Path) -> dict[str, Any]:
         masks = tf_synflow.load_masks(folder / "masks.npz")
         read["masks"] = {name: mask.tolist() for name, mask in masks.items()}
     if (folder / "history.csv").is_file():
-        read["history"] = training.read_history(folder)
+        read["history"] = read_history(folder)
     return read
 
 

@@ -14,9 +14,9 @@ from absl import app
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow import linear_twin
-from tf_synflow._compat import deep_graphs, keras
-from tf_synflow.masks import kept_count
+from tf_synflow.flow import linear_twin
+from tf_synflow.keras2.imports import deep_graphs, keras
+from tf_synflow.masks.counts import kept_count
 
 
 def deep_dense(depth: int, factor: float) -> keras.Model:

@@ -11,7 +11,7 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow.model_files import load_model
+from tf_synflow.files.models import load_model
 
 _MODEL = flags.DEFINE_string(
     "model", None, ".keras or .h5 file, or folder of a SavedModel.", required=True

@@ -16,10 +16,14 @@ from absl import app, flags
 from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
-from tf_synflow import figures, models, paper_figures, sweep
-from tf_synflow._compat import keras
+from tf_synflow import models
 from tf_synflow.criteria import CRITERIA
-from tf_synflow.files import write_csv
+from tf_synflow.experiments import paper_figures as figures
+from tf_synflow.experiments import paper_tables as paper_figures
+from tf_synflow.experiments import sweep
+from tf_synflow.files.whole import write_csv
+from tf_synflow.keras2.imports import keras
+from tf_synflow.reporting.picture import pyplot
 
 _FIGURE = flags.DEFINE_enum(
     "figure", None, ["1", "2", "3", "4", "6", "7"], "Which.", required=True
@@ -106,7 +110,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     output = _OUTPUT.value or f"figure{_FIGURE.value}"
-    figures.pyplot()
+    pyplot()
     from_runs = _FIGURE.value in ("1", "6")
     rows, (draw, *more) = _accuracies() if from_runs else _from_networks()
     write_csv(f"{output}.csv", rows)

@@ -28,8 +28,8 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.training import read_history
+from tf_synflow.experiments.checkpoints import read_history
+from tf_synflow.keras2.imports import keras
 
 EPOCHS = 3
 _BRIEF = ["--dataset=digits", f"--epochs={EPOCHS}", "--train_images=512"]

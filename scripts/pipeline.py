@@ -13,9 +13,10 @@ import numpy as np
 from absl import app, flags
 from plain_errors import in_one_line
 
-from tf_synflow import models, training
-from tf_synflow._compat import keras
-from tf_synflow.data import Dataset
+from tf_synflow import models
+from tf_synflow.experiments.data import Dataset
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.keras2.imports import keras
 
 _MODEL = flags.DEFINE_enum("model", "resnet20", sorted(models.MODELS), "Network.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
@@ -40,9 +41,9 @@ def main(argv: list[str]) -> None:
         _noise(IMAGES), _noise(256), 10, 255.0, channels, channels, 4, mirrored=True
     )
     model = models.build(_MODEL.value, data.input_shape, 10)
-    recipe = training.Recipe(1, size, 0.1, 0, decay="constant", weight_decay=1e-4)
+    recipe = Recipe(1, size, 0.1, 0, decay="constant", weight_decay=1e-4)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(training.optimizer(recipe, 1), loss)
+    model.compile(optimizer(recipe, 1), loss)
     batches = iter(data.training(size, seed=0))
     one = next(batches)
     model.train_on_batch(*one)

@@ -38,7 +38,7 @@ def in_one_line(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
             tensorflow = sys.modules.get("tensorflow")
             if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
                 raise
-            from tf_synflow.errors import first_line  # here: it imports TensorFlow
+            from tf_synflow.checks import first_line
 
             said = f"{name}: TensorFlow says: {first_line(error)}"
             if "TF_CONFIG" in os.environ and isinstance(

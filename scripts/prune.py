@@ -11,11 +11,11 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow import masks
-from tf_synflow.collapse import ACTIONS
 from tf_synflow.criteria import DATA_FREE
-from tf_synflow.files import written_whole
-from tf_synflow.model_files import checked_output, load_model, save_model
+from tf_synflow.files.models import checked_output, load_model, save_model
+from tf_synflow.files.whole import written_whole
+from tf_synflow.masks import counts as masks
+from tf_synflow.policy.collapse import ACTIONS
 
 _MODEL = flags.DEFINE_string(
     "model", None, ".keras or .h5 file, or folder of a SavedModel.", required=True

@@ -21,9 +21,9 @@ import train
 from absl import app, flags
 from plain_errors import in_one_line
 
-from tf_synflow import data
-from tf_synflow._compat import keras
 from tf_synflow.criteria import DATA_FREE
+from tf_synflow.experiments import data
+from tf_synflow.keras2.imports import keras
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

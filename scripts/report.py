@@ -9,8 +9,8 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow.files import written_whole
-from tf_synflow.model_files import load_model
+from tf_synflow.files.models import load_model
+from tf_synflow.files.whole import written_whole
 
 _MODEL = flags.DEFINE_string(
     "model", None, ".keras or .h5 file, or folder of a SavedModel.", required=True

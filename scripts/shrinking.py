@@ -14,15 +14,16 @@ they come.
 import sys
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import models
-from tf_synflow._compat import keras, tf
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.reach import on_paths
-from tf_synflow.wrapping import masks_of
+from tf_synflow.flow.paths import on_paths
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten, masks_of
+from tf_synflow.network import named_weights
 
 _MODELS = flags.DEFINE_list(
     "models",

@@ -12,7 +12,7 @@ from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import models
-from tf_synflow._compat import keras
+from tf_synflow.keras2.imports import keras
 
 _MODELS = flags.DEFINE_list("models", ["lenet", "vgg16_bn", "resnet20"], "Networks.")
 _RATIOS = flags.DEFINE_list("ratios", ["10", "100"], "Compression ratios.")

@@ -17,8 +17,8 @@ from absl import app, flags
 from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
-from tf_synflow import sweep
-from tf_synflow.files import write_csv
+from tf_synflow.experiments import sweep
+from tf_synflow.files.whole import write_csv
 
 _SWEEPDIR = flags.DEFINE_string("sweepdir", None, "Folder for the runs.", required=True)
 _AXES = {

@@ -13,8 +13,13 @@ from absl import app, flags
 from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow import data, distribution, experiment, masks, models, training
+from tf_synflow import models
 from tf_synflow.criteria import CRITERIA
+from tf_synflow.experiments import data, distribution
+from tf_synflow.experiments import run as experiment
+from tf_synflow.experiments.recipe import DECAYS, Recipe
+from tf_synflow.experiments.settings import Place, Pruning
+from tf_synflow.masks import counts as masks
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of the run.")
 _MODEL = flags.DEFINE_enum("model", None, sorted(models.MODELS), "Network.")
@@ -77,7 +82,7 @@ _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 0.1, "At the first step.", lower_bound=0.0
 )
 _DECAY = flags.DEFINE_enum(
-    "decay", "cosine", training.DECAYS, "How the learning rate falls: cosine, to 0."
+    "decay", "cosine", DECAYS, "How the learning rate falls: cosine, to 0."
 )
 _DROPS = flags.DEFINE_list(
     "drops", [], "With --decay=step: after which epochs the learning rate drops."
@@ -113,7 +118,7 @@ def main(argv: list[str]) -> None:
         Path(_WORKDIR.value),
         model=_MODEL.value,
         dataset=_DATASET.value,
-        pruning=experiment.Pruning(
+        pruning=Pruning(
             ratio=_RATIO.value,
             policy=tf_synflow.PruningPolicy(
                 criterion=_CRITERION.value,
@@ -134,7 +139,7 @@ def main(argv: list[str]) -> None:
             shrink=_SHRINK.value,
             multiple_of=1 if _MULTIPLE_OF.value is None else _MULTIPLE_OF.value,
         ),
-        recipe=training.Recipe(
+        recipe=Recipe(
             epochs=_EPOCHS.value,
             batch_size=_BATCH_SIZE.value,
             learning_rate=_LEARNING_RATE.value,
@@ -146,7 +151,7 @@ def main(argv: list[str]) -> None:
             images=_TRAIN_IMAGES.value,
             grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
         ),
-        place=experiment.Place(
+        place=Place(
             _DATA_DIR.value, _DOWNLOAD.value, _DISTRIBUTE.value, _PRECISION.value
         ),
         flags={

@@ -11,8 +11,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tf_synflow._compat import keras, tf
+from tf_synflow.keras2.imports import keras
 
 # Tests run in as many processes as there are cores: more threads are in the way.
 tf.config.threading.set_intra_op_parallelism_threads(1)

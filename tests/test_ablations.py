@@ -3,8 +3,8 @@ import pytest
 from conftest import layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.ablations import reinitialise, shuffle
+from tf_synflow.keras2.imports import keras
+from tf_synflow.pruning.ablations import reinitialise, shuffle
 
 
 def test_a_shuffled_mask_keeps_as_many_in_each_layer_elsewhere():

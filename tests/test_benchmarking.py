@@ -1,5 +1,5 @@
-from tf_synflow import benchmarking
-from tf_synflow.masks import kept_count
+from tf_synflow.experiments import timing as benchmarking
+from tf_synflow.masks.counts import kept_count
 
 
 def test_a_measurement_says_what_was_pruned_and_makes_a_row():

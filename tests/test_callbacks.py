@@ -2,11 +2,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf, tfmot
-from tf_synflow.graph import flatten, named_weights
+from tf_synflow.keras2.imports import keras, tfmot
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.network import named_weights
 
 RATIO = 5
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,10 +1,10 @@
 import numpy as np
 from conftest import layers, residual_net
 
-from tf_synflow._compat import keras
-from tf_synflow.channels import Channels
-from tf_synflow.exact_channels import EXACT
-from tf_synflow.graph import flatten
+from tf_synflow.channels.groups import Channels
+from tf_synflow.channels.needed import EXACT
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
 
 
 def channels_of(model, names):

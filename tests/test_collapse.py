@@ -8,8 +8,8 @@ import pytest
 from conftest import layers
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.collapse import first_collapse
+from tf_synflow.experiments.collapse import first_collapse
+from tf_synflow.keras2.imports import keras
 
 ALPHAS = [0.25, 0.5, 0.75, 1.0, 1.25]
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tf_synflow import data, models, training
+from tf_synflow import models
 from tf_synflow.criteria import CRITERIA
-from tf_synflow.masks import pruned_fraction
+from tf_synflow.experiments import data
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.masks.counts import pruned_fraction
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.flags"))
@@ -37,7 +39,7 @@ def test_a_flag_file_names_what_there_is(path):
             assert 0 <= pruned_fraction(float(ratio)) < 1
     if "epochs" in found:
         drops = tuple(int(d) for d in found.get("drops", "").split(",") if d)
-        recipe = training.Recipe(
+        recipe = Recipe(
             int(found["epochs"]),
             int(found["batch_size"]),
             float(found["learning_rate"]),
@@ -48,7 +50,7 @@ def test_a_flag_file_names_what_there_is(path):
             weight_decay=float(found.get("weight_decay", 0)),
         )
         assert all(drop < recipe.epochs for drop in drops)
-        training.optimizer(recipe, steps=3)
+        optimizer(recipe, steps=3)
 
 
 def test_the_twelve_combinations_of_figure_6_have_the_papers_settings():

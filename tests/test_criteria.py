@@ -4,14 +4,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
 from tf_synflow.criteria import CRITERIA, DATA_FREE
-from tf_synflow.criteria.derivatives import Derivatives
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.masks import flat, kept_count
+from tf_synflow.criteria.gradients.derivatives import Derivatives
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.masks.counts import kept_count
+from tf_synflow.masks.selection import flat
+from tf_synflow.network import named_weights
 
 WITH_DATA = [name for name in CRITERIA if name not in DATA_FREE]
 SECOND_ORDER = ["grasp", "gradient_norm_preservation"]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tf_synflow import data
-from tf_synflow._compat import tf
-from tf_synflow.data.dataset import Share
-from tf_synflow.data.tiny_imagenet import archive_at
+from tf_synflow.experiments import data
+from tf_synflow.experiments.data.dataset import Share
+from tf_synflow.experiments.data.tiny_imagenet import archive_at
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,7 +83,7 @@ def test_what_is_streamed_follows_from_seed_and_epoch_too(tfds, tmp_path):
 
 
 def test_the_middle_of_an_image_is_cut_out():
-    from tf_synflow.data.imagenet import MEAN, STD, _middle
+    from tf_synflow.experiments.data.imagenet import MEAN, STD, _middle
 
     image = np.zeros((300, 600, 3), "uint8")
     image[:, 150:450] = 255  # what is in the middle of the longer side
@@ -202,7 +202,7 @@ def test_tiny_imagenet_is_read_from_the_official_archive(tmp_path):
     ],
 )
 def test_a_file_that_is_no_image_of_tiny_imagenet_is_named(content, message, tmp_path):
-    from tf_synflow.data import tiny_imagenet
+    from tf_synflow.experiments.data import tiny_imagenet
 
     path = "train/n1/images/n1_0.JPEG"
     (tmp_path / path).parent.mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_image_of_tiny_imagenet_is_named(content, message, tmp
 
 def test_prepared_data_that_is_damaged_is_named(tmp_path, monkeypatch):
     """A record of tfds with a flipped bit."""
-    from tf_synflow.data import public
+    from tf_synflow.experiments.data import public
 
     path = str(tmp_path / "records")
     with tf.io.TFRecordWriter(path) as writer:
@@ -270,7 +270,7 @@ def test_what_is_no_archive_of_tiny_imagenet_is_refused(tmp_path):
     ],
 )
 def test_an_archive_with_parts_missing_is_refused(broken, message, tmp_path):
-    from tf_synflow.data import tiny_imagenet
+    from tf_synflow.experiments.data import tiny_imagenet
 
     root, names = official_layout(tmp_path)
     broken(root, names)

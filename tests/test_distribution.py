@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tf_synflow import distribution
-from tf_synflow._compat import keras, tf
-from tf_synflow.training import read_history
+from tf_synflow.experiments import distribution
+from tf_synflow.experiments.checkpoints import read_history
+from tf_synflow.keras2.imports import keras
 
 ROOT = Path(__file__).parents[1]
 

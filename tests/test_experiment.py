@@ -11,11 +11,14 @@ import pytest
 from conftest import refusals
 
 import tf_synflow
-from tf_synflow import data, experiment, training
-from tf_synflow._compat import keras
-from tf_synflow.data import Dataset
+from tf_synflow.experiments import data, training
+from tf_synflow.experiments import run as experiment
+from tf_synflow.experiments.data import Dataset
+from tf_synflow.experiments.recipe import Recipe
+from tf_synflow.experiments.run_folder import RunFolder, run_folder
+from tf_synflow.experiments.settings import Place, Pruning
+from tf_synflow.keras2.imports import keras
 from tf_synflow.models import parts
-from tf_synflow.run_folder import RunFolder, run_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,13 +200,13 @@ def test_the_small_network_is_trained_and_the_whole_one_written(tmp_path, monkey
         tmp_path / "run",
         model="small",
         dataset="noise",
-        pruning=experiment.Pruning(
+        pruning=Pruning(
             20,
             tf_synflow.PruningPolicy(iterations=5, progress=False),
             shrink=True,
             multiple_of=3,
         ),
-        recipe=training.Recipe(1, 16, 0.1, 0),
+        recipe=Recipe(1, 16, 0.1, 0),
         flags={},
     )
     models = [
@@ -244,8 +247,8 @@ def test_filters_in_rounds_survive_being_stopped(tmp_path, monkeypatch):
             tmp_path / folder,
             model="small",
             dataset="noise",
-            pruning=experiment.Pruning(0.5, policy, images=16, rounds=2),
-            recipe=training.Recipe(2, 16, 0.1, 0, decay="step", drops=(1,)),
+            pruning=Pruning(0.5, policy, images=16, rounds=2),
+            recipe=Recipe(2, 16, 0.1, 0, decay="step", drops=(1,)),
             flags={},
         )
 
@@ -310,8 +313,8 @@ def test_versions_that_change_between_kill_and_resume_are_recorded(
             tmp_path,
             model="small",
             dataset="noise",
-            pruning=experiment.Pruning(2, policy),
-            recipe=training.Recipe(1, 16, 0.1, 0),
+            pruning=Pruning(2, policy),
+            recipe=Recipe(1, 16, 0.1, 0),
             flags={},
         )
 
@@ -344,23 +347,23 @@ def test_versions_that_change_between_kill_and_resume_are_recorded(
 def test_what_does_not_go_with_rounds_is_refused():
     filters = tf_synflow.PruningPolicy("magnitude", granularity="filter")
     with pytest.raises(ValueError, match="so shrink has no place"):
-        experiment.Pruning(2, filters, rounds=1, shrink=True).check()
+        Pruning(2, filters, rounds=1, shrink=True).check()
     with pytest.raises(ValueError, match="rounds prune filters"):
-        experiment.Pruning(2, tf_synflow.PruningPolicy(), rounds=1).check()
+        Pruning(2, tf_synflow.PruningPolicy(), rounds=1).check()
     with pytest.raises(ValueError, match="multiple_of .* wants shrink"):
-        experiment.Pruning(2, tf_synflow.PruningPolicy(), multiple_of=16).check()
+        Pruning(2, tf_synflow.PruningPolicy(), multiple_of=16).check()
     for options in ({"levels": 2}, {"rounds": 2}):
         granularity = "filter" if "rounds" in options else "weight"
         policy = tf_synflow.PruningPolicy(
             "magnitude", iterations=3, granularity=granularity
         )
         with pytest.raises(ValueError, match="so iterations have no place"):
-            experiment.Pruning(2, policy, **options).check()
+            Pruning(2, policy, **options).check()
     linear = tf_synflow.PruningPolicy(
         "magnitude", schedule="linear", granularity="filter"
     )
     with pytest.raises(ValueError, match="so a schedule has no place"):
-        experiment.Pruning(2, linear, rounds=1).check()
+        Pruning(2, linear, rounds=1).check()
 
 
 @pytest.mark.parametrize(
@@ -387,14 +390,14 @@ def test_half_precision_reaches_every_layer_and_no_mask(
             tmp_path / precision,
             model="small",
             dataset="noise",
-            pruning=experiment.Pruning(
+            pruning=Pruning(
                 3,
                 tf_synflow.PruningPolicy("snip", progress=False),
                 images=32,
                 shrink=shrink,
             ),
-            recipe=training.Recipe(1, 16, 0.1, 0),
-            place=experiment.Place(precision=precision),
+            recipe=Recipe(1, 16, 0.1, 0),
+            place=Place(precision=precision),
             flags={},
         )
     model = trained[1]

@@ -7,12 +7,13 @@ import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import randomise, residual_net
 from test_model_files import ROOT, run
 
 import tf_synflow
-from tf_synflow import exporting
-from tf_synflow._compat import keras, tf, tfmot
+from tf_synflow.files import exporting
+from tf_synflow.keras2.imports import keras, tfmot
 
 layers = keras.layers
 

@@ -5,13 +5,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
 from tf_synflow import models
-from tf_synflow._compat import keras, tf
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.rounds import in_rounds
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.network import named_weights
+from tf_synflow.pruning.filter_rounds import in_rounds
 
 NEEDS_DATA = ("loss_preservation", "gradient_norm_preservation", "grasp")
 

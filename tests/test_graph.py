@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import layers, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf, tfmot
-from tf_synflow.graph import flatten
+from tf_synflow.keras2.imports import keras, tfmot
+from tf_synflow.keras2.reading import flatten
 
 
 def names(model):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tf_synflow
-from tf_synflow._compat import keras
 from tf_synflow.criteria import CRITERIA, DATA_FREE
+from tf_synflow.keras2.imports import keras
 
 
 @st.composite

@@ -2,12 +2,13 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import layers, randomise
 from paths import Units
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
-from tf_synflow.masks import kept_count
+from tf_synflow.keras2.imports import keras
+from tf_synflow.masks.counts import kept_count
 
 
 def scale_of(bn):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_synflow import masks as lib
+from tf_synflow.masks import counts as lib
+from tf_synflow.masks.selection import iterate, keep_highest
 
 
 def exactly_kept(size, ratio):
@@ -129,7 +130,7 @@ def test_keep_highest_equals_a_sort_with_ties_by_position(data):
     scores = np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=size, max_size=size)))
     kept = data.draw(st.integers(0, int(mask.sum())))
-    new = lib.keep_highest(scores, mask, kept)
+    new = keep_highest(scores, mask, kept)
     assert new.sum() == kept
     np.testing.assert_array_equal(new, brute_force(scores, mask, kept))
 
@@ -161,7 +162,7 @@ def test_iterating_keeps_the_exact_count_and_nothing_comes_back(
         return {n: make(m) * m for n, m in now.items()}
 
     steps = lib.plan(masks, 7.3, 9, schedule, scope)
-    result = lib.iterate(scorer, masks, steps)
+    result = iterate(scorer, masks, steps)
     assert len(seen) == 10
     assert all((result[n] <= seen[-1][n]).all() for n in result)
     if scope == "global":
@@ -174,7 +175,7 @@ def test_iterating_keeps_the_exact_count_and_nothing_comes_back(
 def test_equal_scores_keep_the_earliest_positions():
     masks = {"a/kernel": np.ones((2, 3), bool), "b/kernel": np.ones(4, bool)}
     scores = {name: np.ones(mask.shape) for name, mask in masks.items()}
-    new = lib.iterate(lambda _: scores, masks, [[(list(masks), 4)]])
+    new = iterate(lambda _: scores, masks, [[(list(masks), 4)]])
     np.testing.assert_array_equal(new["a/kernel"], [[1, 1, 1], [1, 0, 0]])
     assert not new["b/kernel"].any()
 

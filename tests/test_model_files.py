@@ -14,11 +14,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, refusals, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
-from tf_synflow.model_files import load_model, save_model
+from tf_synflow.files.models import load_model, save_model
+from tf_synflow.keras2.imports import keras
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import layers, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf, tfmot
-from tf_synflow.model_guard import Trust, UntrustedFileError, check_config
+from tf_synflow.files.trust import Trust, UntrustedFileError, check_config
+from tf_synflow.keras2.imports import keras, tfmot
 
 
 def function(module, name, alias=None):

@@ -4,8 +4,8 @@ from conftest import layers
 
 import tf_synflow
 from tf_synflow import models
-from tf_synflow._compat import keras
-from tf_synflow.graph import flatten
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
 
 # Prunable weights N and weight tensors L, as the papers' networks have them.
 TABLE = [

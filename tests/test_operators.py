@@ -11,11 +11,12 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import layers, randomise
 
 import tf_synflow
-from tf_synflow import linear_parts
-from tf_synflow._compat import keras, tf
+from tf_synflow.flow import linear_parts
+from tf_synflow.keras2.imports import keras
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following Variables")
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
+from tf_synflow.keras2.imports import keras
 from tf_synflow.optimizers import GRDA
 
 

@@ -10,9 +10,10 @@ import pytest
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow import figures, paper_figures
-from tf_synflow._compat import keras
-from tf_synflow.masks import kept_count
+from tf_synflow.experiments import paper_figures as figures
+from tf_synflow.experiments import paper_tables as paper_figures
+from tf_synflow.keras2.imports import keras
+from tf_synflow.masks.counts import kept_count
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tfmot
-from tf_synflow.collapse import notice
-from tf_synflow.masks import kept_count
+from tf_synflow.keras2.imports import keras, tfmot
+from tf_synflow.masks.counts import kept_count
+from tf_synflow.policy.collapse import notice
 
 
 def policy(**settings):

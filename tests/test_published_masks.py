@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import tf_synflow
-from tf_synflow.graph import flatten, named_weights
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.network import named_weights
 
 DATA = Path(__file__).with_name("data")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tf_synflow import ranking
+from tf_synflow.masks import lowest_products as ranking
 
 
 def pairs_of(rng, sizes, zeros):

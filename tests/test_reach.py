@@ -7,10 +7,10 @@ import pytest
 from conftest import layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.collapse import emptied
-from tf_synflow.graph import flatten
-from tf_synflow.reach import on_paths
+from tf_synflow.flow.paths import on_paths
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.masks.selection import emptied
 
 
 def random_net(generator):

@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
+from tf_synflow.keras2.imports import keras
 
 KINDS = {
     "dense": ((5,), layers.Dense(7)),

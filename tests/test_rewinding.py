@@ -3,9 +3,11 @@ import pytest
 from conftest import images, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import keras
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.masks import flat, kept_count
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.masks.counts import kept_count
+from tf_synflow.masks.selection import flat
+from tf_synflow.network import named_weights
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

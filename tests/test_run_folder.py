@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import tf_synflow
-from tf_synflow import run_folder as module
-from tf_synflow.files import write_json
-from tf_synflow.results import read_results
-from tf_synflow.run_folder import run_folder
+from tf_synflow.experiments import run_folder as module
+from tf_synflow.experiments.results import read_results
+from tf_synflow.experiments.run_folder import run_folder
+from tf_synflow.files.whole import write_json
 
 FLAGS = {"model": "resnet20", "ratio": 10, "workdir": "x", "data_dir": "a"}
 KERNEL = "conv/kernel"

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tf_synflow import scaling
-from tf_synflow._compat import tf
-from tf_synflow.scaling import Signal
+from tf_synflow.flow import scaling
+from tf_synflow.flow.scaling import Signal
 
 
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float32])

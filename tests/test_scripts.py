@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from tf_synflow._compat import tf
-from tf_synflow.errors import first_line
+from tf_synflow.checks import first_line
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, randomise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_published_masks import load_published
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.wrapping import prunable_weights
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten, prunable_weights
+from tf_synflow.network import named_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import layers, masked_by_hand
 
 import tf_synflow
-from tf_synflow._compat import keras, tf
+from tf_synflow.keras2.imports import keras
 
 
 @keras.saving.register_keras_serializable("situations")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import answers
 
-from tf_synflow import sweep
-from tf_synflow.files import write_csv, write_json
+from tf_synflow.experiments import sweep
+from tf_synflow.files.whole import write_csv, write_json
 
 AXES = {
     "model": ["a", "b"],

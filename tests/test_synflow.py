@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_synflow
-from tf_synflow import linear_twin
-from tf_synflow import masks as masks_lib
-from tf_synflow._compat import deep_graphs, keras
 from tf_synflow.criteria import CRITERIA, Problem
-from tf_synflow.graph import flatten, named_weights
+from tf_synflow.flow import linear_twin
+from tf_synflow.keras2.imports import deep_graphs, keras
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.masks import counts as masks_lib
+from tf_synflow.masks.selection import iterate
+from tf_synflow.network import named_weights
 
 
 def step_by_step(model, ratio, iterations, schedule="exponential", scope="global"):
@@ -21,7 +23,7 @@ def step_by_step(model, ratio, iterations, schedule="exponential", scope="global
     policy = tf_synflow.PruningPolicy()
     problem, masks = policy.problem(model, None)
     steps = masks_lib.plan(masks, ratio, iterations, schedule, scope)
-    return masks_lib.iterate(CRITERIA["synflow"](problem), masks, steps)
+    return iterate(CRITERIA["synflow"](problem), masks, steps)
 
 
 def assert_same(found, expected):

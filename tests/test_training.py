@@ -4,14 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import randomise, residual_net
 
 import tf_synflow
-from tf_synflow import training
-from tf_synflow._compat import keras, tf
-from tf_synflow.data import Dataset, Share
+from tf_synflow.experiments import training
+from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile, read_history
+from tf_synflow.experiments.data import Dataset, Share
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.keras2.imports import keras
 from tf_synflow.optimizers import SGD
-from tf_synflow.training import Recipe
 
 layers = keras.layers
 
@@ -51,7 +53,7 @@ def test_momentum_and_weight_decay_are_those_of_pytorch(nesterov, decay):
     start = generator.standard_normal((3, 2))
     gradients = generator.standard_normal((20, 3, 2))
     recipe = RECIPE._replace(epochs=20, decay="step", drops=(7, 15), drop_factor=0.2)
-    schedule = training.optimizer(recipe, steps=1)._learning_rate
+    schedule = optimizer(recipe, steps=1)._learning_rate
     variable = tf.Variable(start, dtype=tf.float64)
     optimizer = SGD(schedule, 0.9, nesterov, decay)
     for g in gradients:
@@ -101,7 +103,7 @@ def test_the_optimizer_survives_saving(tmp_path):
 )
 def test_a_recipe_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        training.optimizer(RECIPE._replace(**change), steps=3)
+        optimizer(RECIPE._replace(**change), steps=3)
 
 
 def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
@@ -247,7 +249,7 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(
     for a, b in zip(undisturbed.weights, again.weights, strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes(), a.name
     assert {**found, "seconds": 0} == {**expected, "seconds": 0}
-    histories = [training.read_history(tmp_path / name) for name in "ab"]
+    histories = [read_history(tmp_path / name) for name in "ab"]
     for row in histories[0] + histories[1]:
         row["seconds"] = 0
     assert histories[0] == histories[1]
@@ -336,7 +338,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_refused(
 def test_a_history_that_lacks_something_is_refused(text, tmp_path):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(ValueError, match="history.csv' is damaged"):
-        training.read_history(tmp_path)
+        read_history(tmp_path)
 
 
 def without_batch_norm():
@@ -361,7 +363,7 @@ def test_two_devices_compute_what_one_does(two_devices, tmp_path):
     assert int(models[1].optimizer.iterations.numpy()) == 20
     for a, b in zip(*(model.weights for model in models), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-5)
-    rows = [training.read_history(tmp_path / name) for name in ("one", "two")]
+    rows = [read_history(tmp_path / name) for name in ("one", "two")]
     for a, b in zip(*rows, strict=True):
         assert a["val_accuracy"] == b["val_accuracy"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
@@ -404,7 +406,7 @@ def test_a_run_of_two_replicas_cut_short_ends_as_an_undisturbed_one(
             plain = with_all_that_training_changes()
         model = tf_synflow.prune(plain, 2, criterion="magnitude")
         found = training.train(model, data, workdir, recipe)
-        rows = training.read_history(workdir)
+        rows = read_history(workdir)
         return model, {**found, "seconds": 0}, [{**r, "seconds": 0} for r in rows]
 
     undisturbed, *expected = run(whole)
@@ -431,8 +433,8 @@ def averaging(recipe):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda recipe: training.optimizer(recipe, 1),
-        lambda recipe: training.optimizer(recipe._replace(grda=(1e-3, 0.6)), 1),
+        lambda recipe: optimizer(recipe, 1),
+        lambda recipe: optimizer(recipe._replace(grda=(1e-3, 0.6)), 1),
         averaging,
     ],
     ids=["sgd", "grda", "averaging"],
@@ -446,8 +448,8 @@ def test_a_checkpoint_has_every_variable_as_each_replica_has_it(
         with strategy.scope():
             model = with_all_that_training_changes()
             model.compile(optimizer(RECIPE._replace(weight_decay=0.0)))
-        return model, training.Checkpoints(
-            tmp_path / "checkpoints", training.HistoryFile(tmp_path / "h.csv", [])
+        return model, Checkpoints(
+            tmp_path / "checkpoints", HistoryFile(tmp_path / "h.csv", [])
         )
 
     def state(model):

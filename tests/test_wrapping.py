@@ -7,11 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import images, layers, masked_by_hand, randomise, residual_net
 
 import tf_synflow
-from tf_synflow._compat import PruneLowMagnitude, keras, tf, tfmot
-from tf_synflow.model_files import load_model, save_model
+from tf_synflow.files.models import load_model, save_model
+from tf_synflow.keras2.imports import PruneLowMagnitude, keras, tfmot
 
 L1 = keras.regularizers.L1
 

@@ -7,7 +7,9 @@ References:
 
 from typing import Any
 
-from tf_synflow._compat import keras, tf
+import tensorflow as tf
+
+from tf_synflow.keras2.imports import keras
 
 
 @keras.saving.register_keras_serializable("tf_synflow")

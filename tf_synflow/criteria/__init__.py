@@ -17,8 +17,9 @@ from tf_synflow.criteria.small_magnitude_loss_preservation import (
     small_magnitude_loss_preservation,
 )
 from tf_synflow.criteria.snip import snip
-from tf_synflow.criteria.synflow import FlowScores, prune_by_flow, synflow
-from tf_synflow.masks import Scorer
+from tf_synflow.criteria.synflow import synflow
+from tf_synflow.flow.loop import FlowScores, prune_by_flow
+from tf_synflow.masks.types import Scorer
 
 Criterion = Callable[[Problem], Scorer]
 

@@ -10,9 +10,9 @@ References:
 
 import numpy as np
 
-from tf_synflow.criteria.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.masks import Masks, Scorer, Scores
+from tf_synflow.masks.types import Masks, Scorer, Scores
 
 TEMPERATURE = 5.0
 

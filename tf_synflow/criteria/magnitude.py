@@ -3,7 +3,7 @@
 import numpy as np
 
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.masks import Masks, Scorer, Scores
+from tf_synflow.masks.types import Masks, Scorer, Scores
 
 
 def magnitude(problem: Problem) -> Scorer:

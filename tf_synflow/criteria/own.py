@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.copying import copy_model
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.graph import flatten, named_weights
-from tf_synflow.masks import Masks, Scorer, Scores
+from tf_synflow.keras2.copying import copy_model
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.masks.types import Masks, Scorer, Scores
+from tf_synflow.network import named_weights
 
 OwnCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow.graph import Graph
+from tf_synflow.network import Graph
 
 
 class Problem(NamedTuple):

@@ -8,10 +8,10 @@ References:
   arXiv 2009.11839, section 4.2 ("biased loss").
 """
 
-from tf_synflow.criteria.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
 from tf_synflow.criteria.loss_preservation import TEMPERATURE
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.masks import Masks, Scorer, Scores
+from tf_synflow.masks.types import Masks, Scorer, Scores
 
 
 def small_magnitude_loss_preservation(problem: Problem) -> Scorer:

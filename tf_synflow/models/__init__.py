@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tf_synflow.masks import check_choice
+from tf_synflow.checks import check_choice
 from tf_synflow.models.mobilenet import mobilenet
 from tf_synflow.models.resnet import DEPTHS, resnet
 from tf_synflow.models.vgg import vgg

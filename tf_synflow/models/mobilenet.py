@@ -7,10 +7,11 @@ References:
 
 from typing import Any
 
-from tf_synflow._compat import keras
+from tf_synflow.keras2.imports import keras
 from tf_synflow.models import parts
 
 layers = keras.layers
+
 
 # Width and stride of the separable blocks, after a first convolution of 32.
 _BLOCKS = (

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from tf_synflow._compat import keras
-from tf_synflow.masks import check_choice
+from tf_synflow.checks import check_choice
+from tf_synflow.keras2.imports import keras
 
 VARIANTS = ("cifar", "tiny", "imagenet")
 

@@ -8,11 +8,12 @@ References:
 
 from typing import Any
 
-from tf_synflow._compat import deep_graphs, keras
-from tf_synflow.masks import check_choice
+from tf_synflow.checks import check_choice
+from tf_synflow.keras2.imports import deep_graphs, keras
 from tf_synflow.models import parts
 
 layers = keras.layers
+
 
 # Blocks in each of the four stages, and whether they are bottlenecks.
 _STAGES = {
@@ -22,7 +23,11 @@ _STAGES = {
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
 }
+
+
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+
+
 DEPTHS = (*_STAGES, *CIFAR_DEPTHS)
 
 

@@ -8,11 +8,12 @@ References:
 
 from typing import Any
 
-from tf_synflow._compat import keras
-from tf_synflow.masks import check_choice
+from tf_synflow.checks import check_choice
+from tf_synflow.keras2.imports import keras
 from tf_synflow.models import parts
 
 layers = keras.layers
+
 
 # Convolutions in each of the five blocks; their widths are 64, 128, 256, 512, 512.
 _BLOCKS = {
@@ -21,7 +22,11 @@ _BLOCKS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
+
+
 _WIDTHS = (64, 128, 256, 512, 512)
+
+
 # Width of the two hidden Dense layers.
 _HIDDEN = {"tiny": 1024, "imagenet": 4096}
 

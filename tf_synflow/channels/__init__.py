@@ -1,0 +1,1 @@
+"""Which channels of a network are alive, kept and cut; shrinking."""

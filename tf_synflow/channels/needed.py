@@ -1,0 +1,269 @@
+"""Which channels a network can do without: `channels` with its function in view.
+
+For its scores SynFlow takes every activation for the identity. Here, where channels
+are taken out of the network itself, it matters what a layer makes of a channel that is
+zero, whether it looks at one channel at a time, and what it adds. Here, too, channels
+may lie along any axis, as of channels-first layers.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.channels.groups import Axis, Channels, Rule
+from tf_synflow.channels.operators import follow, operator
+from tf_synflow.channels.rules import ANYWHERE, PASSES
+from tf_synflow.keras2.imports import OperatorLayer, SlicingLayer, keras
+from tf_synflow.network import Call, Graph, layer_weights
+
+_layers = keras.layers
+
+
+def strided_1x1(layer: Any) -> bool:
+    """Whether a layer is a convolution of single places that passes some over."""
+    kinds = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
+    if type(layer) not in kinds:
+        return False
+    return set(layer.kernel_size) == {1} and max(layer.strides) > 1
+
+
+def find_sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
+    """The channels to which a layer adds what does not come from the input.
+
+    Args:
+      graph: The model, laid flat.
+      channels: Its channels, by `EXACT`.
+
+    Returns:
+      Group to boolean vector.
+    """
+    found = {
+        group: np.full(size, group in channels.lifted)
+        for group, size in channels.sizes.items()
+    }
+    for call in graph.calls:
+        groups = channels.signals[call.outputs[0]]
+        if set(groups) <= channels.held:
+            continue
+        weights = layer_weights(call.layer)
+        added = np.zeros(sum(channels.sizes[group] for group in groups), bool)
+        for short in ("bias", "beta", "moving_mean", "renorm_mean"):
+            if short in weights:
+                added |= weights[short].numpy() != 0
+        if _lifts_zero(call.layer):
+            added[:] = True
+        first = 0
+        for group in groups:
+            found[group] |= added[first : first + channels.sizes[group]]
+            first += channels.sizes[group]
+    return found
+
+
+_ELEMENTWISE = {
+    *map(
+        keras.activations.get,
+        (
+            *("linear", "relu", "elu", "selu", "gelu", "swish", "softplus", "softsign"),
+            *("tanh", "sigmoid", "hard_sigmoid", "exponential", "mish"),
+        ),
+    ),
+    *(tf.identity, tf.nn.relu, tf.nn.relu6, tf.nn.leaky_relu, tf.nn.elu, tf.nn.selu),
+    *(tf.nn.gelu, tf.nn.silu, tf.nn.softplus, tf.nn.softsign, tf.tanh, tf.sigmoid),
+}
+
+
+_ACTIVATIONS = (
+    *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
+    *(keras.layers.ThresholdedReLU, keras.layers.Rescaling),
+)
+
+
+def _lifts_zero(layer: Any) -> bool:
+    """Whether the activation in a layer makes something else of 0."""
+    zero = tf.zeros([1, 1])
+    if isinstance(layer, _ACTIVATIONS):
+        return bool(tf.reduce_any(layer.call(zero) != 0))
+    activation = getattr(layer, "activation", None)
+    return callable(activation) and bool(tf.reduce_any(activation(zero) != 0))
+
+
+def _by_channel(layer: Any) -> bool:
+    """Whether what a layer adds to its linear part looks at one channel at a time."""
+    activation = getattr(layer, "activation", None)
+    return activation is None or activation in _ELEMENTWISE
+
+
+def _looks_at(layer: Any, shape: tuple) -> int | None:
+    """The axis along which a layer wants its channels, if it is particular."""
+    data_format = getattr(layer, "data_format", None)
+    if data_format is None:
+        return None
+    return 1 if data_format == "channels_first" else len(shape) - 1
+
+
+def _careful(rule: Rule) -> Rule:
+    """A rule for layers with a kernel that takes bias and activation into account.
+
+    It is given shapes in which the channels come last.
+    """
+
+    def careful(
+        channels: Channels, call: Call, inputs: list[Axis], shapes: list
+    ) -> Axis | None:
+        place = _looks_at(call.layer, shapes[0]) or len(shapes[0]) - 1
+        inputs = [channels.at(number, place) for number in call.inputs]
+        last = [(*s[:place], *s[place + 1 :], *s[place : place + 1]) for s in shapes]
+        output = rule(channels, call, inputs, last)
+        if output is None:
+            return None
+        bias = layer_weights(call.layer).get("bias")
+        if bias is not None and bias.shape[-1] == last[-1][-1]:
+            channels.carry(f"{call.name}/bias", -1, output)
+        channels.places.update(dict.fromkeys(call.outputs, place))
+        return _guarded(channels, call, output)
+
+    return careful
+
+
+def _guarded(channels: Channels, call: Call, output: Axis) -> Axis:
+    """Holds what a layer mixes by its activation, or adds to the loss."""
+    if not _by_channel(call.layer) or call.layer.activity_regularizer is not None:
+        channels.hold(output)
+    return output
+
+
+def _batch_norm(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    axis = call.layer.axis
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    if len(axes) != 1 or call.layer.activity_regularizer is not None:
+        return None
+    place = axes[0] % len(shapes[0])
+    groups = channels.at(call.inputs[0], place)
+    for short in layer_weights(call.layer):
+        channels.carry(f"{call.name}/{short}", -1, groups)
+    channels.places[call.outputs[0]] = place
+    return groups
+
+
+def _layer(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """Layers without a kernel, which keep the channels apart."""
+    layer = call.layer
+    if getattr(layer, "noise_shape", None) is not None:
+        return None  # names numbers of channels
+    if isinstance(layer, _layers.Rescaling) and np.ndim(layer.scale + layer.offset):
+        return None  # so does this
+
+    def new_shapes(given: list[tuple]) -> list[tuple]:
+        return [
+            tuple(layer.compute_output_shape(given if len(given) > 1 else given[0]))
+        ]
+
+    output = follow(
+        channels,
+        call,
+        shapes,
+        new_shapes,
+        place=_looks_at(layer, shapes[0]),
+        product=isinstance(layer, _layers.Multiply),
+    )
+    if output is None:
+        return None
+    alpha = layer_weights(layer).get("alpha")  # of PReLU
+    axis = channels.places[call.outputs[0]] - len(shapes[-1])
+    if alpha is not None and alpha.shape[axis] == shapes[-1][axis]:
+        channels.carry(f"{call.name}/alpha", axis, output)
+    output = _guarded(channels, call, output)
+    return channels.lift(output) if _lifts_zero(layer) else output
+
+
+def _reshape(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """As of (C) to (1, 1, C), where the channels stay whole."""
+    before, after = shapes
+    place = channels.places[call.inputs[0]]
+    for new in range(1, len(after)):
+        if after[new] != before[place]:
+            continue
+        # Row by row, as many numbers come after a channel, or before it, as did.
+        if _same_number(before[place + 1 :], after[new + 1 :]) or _same_number(
+            before[1:place], after[1:new]
+        ):
+            break
+    else:
+        return None
+    # The layer names a number of channels: the same wherever it is called.
+    name, axis = f"{call.name}/target_shape", new - len(after)
+    if channels.axes.get(name, {axis: ()}).keys() != {axis}:
+        return None
+    channels.places[call.outputs[0]] = new
+    return channels.carry(name, axis, inputs[0])
+
+
+def _same_number(sizes: tuple, others: tuple) -> bool:
+    if None in (*sizes, *others):
+        return False
+    return math.prod(sizes) == math.prod(others)
+
+
+def _flatten(
+    channels: Channels, call: Call, inputs: list[Axis], shapes: list
+) -> Axis | None:
+    """Positions one after the other with all channels, or the other way round."""
+    rank, place = len(shapes[0]), channels.places[call.inputs[0]]
+    order = list(range(1, rank))
+    if call.layer.data_format == "channels_first":
+        order = [*order[1:], 1]
+    at = order.index(place)
+    before = [shapes[0][axis] for axis in order[:at]]
+    after = [shapes[0][axis] for axis in order[at + 1 :]]
+    if None in (*before, *after):
+        return None
+    groups, times = inputs[0], math.prod(after)
+    groups = groups if times == 1 else channels.combine([groups], times)
+    return groups * math.prod(before)
+
+
+# Not in the rules: what mixes channels, makes something of 0, or adds to the loss.
+_INEXACT = (
+    *(_layers.Softmax, _layers.ActivityRegularization),
+    *(_layers.GaussianNoise, _layers.AlphaDropout),
+)
+
+
+_KERNELS = (
+    *(_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
+    *(_layers.Conv2DTranspose, _layers.Conv3DTranspose),
+    *(_layers.SeparableConv1D, _layers.SeparableConv2D),
+    *(_layers.DepthwiseConv1D, _layers.DepthwiseConv2D),
+)
+
+
+_APART = (
+    *(kind for kind in PASSES if kind not in _INEXACT),
+    *(_layers.Add, _layers.Subtract, _layers.Average, _layers.Concatenate),
+    *(_layers.Multiply, _layers.Maximum, _layers.Minimum, _layers.Rescaling),
+    *(_layers.ZeroPadding1D, _layers.Cropping1D, _layers.UpSampling1D),
+    *(_layers.ZeroPadding3D, _layers.Cropping3D, _layers.UpSampling3D),
+    *(_layers.GlobalAveragePooling3D, _layers.GlobalMaxPooling3D),
+    *(_layers.SpatialDropout3D, _layers.Permute, _layers.RepeatVector),
+    *(_layers.Resizing, _layers.CenterCrop),
+)
+
+
+# By these a channel is dead only if the network's function does not need it.
+EXACT: dict[type, Rule] = {
+    **{kind: _careful(ANYWHERE[kind]) for kind in _KERNELS},
+    _layers.Conv1DTranspose: _careful(ANYWHERE[_layers.Conv2DTranspose]),
+    **dict.fromkeys(_APART, _layer),
+    _layers.BatchNormalization: _batch_norm,
+    _layers.Flatten: _flatten,
+    _layers.Reshape: _reshape,
+    **dict.fromkeys((OperatorLayer, SlicingLayer), operator),
+}

@@ -1,0 +1,1 @@
+"""Gradients and Hessian-gradient products of the loss."""

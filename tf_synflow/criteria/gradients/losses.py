@@ -1,0 +1,362 @@
+"""Which loss a criterion differentiates, and what divides the logits.
+
+The cross-entropies are computed from logits wherever they can be found: a network that
+ends in a softmax (or sigmoid) is copied without it, which gives the same loss, more
+exactly, and lets a temperature T divide the logits.
+"""
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.criteria.gradients.samples import by_output, output_names
+from tf_synflow.keras2.imports import LossFunctionWrapper, keras
+from tf_synflow.network import Graph
+
+_losses, _layers = keras.losses, keras.layers
+
+
+_CLASSES = {
+    _losses.sparse_categorical_crossentropy: _losses.SparseCategoricalCrossentropy,
+    _losses.categorical_crossentropy: _losses.CategoricalCrossentropy,
+    _losses.binary_crossentropy: _losses.BinaryCrossentropy,
+}
+
+
+# Each cross-entropy, and the activation whose inputs are its logits.
+_ENDINGS = {
+    _losses.SparseCategoricalCrossentropy: "softmax",
+    _losses.CategoricalCrossentropy: "softmax",
+    _losses.BinaryCrossentropy: "sigmoid",
+}
+
+
+# Layers whose `activation` is the last thing that they do.
+_ACTIVATED = (
+    *(_layers.Activation, _layers.Dense, _layers.EinsumDense),
+    *(_layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
+    *(_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
+)
+
+
+_ACTIVATIONS = {
+    keras.activations.softmax: "softmax",
+    tf.nn.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+    tf.nn.sigmoid: "sigmoid",
+    keras.activations.linear: "logits",
+}
+
+
+SummedLoss = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class Term(NamedTuple):
+    """What one output adds to the loss.
+
+    Attributes:
+      output: Which of the model's outputs it is, counted from 0.
+      name: What to call the output in an error; "" if it is the only one.
+      loss: A Keras `Loss` without a reduction.
+      logits: Whether it is to be computed from logits, without the last activation.
+      factor: Its share in the sum: what the model is compiled with as `loss_weights`.
+    """
+
+    output: int
+    name: str
+    loss: Any
+    logits: bool
+    factor: float
+
+
+def ending(graph: Graph, output: int = 0) -> tuple[str | None, Any]:
+    """How a network ends.
+
+    Args:
+      graph: The model, laid flat.
+      output: Which of its outputs, counted from 0.
+
+    Returns:
+      "softmax", "sigmoid", "logits" (a layer of weights without an activation) or, if
+      that cannot be told, None; and the layer. A layer that is called elsewhere too, or
+      whose result is needed elsewhere, cannot be told: it could not be changed alone.
+    """
+    tensor = graph.outputs[output]
+    calls = [call for call in graph.calls if tensor in call.outputs]
+    if not calls:
+        return None, None
+    layer = calls[0].layer
+    if sum(call.layer is layer for call in graph.calls) > 1:
+        return None, layer
+    read = any(tensor in call.inputs for call in graph.calls)
+    if len(graph.outputs) > 1 and (read or graph.outputs.count(tensor) > 1):
+        return None, layer
+    if type(layer) is _layers.Softmax:
+        return "softmax", layer
+    if type(layer) in _ACTIVATED:
+        return _ACTIVATIONS.get(layer.activation), layer
+    return None, layer
+
+
+def find_losses(
+    model: Any, given: Any, ends: list[str | None], labels: list[Any]
+) -> list[Term]:
+    """The loss of each output that has one.
+
+    Args:
+      model: The model; if `given` is None, its compiled losses and `loss_weights`
+        count.
+      given: For each output a Keras loss, its name, or a function `(labels, outputs) ->
+        loss` of a sample each or of the batch's mean; in a list or a dictionary by name
+        of the output, where None leaves an output out. One alone is for all outputs.
+        Or None altogether.
+      ends: How the model ends at each output; see `ending`.
+      labels: A batch of labels for each output, or None. If nothing else says so,
+        cross-entropy it is for each output with labels, of the kind that fits them.
+
+    Returns:
+      A `Term` for each output with a loss, at least one.
+
+    Raises:
+      TypeError: What is given is no loss.
+      ValueError: The name is unknown, no loss is given and none can be told, no labels
+        go with a loss, or a cross-entropy does not fit the last activation.
+    """
+    names, factors = output_names(model), None
+    several = len(names) > 1
+    if given is None and model.compiled_loss is not None:
+        given = model.loss or None
+        factors = getattr(model.compiled_loss, "_user_loss_weights", None)
+    losses = _for_each("loss", given, names)
+    factors = _for_each("loss_weights", factors, names)
+    terms = []
+    for number, (name, loss, end) in enumerate(zip(names, losses, ends, strict=True)):
+        if loss is None and (given is not None or labels[number] is None):
+            continue
+        with saying(name if several else ""):
+            if labels[number] is None:
+                raise ValueError(
+                    "data has no labels for it, but it has a loss; give labels, or "
+                    'say which outputs have a loss, loss={"name": ...}'
+                )
+            shape = model.outputs[number].shape
+            loss = _fitting(shape, labels[number].shape, end) if loss is None else loss
+            loss, logits = _without_reduction(loss, end)
+        factor = 1.0 if factors[number] is None else float(factors[number])
+        terms.append(Term(number, name if several else "", loss, logits, factor))
+    if not terms:
+        raise ValueError(
+            f"no output of the model has labels and a loss; its outputs are {names}"
+        )
+    return terms
+
+
+def _for_each(what: str, given: Any, names: list[str]) -> list[Any]:
+    """An entry for each output; one alone is for all, as Keras has it."""
+    if len(names) == 1:
+        while isinstance(given, (list, tuple, dict)) and len(given) == 1:
+            given = list(given.values() if isinstance(given, dict) else given)[0]
+        return [given]
+    if given is not None and not isinstance(given, (list, tuple, dict)):
+        return [given] * len(names)
+    return by_output(what, given, names)
+
+
+@contextlib.contextmanager
+def saying(output: str) -> Iterator[None]:
+    """Names the output in an error, if there are several."""
+    try:
+        yield
+    except ValueError as error:
+        if output:
+            raise ValueError(f"output {output!r}: {error}") from error
+        raise
+
+
+def _without_reduction(loss: Any, end: str | None) -> tuple[Any, bool]:
+    """A Keras loss of each sample, and whether it is to be computed from logits."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if inspect.isfunction(loss) and loss in _CLASSES:
+        loss = _CLASSES[loss]()
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(
+            f"loss must be a Keras loss (an object, not a class), its name or a "
+            f"function, got {loss!r}"
+        )
+    if not isinstance(loss, _losses.Loss):
+        # As Keras does: it brings labels (n,) and outputs (n, 1) into one shape.
+        loss = LossFunctionWrapper(loss, name=getattr(loss, "__name__", "loss"))
+    if type(loss) in _ENDINGS:
+        return _cross_entropy(loss, end)
+    loss = copy.copy(loss)
+    loss.reduction = _losses.Reduction.NONE
+    return loss, False
+
+
+def _fitting(outputs: Any, labels: Any, end: str | None) -> Any:
+    """The cross-entropy that fits outputs and labels."""
+    if end is None:
+        raise ValueError(
+            "the model is not compiled, and how its outputs are meant cannot be told "
+            "from its last layer; say which loss, "
+            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=...)"
+        )
+    logits = end == "logits"
+    if end == "sigmoid" or outputs[-1] == 1:
+        return _losses.BinaryCrossentropy(from_logits=logits)
+    if labels.rank != outputs.rank or labels[-1] == 1:
+        return _losses.SparseCategoricalCrossentropy(from_logits=logits)
+    return _losses.CategoricalCrossentropy(from_logits=logits)
+
+
+def _cross_entropy(loss: Any, end: str | None) -> tuple[Any, bool]:
+    wanted = _ENDINGS[type(loss)]
+    if end in ("softmax", "sigmoid") and end != wanted:
+        raise ValueError(
+            f"{type(loss).__name__} goes with a {wanted} (or logits), but the model "
+            f"ends in a {end}; use the cross-entropy that goes with it"
+        )
+    config = loss.get_config()
+    # Keras too looks through the activation, whatever from_logits says.
+    logits = config["from_logits"] or end == wanted
+    config |= {"from_logits": logits, "reduction": _losses.Reduction.NONE}
+    return type(loss).from_config(config), logits
+
+
+def summed(loss: Any, temperature: float) -> SummedLoss:
+    """The loss as (sum over all elements, their number), which batches add up.
+
+    Elements that a Keras mask leaves out do not count; those with a sample weight count
+    as one each, whatever their weight. The mean is then the one that Keras trains by.
+
+    Args:
+      loss: Of a `Term`.
+      temperature: Divides the outputs, which must then be logits.
+
+    Returns:
+      A function of labels, outputs and sample weights (None if there are none).
+    """
+
+    def compute(labels: Any, outputs: Any, weights: Any = None) -> tuple[Any, Any]:
+        logits = outputs
+        mask = getattr(outputs, "_keras_mask", None)
+        if temperature != 1:
+            logits = outputs / temperature
+            # Keras keeps time steps that do not count out of the loss by this.
+            logits._keras_mask = mask
+        if labels.shape.rank == 1 and outputs.shape.rank == 2:
+            labels = labels[:, None]  # as Keras does for compiled losses
+        if labels.dtype.is_floating:
+            labels = tf.cast(labels, outputs.dtype)
+        values = tf.cast(loss(labels, logits), outputs.dtype)
+        if values.shape.rank == 0:  # a function that gives the mean
+            if weights is not None:
+                raise ValueError(
+                    f"sample weights need a loss for each sample, but {name_of(loss)} "
+                    "gives one number for a batch; let it return one for each sample"
+                )
+            size = tf.cast(tf.shape(outputs)[0], outputs.dtype)
+            return values * size, size
+        size = tf.cast(tf.size(values), outputs.dtype)
+        if mask is not None:
+            mask = tf.cast(mask, outputs.dtype)
+            size *= tf.reduce_sum(mask) / tf.cast(tf.size(mask), outputs.dtype)
+        if weights is not None:
+            values *= _of_rank(tf.cast(weights, outputs.dtype), values.shape.rank)
+        return tf.reduce_sum(values), size
+
+    return compute
+
+
+def _of_rank(weights: Any, rank: int) -> Any:
+    """Sample weights with axes at the end, so that they go with losses of this rank."""
+    if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
+        return weights[..., 0]
+    while weights.shape.rank < rank:
+        weights = weights[..., None]
+    if weights.shape.rank > rank:
+        raise ValueError(
+            f"sample weights have shape {tuple(weights.shape)}, batch axis first, but "
+            f"there is one loss for each place of {rank} axes"
+        )
+    return weights
+
+
+def check_weights(weights: np.ndarray, outputs: tuple[int | None, ...]) -> None:
+    """Refuses sample weights of the wrong shape, or that are not finite.
+
+    Args:
+      weights: Sample weights of a batch.
+      outputs: Shape of the model's output for that batch, None where it is not fixed.
+
+    Raises:
+      ValueError: They do not fit.
+    """
+    if not (np.issubdtype(weights.dtype, np.number) or weights.dtype == bool):
+        raise ValueError(f"sample weights must be numbers, got dtype {weights.dtype}")
+    if not np.isfinite(weights).all():
+        raise ValueError("sample weights hold NaN or infinite values")
+    pairs = zip(weights.shape, outputs, strict=False)
+    fits = all(own == 1 or other is None or own == other for own, other in pairs)
+    if weights.ndim > len(outputs) or not fits:
+        raise ValueError(
+            f"sample weights have shape {weights.shape}, for outputs of shape "
+            f"{outputs}; expected one for each sample, or for each place of a sample"
+        )
+
+
+def check_labels(
+    loss: Any, labels: np.ndarray, outputs: tuple[int | None, ...]
+) -> None:
+    """Refuses labels of the wrong shape or range.
+
+    Args:
+      loss: Of a `Term`.
+      labels: A batch of labels.
+      outputs: Shape of the model's output for that batch, None where it is not fixed.
+
+    Raises:
+      ValueError: They do not fit.
+    """
+    if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool):
+        raise ValueError(f"labels must be numbers, got dtype {labels.dtype}")
+    if not _is_of_keras(loss):
+        return  # a function of the user's own knows what its labels are
+    sparse = isinstance(loss, _losses.SparseCategoricalCrossentropy)
+    wanted = outputs[:-1] if sparse else outputs
+    shapes = [labels.shape, (*labels.shape, 1)]
+    if labels.shape[-1] == 1:
+        shapes.append(labels.shape[:-1])
+    if not any(map(tf.TensorShape(wanted).is_compatible_with, shapes)):
+        raise ValueError(
+            f"labels have shape {labels.shape}, but {name_of(loss)} wants "
+            f"{wanted}, for outputs of shape {outputs}"
+        )
+    if sparse:
+        ignored = labels == loss.get_config().get("ignore_class", None)
+        wrong = ((labels < 0) | (labels >= outputs[-1]) | (labels % 1 != 0)) & ~ignored
+        expected = f"whole numbers from 0 to {outputs[-1] - 1}, one of {outputs[-1]}"
+    elif type(loss) in _ENDINGS:
+        wrong, expected = ~((labels >= 0) & (labels <= 1)), "probabilities, 0 to 1, of"
+    else:
+        return
+    if wrong.any():
+        raise ValueError(
+            f"labels must be {expected} outputs; got {labels[wrong].ravel()[0]}"
+        )
+
+
+def _is_of_keras(loss: Any) -> bool:
+    source = loss.fn if isinstance(loss, LossFunctionWrapper) else type(loss)
+    return getattr(source, "__module__", "").startswith("tf_keras.")
+
+
+def name_of(loss: Any) -> str:
+    """What to call a loss in an error."""
+    return loss.name if type(loss) is LossFunctionWrapper else type(loss).__name__

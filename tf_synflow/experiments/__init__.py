@@ -1,0 +1,1 @@
+"""Runs: train, sweep, figures of the papers."""

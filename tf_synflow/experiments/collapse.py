@@ -1,0 +1,79 @@
+"""TODO."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from tf_synflow.masks.counts import plan
+from tf_synflow.masks.selection import emptied, iterate
+from tf_synflow.masks.types import Masks
+
+
+class Collapse(NamedTuple):
+    """Where a criterion first empties a layer.
+
+    Attributes:
+      alpha: log10 of the compression ratio; None if it never does.
+      layers: The weight tensors of which nothing is left there.
+    """
+
+    alpha: float | None
+    layers: list[str]
+
+
+def first_collapse(
+    model: Any,
+    policy: Any,
+    alphas: Sequence[float],
+    data: Any = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Collapse:
+    """The first alpha, log10 of the ratio, at which a layer is emptied.
+
+    Single-shot, one scoring serves every alpha. Iterated, each alpha is pruned for by
+    itself, from the lowest up.
+
+    Args:
+      model: A built Sequential or functional tf_keras model.
+      policy: A `PruningPolicy`; what it does on collapse should be "ignore".
+      alphas: Rising; what `policy.masks` allows, as 10**alpha.
+      data: For criteria that need it.
+      progress: Wraps the alphas, as tqdm does.
+
+    Raises:
+      ValueError: There is no alpha, or as `policy.masks`.
+    """
+    if not alphas:
+        raise ValueError("there is no alpha to try")
+    for alpha, masks in zip(
+        progress(alphas), masks_at(model, policy, alphas, data), strict=True
+    ):
+        if emptied(masks):
+            return Collapse(alpha, emptied(masks))
+    return Collapse(None, [])
+
+
+def masks_at(
+    model: Any, policy: Any, alphas: Sequence[float], data: Any = None
+) -> Iterable[Masks]:
+    """The masks at several compression ratios, one after the other.
+
+    Single-shot, one scoring serves every ratio.
+
+    Args:
+      model: A built Sequential or functional tf_keras model.
+      policy: A `PruningPolicy`.
+      alphas: log10 of the ratios.
+      data: For criteria that need it.
+
+    Raises:
+      ValueError: As `policy.masks`.
+    """
+    masks = policy.check(model, 10 ** max(alphas), data)
+    if policy.iterations > 1 or policy.granularity == "filter":
+        for alpha in alphas:
+            yield policy.masks(model, 10**alpha, data)
+        return
+    scores = policy.score(model, data)
+    for alpha in alphas:
+        steps = plan(masks, 10**alpha, 1, policy.schedule, policy.scope)
+        yield iterate(lambda masks: scores, masks, steps)

@@ -1,0 +1,189 @@
+"""What a data set is here, and the batches that training and testing take from it.
+
+A batch of training images is a function of the seed and of the number of its step
+alone: which images are in it, how they are cropped and whether they are mirrored. So a
+run that goes on at some epoch sees what an undisturbed run sees, and so do any number
+of replicas that share a batch.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.checks import check_count
+
+TEST_BATCH = 256
+
+
+class Share(NamedTuple):
+    """Which part of every global batch a process feeds, as slices for its replicas.
+
+    Attributes:
+      first: Number of its first replica among all.
+      replicas: How many replicas it has.
+      of: How many there are in all.
+    """
+
+    first: int = 0
+    replicas: int = 1
+    of: int = 1
+
+
+WHOLE = Share()
+
+
+def check_part(purpose: str, count: int, of: int) -> None:
+    """Refuses a number of training images that cannot be taken.
+
+    Raises:
+      TypeError: It is no whole number.
+      ValueError: It is below 1, or there are not so many.
+    """
+    check_count(f"the number of images to {purpose}", count)
+    if count > of:
+        raise ValueError(f"cannot {purpose} {count} of the {of} training images")
+
+
+class Dataset(NamedTuple):
+    """Images and labels in memory, split once and for all.
+
+    Attributes:
+      train: `(x, y)`: images `(n, height, width, channels)`, uint8 or float32, and int
+        labels `(n,)`.
+      test: The same for the images that are kept for testing.
+      classes: Number of classes; labels are 0 ... classes - 1.
+      scale: What images are divided by first; 255 for uint8.
+      mean: Of each channel, subtracted then.
+      std: Of each channel, divided by last.
+      padding: If above 0, training images are padded by so many black pixels and
+        cropped back at random. Defaults to 0.
+      mirrored: Whether training images are mirrored left to right at random. Defaults
+        to False.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: int
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    padding: int = 0
+    mirrored: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.train[0].shape[1:]
+
+    def first(self, count: int) -> "Dataset":
+        """The same with only the first training images, which are in no order.
+
+        Args:
+          count: How many, from 1 to the number of training images.
+
+        Raises:
+          TypeError: It is no whole number.
+          ValueError: There are not so many.
+        """
+        check_part("train on", count, len(self.train[0]))
+        images, labels = self.train
+        return self._replace(train=(images[:count], labels[:count]))
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of an epoch; the last one has what is left."""
+        return -(-len(self.train[0]) // batch_size)
+
+    def normalised(self, images: Any) -> Any:
+        """Images as the network gets them, float32."""
+        images = tf.cast(images, tf.float32) / self.scale
+        return (images - tf.constant(self.mean)) / tf.constant(self.std)
+
+    def training(
+        self, batch_size: int, seed: int, first_epoch: int = 0, share: Share = WHOLE
+    ) -> tf.data.Dataset:
+        """Batches for training, epoch after epoch without end.
+
+        Args:
+          batch_size: Images of a step, over all replicas.
+          seed: Seeds the order, the crops and the mirroring.
+          first_epoch: The epoch to begin with, counted from 0. Defaults to 0.
+          share: The part of each batch that is wanted. Defaults to all of it.
+
+        Returns:
+          `(images, labels)`: float32 `(batch, height, width, channels)` and int; for
+          each step one element, or one for each replica of the share.
+
+        Raises:
+          ValueError: The last batch of an epoch has an image, but not one for each
+            replica.
+        """
+        last = len(self.train[0]) % batch_size
+        if 0 < last < share.of:
+            raise ValueError(
+                f"the last batch of an epoch would have {last} images, too few for "
+                f"{share.of} replicas; choose another batch size than {batch_size}"
+            )
+        # On the host, once: a tensor would otherwise become part of the graph.
+        with tf.device("CPU:0"):
+            images, labels = (tf.constant(array) for array in self.train)
+        steps = self.steps(batch_size)
+
+        def batch(number: Any) -> tuple[Any, Any]:
+            step, part = number // share.replicas, number % share.replicas
+            epoch, place = step // steps, step % steps
+            start = place * batch_size
+            end = tf.minimum(start + batch_size, len(images))
+            chosen = tf.random.experimental.index_shuffle(
+                tf.range(start, end), [seed, epoch], len(images) - 1
+            )
+            draws = tf.random.stateless_uniform((3, end - start), [seed, step])
+            # As many for each replica, or the mean of their means would not be that of
+            # the batch; up to of - 1 of the last images of an epoch are left out.
+            size = (end - start) // share.of
+            begin = (share.first + part) * size
+            chosen = chosen[begin : begin + size]
+            x = tf.gather(images, chosen)
+            x = self._augmented(x, draws[:, begin : begin + size])
+            return self.normalised(x), tf.gather(labels, chosen)
+
+        first = first_epoch * steps * share.replicas
+        counter = tf.data.Dataset.counter(first).map(lambda n: tf.cast(n, tf.int64))
+        return counter.map(batch, tf.data.AUTOTUNE, deterministic=True).prefetch(4)
+
+    def _augmented(self, x: Any, draws: Any) -> Any:
+        """Crops and mirrors each image by its draws, `(3, batch)` in [0, 1)."""
+        height, width, _ = self.input_shape
+        if self.padding:
+            pad = [[0, 0], [self.padding] * 2, [self.padding] * 2, [0, 0]]
+            x = tf.pad(x, pad)
+            corners = tf.cast(draws[:2] * (2 * self.padding + 1), tf.int32)
+            rows = corners[0][:, None] + tf.range(height)
+            columns = corners[1][:, None] + tf.range(width)
+            x = tf.gather(x, rows, batch_dims=1)
+            x = tf.gather(x, columns, axis=2, batch_dims=1)
+        if self.mirrored:
+            flips = (draws[2] < 0.5)[:, None, None, None]
+            x = tf.where(flips, tf.reverse(x, [2]), x)
+        return x
+
+    def testing(self) -> tf.data.Dataset:
+        """All test images in order, in batches of 256, with their labels."""
+        batches = tf.data.Dataset.from_tensor_slices(self.test).batch(TEST_BATCH)
+        return batches.map(lambda x, y: (self.normalised(x), y), tf.data.AUTOTUNE)
+
+    def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Random training images with their labels, for the criteria that need data.
+
+        Args:
+          count: How many, from 1 to the number of training images.
+          seed: Seeds the choice.
+
+        Raises:
+          TypeError: `count` is no whole number.
+          ValueError: There are not so many.
+        """
+        images, labels = self.train
+        check_part("score by", count, len(images))
+        chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+        return self.normalised(images[chosen]).numpy(), labels[chosen]

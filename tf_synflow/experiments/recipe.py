@@ -1,0 +1,81 @@
+"""TODO."""
+
+from typing import Any, NamedTuple
+
+from tf_synflow.checks import check_choice
+from tf_synflow.keras2.imports import keras
+from tf_synflow.optimizers import GRDA, SGD
+
+DECAYS = ("cosine", "step", "constant")
+
+
+class Recipe(NamedTuple):
+    """How to train.
+
+    Attributes:
+      epochs: Passes over the training images.
+      batch_size: Images a step, over all replicas.
+      learning_rate: At the first step.
+      seed: Seeds the order of the images, their crops and mirroring.
+      decay: Of the learning rate: "cosine" to 0 at the last step, "step" or "constant".
+        Defaults to "cosine".
+      drops: With "step", after how many epochs it drops. Defaults to none.
+      drop_factor: What it is multiplied by then. Defaults to 0.1.
+      weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
+      grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+      images: Trains on so many of the training images only, the same for every seed.
+        Defaults to all.
+      seen: Epochs that came before, so that their order of images, crops and mirroring
+        do not come again. Defaults to 0.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    decay: str = "cosine"
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    weight_decay: float = 0.0
+    grda: tuple[float, float] | None = None
+    images: int | None = None
+    seen: int = 0
+
+
+def optimizer(recipe: Recipe, steps: int) -> Any:
+    """The optimizer of a recipe, for so many steps an epoch.
+
+    Raises:
+      ValueError: A number is out of its range, or two of them contradict each other.
+    """
+    schedule = _schedule(recipe, steps)
+    if recipe.grda is None:
+        return SGD(schedule, l2=recipe.weight_decay)
+    if recipe.weight_decay:
+        raise ValueError(
+            f"GRDA takes no weight decay, got weight_decay={recipe.weight_decay:g}"
+        )
+    return GRDA(schedule, *recipe.grda)
+
+
+def _schedule(recipe: Recipe, steps: int) -> Any:
+    check_choice("decay of the learning rate", recipe.decay, DECAYS)
+    if bool(recipe.drops) != (recipe.decay == "step"):
+        raise ValueError(
+            "the learning rate drops after given epochs with decay 'step', and only "
+            f"then; got decay {recipe.decay!r} and drops {list(recipe.drops)}"
+        )
+    if list(recipe.drops) != sorted({drop for drop in recipe.drops if drop > 0}):
+        raise ValueError(
+            f"drops must be epochs from 1 on, rising, got {list(recipe.drops)}"
+        )
+    schedules = keras.optimizers.schedules
+    rate = recipe.learning_rate
+    if recipe.decay == "cosine":
+        return schedules.CosineDecay(rate, recipe.epochs * steps)
+    # At a boundary the rate is still the one before it.
+    boundaries = [drop * steps - 1 for drop in recipe.drops]
+    factors = [recipe.drop_factor**k for k in range(len(boundaries) + 1)]
+    if not boundaries:
+        return float(rate)
+    return schedules.PiecewiseConstantDecay(boundaries, [rate * f for f in factors])

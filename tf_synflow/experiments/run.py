@@ -1,0 +1,266 @@
+"""One run: build, prune, retrain, evaluate, and write what came out."""
+
+import itertools
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tf_synflow import models
+from tf_synflow.channels.shrinking import expand, shrink
+from tf_synflow.criteria import DATA_FREE
+from tf_synflow.experiments import data as data_lib
+from tf_synflow.experiments import distribution, training
+from tf_synflow.experiments.checkpoints import read_history
+from tf_synflow.experiments.picture import run_figure
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.experiments.run_folder import RunFolder, run_folder
+from tf_synflow.experiments.settings import Place, Pruning
+from tf_synflow.files.whole import write_json, written_whole
+from tf_synflow.keras2.imports import keras
+from tf_synflow.masks.types import Masks
+from tf_synflow.policy import filters
+from tf_synflow.policy.pruning_policy import PruningPolicy
+from tf_synflow.pruning.ablations import reinitialise, shuffle
+from tf_synflow.pruning.filter_rounds import in_rounds
+from tf_synflow.pruning.masking import apply_masks, get_masks, strip
+from tf_synflow.pruning.rewinding import prune_with_rewinding
+from tf_synflow.reporting.counting import report
+from tf_synflow.reporting.picture import pyplot
+
+_PACKAGES = ("tf_synflow", "tensorflow", "tf_keras", "tensorflow-model-optimization")
+
+
+def run(
+    workdir: Path,
+    *,
+    model: str,
+    dataset: str,
+    pruning: Pruning,
+    recipe: Recipe,
+    place: Place = Place(),  # noqa: B008 (it cannot be changed)
+    flags: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Prunes a new network, trains it, and writes the files of the run.
+
+    A run that was killed goes on from the last epoch that it finished, and ends with
+    the same weights as if it had not been; its masks are not computed again. A run that
+    is finished is left alone.
+
+    Args:
+      workdir: Folder to write to; made if need be. Of several processes that train
+        together only the chief writes, and all should see the folder.
+      model: Name of the network; see `models.build`.
+      dataset: Name of the data set; see `data.load`.
+      pruning: How to prune.
+      recipe: How to train; its seed also seeds the weights and what is drawn at random.
+      place: Where the data is, and on what is trained. Defaults to one device.
+      flags: Written into the results as they are; a run is gone on with only if it was
+        begun with the same.
+
+    Returns:
+      What `results.json` holds. `prune.seconds` has the training of the levels in it;
+      of a run that was killed meanwhile, only of the process that finished them.
+      `versions` are those of the process that finished; `earlier_versions`, if any, are
+      others that the run was gone on with after a kill.
+
+    Raises:
+      ValueError: A name or a number is wrong.
+      FileExistsError: `workdir` holds something else, or a run with other flags.
+      BlockingIOError: Another process is at work in `workdir`.
+    """
+    pyplot()  # If pictures cannot be drawn, say so before the work is done.
+    pruning.check()
+    # Several processes find each other before anything else of TensorFlow is used.
+    strategy = distribution.strategy(place.distribute, recipe.batch_size)
+    optimizer(recipe, steps=1)  # refuses what it cannot be made of
+    with (
+        # Wrappers too have a precision, and so has the model that is compiled.
+        distribution.precision(place.precision),
+        run_folder(workdir, flags, distribution.is_chief(strategy)) as folder,
+    ):
+        if folder.results is not None:
+            return folder.results
+        used = versions()
+        earlier = folder.note_versions(used)
+        if earlier:
+            warnings.warn(
+                f"parts of the run in {str(workdir)!r} were computed with other "
+                "versions, so its numbers may differ from those of a run that was not "
+                f"interrupted: {_changes(earlier[-1], used)}",
+                stacklevel=2,
+            )
+        data = data_lib.load(dataset, place.data_dir, place.download)
+        if recipe.images is not None:
+            data = data.first(recipe.images)
+        keras.utils.set_random_seed(recipe.seed)
+        with strategy.scope():
+            network = models.build(model, data.input_shape, data.classes)
+        masks, small = _pruned(folder, network, data, pruning, recipe)
+        # Dropout draws its seed as it is copied: the same, if masks were there already.
+        keras.utils.set_random_seed(recipe.seed)
+        pruned = apply_masks(network, masks)
+        if pruning.reinitialise:
+            pruned = reinitialise(pruned, recipe.seed + 1)
+        before = report(pruned)
+        if pruning.rounds:  # copied too, whether it was trained just now or before
+            small = strip(small)
+        if pruning.shrink:
+            small = shrink(pruned, pruning.multiple_of)
+        trained = pruned if small is None else small
+        recipe = recipe._replace(seen=pruning.rounds)
+        numbers = training.train(
+            trained, data, workdir, recipe, folder.written, folder.run
+        )
+        prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
+        if pruning.policy.granularity == "filter":
+            prune["filters"] = _filters(network, pruning.policy, masks)
+        results = {"flags": dict(flags), "versions": used, "prune": prune}
+        if earlier:
+            results["earlier_versions"] = earlier
+        results |= {"train": numbers, "layers": before.layers}
+        results["files"] = folder.digests()
+        if small is not None:
+            results["shrink"] = _shrunk(before.totals, report(small).totals)
+        if pruning.shrink:
+            with written_whole(folder.written / "small.keras") as aside:
+                strip(small).save(aside)
+            trained = expand(small, pruned, pruning.multiple_of)
+        _write(folder.written, trained, _title(model, dataset, pruning), results)
+    return results
+
+
+def _pruned(
+    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+) -> tuple[Masks, Any]:
+    """The masks; and the network, if it was trained meanwhile. Made, or found."""
+    masks = folder.masks()
+    if masks is None:
+        start = time.perf_counter()
+        masks, small = _prune(folder, network, data, pruning, recipe)
+        if small is not None:
+            folder.keep_network(small)
+        folder.keep_masks(masks, time.perf_counter() - start)
+        return masks, small
+    if not pruning.rounds:
+        return masks, None
+    with network.distribute_strategy.scope():
+        return masks, folder.network()
+
+
+def _prune(
+    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+) -> tuple[Masks, Any]:
+    """The masks of a run that has none yet; and the network, if it was trained."""
+    policy, sample = pruning.policy, None
+    if policy.criterion not in DATA_FREE:
+        images = 10 * data.classes if pruning.images is None else pruning.images
+        sample = data.sample(images, recipe.seed)
+    numbers = itertools.count(1)
+
+    def train(network: Any) -> None:
+        number = next(numbers)
+        # Rounds go on with the weights, so they go on with the images; levels do not.
+        seen = number - 1 if pruning.rounds else 0
+        _train_level(folder, number, network, data, level._replace(seen=seen))
+
+    if pruning.rounds:
+        level = recipe._replace(epochs=1, decay="constant", drops=())
+        small, masks = in_rounds(
+            network, pruning.ratio, train, pruning.rounds, policy, sample
+        )
+        return masks, small
+    if pruning.levels:
+        level = recipe
+        pruned = prune_with_rewinding(
+            network, pruning.ratio, train, pruning.levels, policy=policy, data=sample
+        )
+        masks = get_masks(pruned)
+    else:
+        masks = policy.masks(network, pruning.ratio, sample)
+    return shuffle(masks, recipe.seed) if pruning.shuffle else masks, None
+
+
+def _what_was_pruned(
+    totals: Mapping[str, Any], pruning: Pruning, seconds: float
+) -> dict[str, Any]:
+    """The part `prune` of the results."""
+    return {
+        "criterion": pruning.policy.criterion,
+        "ratio": pruning.ratio,
+        "prunable": totals["prunable"]["size"],
+        "kept": totals["prunable"]["kept"],
+        "seconds": seconds,
+        "collapsed_layers": totals["emptied"],
+    }
+
+
+def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    """What shrinking leaves, of what."""
+    sizes = [
+        {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
+        for totals in (whole, small)
+    ]
+    return dict(zip(("before", "after"), sizes, strict=True))
+
+
+def _filters(network: Any, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
+    """How many filters may be pruned, and how many of them are left."""
+    standing = filters.Filters(policy.problem(network, None)[0]).standing(masks)
+    kept = sum(int(flags.sum()) for flags in standing.values())
+    return {"prunable": sum(flags.size for flags in standing.values()), "kept": kept}
+
+
+def _title(model: str, dataset: str, pruning: Pruning) -> str:
+    what = "compression ratio" if pruning.ratio >= 1 else "fraction removed"
+    of = ", of filters" if pruning.policy.granularity == "filter" else ""
+    criterion = pruning.policy.criterion
+    return f"{model} on {dataset}: {criterion}, {what} {pruning.ratio:g}{of}"
+
+
+def _train_level(
+    folder: RunFolder, level: int, pruned: Any, data: Any, recipe: Recipe
+) -> None:
+    """Trains the network of a level, in a folder of its own."""
+    name = f"level_{level}"
+    (folder.written / name).mkdir(parents=True, exist_ok=True)
+    training.train(
+        pruned,
+        data,
+        folder.workdir / name,
+        recipe,
+        folder.written / name,
+        f"{folder.run} {name}",
+    )
+
+
+def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -> None:
+    """Writes the trained model, the picture and, last, the results."""
+    with written_whole(workdir / "model.keras") as aside:
+        strip(pruned).save(aside)
+    history = read_history(workdir)
+    run_figure(workdir / "run.png", title, results["layers"], history)
+    write_json(workdir / "results.json", results)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is of another version now."""
+    return ", ".join(
+        f"{package} {before.get(package, 'not installed')}, now {version}"
+        for package, version in now.items()
+        if before.get(package) != version
+    )

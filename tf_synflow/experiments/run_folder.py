@@ -1,0 +1,370 @@
+"""The folder of a run: who may write to it, and what a killed run has left there."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tf_synflow.experiments.results import read_results
+from tf_synflow.files.masks import load_masks, save_masks
+from tf_synflow.files.models import load_model
+from tf_synflow.files.whole import (
+    digest,
+    file_digest,
+    read_json,
+    write_json,
+    written_whole,
+)
+from tf_synflow.masks.types import Masks
+
+_LOCK = ".tf_synflow.lock"
+
+
+_FLAGS = "flags.json"
+
+
+_NETWORK = "pruned.keras"
+
+
+_PRUNED = "pruned.json"
+
+
+_DIGESTED = ("masks.npz", "history.csv")  # whose digests stand in results.json
+
+
+_VERSIONS = "versions.json"
+
+
+_LEVEL = re.compile(r"level_\d+")
+
+
+# What `written_whole` leaves of a file of ours if the process is killed.
+_ASIDE = re.compile(
+    r"\.(flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
+    r"results\.json)\.\w{8}"
+)
+
+
+class RunFolder:
+    """What a run has left behind, and where it goes on.
+
+    Attributes:
+      workdir: The folder, from which all processes of a run read.
+      written: The folder that this process writes to: `workdir`, or one that is thrown
+        away.
+      results: What `results.json` holds, if the run is finished; else None.
+      run: Names the run: differs whenever flags do that change what it computes.
+    """
+
+    def __init__(self, workdir: Path, written: Path, flags: Mapping[str, Any]):
+        """Made by `run_folder`."""
+        self.workdir = workdir
+        self.written = written
+        finished = (workdir / "results.json").is_file()
+        self.results = read_results(workdir / "results.json") if finished else None
+        # A flag that a run was begun without is None.
+        given = {k: v for k, v in flags.items() if v is not None}
+        for name in _elsewhere(flags):
+            given.pop(name, None)
+        self.run = digest(given)
+
+    def check(self) -> None:
+        """Reads what an earlier process has left, before anything is done with it.
+
+        Raises:
+          ValueError: A file is damaged, or of another run.
+        """
+        if self.results is None:
+            self.masks()
+            return
+        for name, expected in self.results.get("files", {}).items():
+            path = self.workdir / name
+            if path.is_file() and file_digest(path) != expected:
+                raise ValueError(
+                    f"{str(path)!r} is damaged, or was edited: its digest is not the "
+                    "one in results.json. Restore it from a copy, or delete it: the "
+                    "results are whole"
+                )
+
+    def digests(self) -> dict[str, str]:
+        """The digests of the small files, by name, for `results.json`."""
+        paths = (self.written / name for name in _DIGESTED)
+        return {path.name: file_digest(path) for path in paths if path.is_file()}
+
+    def note_versions(self, versions: Mapping[str, str]) -> list[dict[str, str]]:
+        """Notes the versions of the packages that this process computes with.
+
+        Returns:
+          Those that parts of this run were computed with before, the first ones first,
+          if they were others.
+        """
+        path = self.workdir / _VERSIONS
+        noted = read_json(path).get("versions") if path.is_file() else []
+        if not isinstance(noted, list):
+            raise ValueError(
+                f"{str(path)!r} is damaged: expected a list of versions, got "
+                f"{noted!r}. Delete it to go on; the versions before are then not "
+                "recorded"
+            )
+        if versions not in noted:
+            write_json(self.written / _VERSIONS, {"versions": [*noted, versions]})
+        return [before for before in noted if before != versions]
+
+    def masks(self) -> Masks | None:
+        """The masks, if they were computed already.
+
+        Raises:
+          ValueError: Their file, or the one about them, is damaged.
+        """
+        path = self.workdir / "masks.npz"
+        if not path.is_file():
+            return None
+        masks = load_masks(path)
+        if _digest_of(masks) != self._record()["masks"]:
+            raise ValueError(
+                f"{str(path)!r} holds other masks than this run has made. Delete it to "
+                "have them made again"
+            )
+        return masks
+
+    def keep_masks(self, masks: Masks, seconds: float) -> None:
+        """Writes the masks, and how long they took, so that they are not made again."""
+        record = {"run": self.run, "seconds": seconds, "masks": _digest_of(masks)}
+        if (self.written / _NETWORK).is_file():
+            record["network"] = file_digest(self.written / _NETWORK)
+        write_json(self.written / _PRUNED, record)
+        save_masks(self.written / "masks.npz", masks)
+
+    def keep_network(self, network: Any) -> None:
+        """Writes a network that was trained while it was pruned; before its masks."""
+        with written_whole(self.written / _NETWORK) as aside:
+            network.save(aside)
+
+    def network(self) -> Any:
+        """The network that `keep_network` wrote.
+
+        Raises:
+          FileNotFoundError: It is not there.
+          ValueError: It is damaged, or another one.
+        """
+        path, again = self.workdir / _NETWORK, "masks.npz to have both made again"
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(path)!r} is missing. Delete {again}")
+        if file_digest(path) != self._record().get("network"):
+            raise ValueError(f"{str(path)!r} is damaged. Delete it and {again}")
+        return load_model(path)
+
+    def prune_seconds(self) -> float:
+        """How long the masks took."""
+        return self._record()["seconds"]
+
+    def _record(self) -> dict[str, Any]:
+        """What stands beside the masks about them."""
+        path = self.workdir / _PRUNED
+        if not path.is_file() and (self.written / _PRUNED).is_file():
+            path = self.written / _PRUNED  # of a process that is not the chief
+        again = "Delete masks.npz beside it to have the masks made again"
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(path)!r} is missing. {again}")
+        try:
+            record = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{error}. {again}") from error
+        if record.get("run") != self.run:
+            raise ValueError(f"{str(path)!r} is of another run. {again}")
+        return record
+
+    def tidy(self) -> None:
+        """Deletes what only an unfinished run needs."""
+        for folder in _folders(self.workdir):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        # The flags last: as long as they are there, it is not done.
+        for name in (_PRUNED, _NETWORK, _VERSIONS, _FLAGS):
+            (self.workdir / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def run_folder(
+    workdir: Path, flags: Mapping[str, Any], chief: bool = True
+) -> Iterator[RunFolder]:
+    """Opens the folder of a run, for this process alone.
+
+    Args:
+      workdir: The folder; made if need be.
+      flags: Of the run. They are kept in the folder, and compared with those that a run
+        there was begun with.
+      chief: Whether this process writes to it. One that does not, writes to a temporary
+        folder. Defaults to True.
+
+    Yields:
+      The `RunFolder`. On leaving without an error, what only an unfinished run needs is
+      deleted; at once, if a run was killed after it had written its results. In a
+      finished run nothing else is touched.
+
+    Raises:
+      FileExistsError: It holds something else, or a run with other flags.
+      BlockingIOError: Another process is at work in it.
+      ValueError: A small file of the run is damaged.
+    """
+    if not chief:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield RunFolder(workdir, Path(elsewhere), flags)
+        return
+    _check_contents(workdir)
+    new = not workdir.exists()
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(workdir):
+            yield from _opened(workdir, flags)
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # there is something in it
+                workdir.rmdir()
+
+
+def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """What `run_folder` does while it holds the lock."""
+    _check_contents(workdir)
+    folder = RunFolder(workdir, workdir, flags)
+    _same_run(workdir, flags, folder.results)
+    folder.check()
+    if folder.results is not None:
+        if _is_untidy(workdir, flags):
+            _delete_asides(workdir)
+            folder.tidy()
+        yield folder
+        return
+    _delete_asides(workdir)
+    try:
+        yield folder
+        folder.tidy()
+    finally:
+        # It failed before there was anything.
+        if {path.name for path in workdir.iterdir()} <= {_LOCK, _FLAGS, _VERSIONS}:
+            for name in (_VERSIONS, _FLAGS):
+                (workdir / name).unlink(missing_ok=True)
+
+
+def _is_untidy(workdir: Path, flags: Mapping[str, Any]) -> bool:
+    """Whether a run was killed between its results and the end of `RunFolder.tidy`.
+
+    Then its own flags are still there. Others than its own are none of our business.
+    """
+    try:
+        return not _changed(read_json(workdir / _FLAGS), flags)
+    except (OSError, ValueError):
+        return False
+
+
+def _delete_asides(workdir: Path) -> None:
+    for place in _folders(workdir):
+        for left in place.iterdir():
+            if _ASIDE.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which the system lets go however a process ends."""
+    path = workdir / _LOCK
+    while True:
+        lock = open(path, "a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise BlockingIOError(
+                f"another process is at work in {str(workdir)!r}; wait for it, or "
+                "choose another --workdir"
+            ) from error
+        # Between opening and locking, the one before may have deleted it.
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            break
+        lock.close()
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+def _folders(workdir: Path) -> list[Path]:
+    """The folders in which a run writes."""
+    levels = (p for p in workdir.iterdir() if _LEVEL.fullmatch(p.name) and p.is_dir())
+    return [workdir, *levels]
+
+
+def _check_contents(workdir: Path) -> None:
+    """Refuses a folder that holds anything but a run."""
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise FileExistsError(
+            f"{str(workdir)!r} is no folder; choose another --workdir"
+        )
+    names = {path.name for path in workdir.iterdir() if not _ASIDE.fullmatch(path.name)}
+    if names - {_LOCK} and not names & {_FLAGS, "results.json"}:
+        raise FileExistsError(
+            f"{str(workdir)!r} holds files, but no run of this library; choose another "
+            "--workdir"
+        )
+
+
+def _elsewhere(flags: Mapping[str, Any]) -> set[str]:
+    """Flags for where a run reads and writes, which do not change what it computes."""
+    # But a folder may hold another archive of Tiny ImageNet, or a part of it.
+    tiny = flags.get("dataset") == "tiny_imagenet"
+    return {"workdir", "download"} | (set() if tiny else {"data_dir"})
+
+
+def _same_run(
+    workdir: Path, flags: Mapping[str, Any], results: Mapping[str, Any] | None
+) -> None:
+    """Refuses a run with other flags; notes the flags of a new one."""
+    elsewhere = _elsewhere(flags)
+    own = {k: v for k, v in flags.items() if k not in elsewhere}
+    path = workdir / _FLAGS
+    if results is not None:
+        before = results.get("flags")
+    elif path.is_file():
+        try:
+            before = read_json(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Choose another --workdir, or delete the folder to begin "
+                "the run again"
+            ) from error
+    else:
+        write_json(path, own)
+        return
+    if not isinstance(before, dict):
+        raise FileExistsError(f"{str(workdir)!r} holds no run of this library")
+    other = _changed(before, flags)
+    if other:
+        raise FileExistsError(
+            f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give it "
+            "the same flags to go on with it, or choose another --workdir"
+        )
+
+
+def _digest_of(masks: Masks) -> str:
+    """The SHA-256 of masks: of their names, shapes and bits, in their order."""
+    found = hashlib.sha256()
+    for name, mask in masks.items():
+        found.update(repr((name, mask.shape)).encode() + mask.tobytes())
+    return found.hexdigest()
+
+
+def _changed(before: Mapping[str, Any], flags: Mapping[str, Any]) -> list[str]:
+    """The flags that another run was begun with, in words."""
+    return [
+        f"{k}={before.get(k)!r}, not {flags.get(k)!r}"
+        for k in sorted({*before, *flags} - _elsewhere(flags))
+        if before.get(k) != flags.get(k)
+    ]

@@ -1,0 +1,307 @@
+"""A grid of runs: which there are, carrying out the missing, and what came out."""
+
+import csv
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from tf_synflow.experiments.results import read_results
+from tf_synflow.files.whole import written_whole
+
+AXES = ("model", "dataset", "criterion", "ratio", "seed")
+
+
+Run = dict[str, str]  # axis to value, as written on the command line
+
+
+# Becomes the program of a run, which Linux kills when the sweep is gone, however it
+# ended. The new process asks for that itself: between fork and exec it would not be
+# safe, because TensorFlow has threads. On other systems a killed sweep leaves its run.
+_UNDER_THE_SWEEP = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):  # it was gone before
+        os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
+    """All combinations, or a part of them.
+
+    At ratio 1 all criteria keep every weight: the dense network is there once, under
+    the first of them.
+
+    Args:
+      axes: For each of `AXES`, its values.
+      shard: "i/n": every n-th run, beginning with the i-th, counted from 0; so that n
+        machines share the grid.
+
+    Raises:
+      ValueError: An axis has no value or one twice, or `shard` is not i/n with 0 <= i <
+        n.
+    """
+    for axis in AXES:
+        if not axes[axis]:
+            raise ValueError(f"the grid is empty: there is no {axis}")
+        values = [_number(value) for value in axes[axis]]
+        if len(set(values)) < len(values):
+            raise ValueError(f"a {axis} stands there twice: {list(axes[axis])}")
+    part, _, parts = shard.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
+    products = itertools.product(*(axes[axis] for axis in AXES))
+    runs = [dict(zip(AXES, values, strict=True)) for values in products]
+    first = axes["criterion"][0]
+    runs = [run for run in runs if run["criterion"] == first or not _dense(run)]
+    return runs[int(part) :: int(parts)]
+
+
+def _number(value: str) -> float | str:
+    """10 and 10.0 are one ratio; what is no number stays as it is."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _dense(run: Run) -> bool:
+    return _number(run["ratio"]) in (0, 1)
+
+
+def folder(sweep: Path, run: Run) -> Path:
+    """The folder of a run."""
+    return sweep / "-".join(run[axis] for axis in AXES)
+
+
+def is_done(sweep: Path, run: Run) -> bool:
+    """Whether a run has its results.
+
+    Raises:
+      ValueError: They are damaged, or those of another run.
+    """
+    return _results(sweep, run) is not None
+
+
+def _results(sweep: Path, run: Run) -> dict[str, Any] | None:
+    """The results of a run; None if there are none yet."""
+    path = folder(sweep, run) / "results.json"
+    if not path.is_file():
+        return None
+    results = read_results(path)
+    flags = results["flags"]
+    other = [
+        f"{axis}={flags.get(axis)}, not {run[axis]}"
+        for axis in AXES
+        if _number(str(flags.get(axis))) != _number(run[axis])
+    ]
+    if other:
+        raise ValueError(
+            f"{str(path)!r} is of another run, with {', '.join(other)}. Move its "
+            "folder away to have the run made"
+        )
+    return results
+
+
+def carry_out(
+    sweep: Path,
+    runs: Sequence[Run],
+    flags: Sequence[str],
+    script: Path,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[Run]:
+    """Carries out the runs that have no results yet, one after the other.
+
+    Each is a process of its own, and goes on where it was if it was killed before. The
+    output of a run that fails goes to `<its name>.error.txt`, in UTF-8, and the next
+    one begins. When this process ends, its run ends with it (on Linux even if it is
+    killed).
+
+    Args:
+      sweep: Folder of the sweep; made if need be.
+      runs: What `grid` gave.
+      flags: More flags for each run. A flag file stands for what it holds now.
+      script: `scripts/train.py`.
+      progress: Wraps the runs, as tqdm does.
+
+    Returns:
+      The runs that failed.
+
+    Raises:
+      ValueError: The folder is that of a sweep with other flags, or a flag file cannot
+        be read.
+    """
+    meant = _spelt_out(flags)
+    own = [flag for flag in meant if _name(flag) in (*AXES, "workdir")]
+    if own:
+        raise ValueError(f"{own} are not for all runs: the grid sets them for each")
+    if not any(run["dataset"] == "tiny_imagenet" for run in runs):
+        # Where the data is does not change it, but of Tiny ImageNet there may be parts.
+        elsewhere = ("data_dir", "download", "nodownload")
+        meant = [flag for flag in meant if _name(flag) not in elsewhere]
+    sweep.mkdir(parents=True, exist_ok=True)
+    _keep_flags(sweep / "flags.json", meant)
+    failed = []
+    for run in progress(runs):
+        if is_done(sweep, run):
+            continue
+        final = folder(sweep, run)
+        error = final.with_name(final.name + ".error.txt")
+        command = [sys.executable, str(script), *flags, f"--workdir={final}"]
+        command += [f"--{axis}={value}" for axis, value in run.items()]
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _UNDER_THE_SWEEP, str(os.getpid()), *command],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # what TensorFlow itself writes may be anything
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        )
+        if done.returncode:
+            failed.append(run)
+            with written_whole(error) as path:
+                said = f"{' '.join(command)}\n{done.stderr[-20_000:]}\n"
+                path.write_text(said, "utf-8", errors="backslashreplace")
+        else:
+            error.unlink(missing_ok=True)
+    return failed
+
+
+def _spelt_out(flags: Sequence[str]) -> list[str]:
+    """Flags with those of flag files in their places, each as one word."""
+    try:
+        words = absl_flags.FlagValues().read_flags_from_files(list(flags))
+    except absl_flags.Error as error:
+        raise ValueError(str(error)) from error
+    found: list[str] = []
+    for word in words:
+        if word.startswith("-") or not found or "=" in found[-1]:
+            found.append(word)
+        else:
+            found[-1] += f"={word}"
+    return found
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-").partition("=")[0]
+
+
+def _keep_flags(path: Path, flags: list[str]) -> None:
+    """Writes the flags down, or compares them with those of before."""
+    if path.exists():
+        try:
+            before = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+        if before != flags:
+            raise ValueError(
+                f"the sweep in {str(path.parent)!r} was begun with the flags {before}, "
+                f"and results of other flags, {flags}, cannot stand beside its own; "
+                "choose another folder"
+            )
+        return
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(flags) + "\n", "utf-8")
+
+
+def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for each run that has results.
+
+    `kept` are weights. Where filters were pruned, `filters` are those kept; and where
+    the network was shrunk, `macs_left` is the share of its multiply-adds (0 to 1).
+    """
+    return [
+        {**run, **_row(results)}
+        for run in runs
+        if (results := _results(sweep, run)) is not None
+    ]
+
+
+def _row(results: Mapping[str, Any]) -> dict[str, Any]:
+    prune, train = results["prune"], results["train"]
+    row = {
+        "kept": prune["kept"],
+        "final_accuracy": train["final_accuracy"],
+        "best_accuracy": train["best_accuracy"],
+        "prune_seconds": prune["seconds"],
+        "train_seconds": train["seconds"],
+        "emptied_layers": len(prune["collapsed_layers"]),
+    }
+    if "filters" in prune:
+        row["filters"] = prune["filters"]["kept"]
+    if "shrink" in results:
+        after, before = (
+            results["shrink"][which]["macs"] for which in ("after", "before")
+        )
+        row["macs_left"] = after / before
+    return row
+
+
+def read_rows(sweep: Path) -> list[dict[str, str]]:
+    """The rows of a sweep's `runs.csv`, as text.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: It is damaged: a row is not whole, a value is no number, or it and
+        `summary.csv` beside it, if there, contradict each other.
+    """
+    path, beside = sweep / "runs.csv", sweep / "summary.csv"
+    again = "scripts/sweep.py writes both again from the results of the runs"
+    try:
+        table = _table(path)
+        numbers = [
+            {k: v if k in AXES else json.loads(v) for k, v in row.items()}
+            for row in table
+        ]
+        # As write_csv would write it.
+        found = [{k: str(v) for k, v in row.items()} for row in summary(numbers)]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}); {again}") from error
+    if beside.is_file():
+        try:
+            same = found == _table(beside)
+        except (ValueError, csv.Error):
+            same = False
+        if not same:
+            raise ValueError(
+                f"{str(path)!r} and {str(beside)!r} contradict each other: one of them "
+                f"is damaged, or was edited; {again}"
+            )
+    return table
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, each with a value in every column."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values() or "" in row.values():
+            raise ValueError(f"row {number} is not whole")
+    return rows
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, minimum and maximum over the seeds, for each of the other combinations."""
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in runs:
+        groups.setdefault(tuple(row[axis] for axis in AXES[:-1]), []).append(row)
+    found = []
+    for key, group in groups.items():
+        row = {**dict(zip(AXES, key, strict=False)), "seeds": len(group)}
+        for column in group[0]:
+            if column not in AXES:
+                values = [member[column] for member in group]
+                row[f"{column}_mean"] = statistics.mean(values)
+                row[f"{column}_min"] = min(values)
+                row[f"{column}_max"] = max(values)
+        found.append(row)
+    return found

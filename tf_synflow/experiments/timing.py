@@ -1,0 +1,154 @@
+"""How long SynFlow takes, beside the gradient passes that it cannot do without.
+
+The *floor* of a loop of n iterations is n bare float64 gradient passes of the twin of
+the unpruned network, traced already. Floor and loop are measured in one process, in
+turn, so that their ratio holds when the machine's speed drifts.
+"""
+
+import contextlib
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tf_synflow import models
+from tf_synflow.criteria import Problem
+from tf_synflow.flow.linear_twin import LinearTwin, shared_tensor
+from tf_synflow.flow.loop import network_twin
+from tf_synflow.flow.survivors import Survivors
+from tf_synflow.keras2.reading import flatten
+from tf_synflow.network import named_weights
+from tf_synflow.policy.pruning_policy import PruningPolicy
+
+STAGES = {
+    "gradients": (LinearTwin, "gradients"),
+    "ranking": (Survivors, "remove"),
+    "cutting": (Survivors, "cut_if_stale"),
+}
+
+
+def measure(
+    model: str,
+    size: int,
+    classes: int,
+    ratio: float,
+    iterations: int,
+    repeats: int,
+    dtype: str = "float64",
+) -> dict[str, Any]:
+    """Times one network in this process, which should be a new one.
+
+    Args:
+      model: Name of the network; see `models.build`.
+      size: Height and width of its images, in pixels.
+      classes: Number of its classes.
+      ratio: Compression ratio to prune to.
+      iterations: Iterations of the loop, and passes of the floor.
+      repeats: How often floor and loop are timed, in turn; 0 times one loop only.
+      dtype: "float64" or "float32"; of the loop, and of the floor too.
+
+    Returns:
+      The arguments; `prunable` and `kept` weights; `first_seconds`, the first loop with
+      all that comes before it, tracing included; `peak_gb` of the process up to then;
+      lists of `loop_seconds` and `floor_seconds`; and `stages`, the median seconds of
+      each stage of the loop.
+    """
+    network = models.build(model, (size, size, 3), classes)
+    policy = PruningPolicy(iterations=iterations, dtype=dtype, progress=False)
+    result: dict[str, Any] = {
+        "model": model, "size": size, "classes": classes, "ratio": ratio,
+        "iterations": iterations, "dtype": dtype,
+    }  # fmt: skip
+    start = time.perf_counter()
+    masks = policy.masks(network, ratio)
+    result["first_seconds"] = time.perf_counter() - start
+    result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    result["prunable"] = sum(mask.size for mask in masks.values())
+    result["kept"] = sum(int(mask.sum()) for mask in masks.values())
+    result["emptied"] = [name for name, mask in masks.items() if not mask.any()]
+    loops, floors, stages = [], [], []
+    if repeats:
+        variables = named_weights(flatten(network))
+        weights = {name: variables[name].numpy() for name in masks}
+        twin, magnitudes = network_twin(Problem(flatten(network), weights, dtype=dtype))
+        tensors = {n: shared_tensor(w.array) for n, w in magnitudes.items()}
+        twin.gradients(tensors)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(iterations):
+            twin.gradients(tensors)
+        floors.append(time.perf_counter() - start)
+        with _stopwatch() as seconds:
+            start = time.perf_counter()
+            policy.masks(network, ratio)
+            loops.append(time.perf_counter() - start)
+        stages.append(dict(seconds))
+    result["floor_seconds"], result["loop_seconds"] = floors, loops
+    result["stages"] = {
+        stage: statistics.median(own[stage] for own in stages) if stages else None
+        for stage in STAGES
+    }
+    return result
+
+
+@contextlib.contextmanager
+def _stopwatch() -> Iterator[dict[str, float]]:
+    """Adds up the seconds spent in each stage."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    originals = {stage: getattr(*place) for stage, place in STAGES.items()}
+
+    def timed(stage: str) -> Any:
+        def run(*args: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return originals[stage](*args)
+            finally:
+                seconds[stage] += time.perf_counter() - start
+
+        return run
+
+    for stage, (owner, name) in STAGES.items():
+        setattr(owner, name, timed(stage))
+    try:
+        yield seconds
+    finally:
+        for stage, (owner, name) in STAGES.items():
+            setattr(owner, name, originals[stage])
+
+
+HEADER = (
+    "| model | weights | ratio | iterations | loop s | floor s | loop / floor | "
+    "gradients | ranking | cutting | first s | peak GB | ns per weight, iteration |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def row(result: dict[str, Any]) -> str:
+    """A result as a row of a Markdown table: medians, with (min to max)."""
+    loops, floors = result["loop_seconds"], result["floor_seconds"]
+    ratios = [loop / floor for loop, floor in zip(loops, floors, strict=True)]
+    floor = statistics.median(floors) if floors else None
+    stages = [
+        f"{seconds / floor:.2f}" if floor else ""
+        for seconds in result["stages"].values()
+    ]
+    median = statistics.median(loops) if loops else result["first_seconds"]
+    each = 1e9 * median / result["prunable"] / result["iterations"]
+    name = f"{result['model']} {result['size']}x{result['size']}"
+    if result["dtype"] != "float64":
+        name += f" {result['dtype']}"
+    cells = [
+        name, f"{result['prunable']:,}", f"{result['ratio']:g}",
+        str(result["iterations"]), _spread(loops), _spread(floors), _spread(ratios),
+        *stages, f"{result['first_seconds']:.2f}", f"{result['peak_gb']:.2f}",
+        f"{each:.2f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    middle = statistics.median(values)
+    return f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -1,0 +1,104 @@
+"""Retraining: the recipe, the loop, and going on where a run was killed."""
+
+from pathlib import Path
+from typing import Any
+
+from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile
+from tf_synflow.experiments.data import Dataset, ImageNet, Share
+from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.files.whole import write_csv
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten, masks_of
+from tf_synflow.pruning.callbacks import PruningCallback, SparsityCallback, sparsity
+
+
+def train(
+    model: Any,
+    data: Dataset | ImageNet,
+    workdir: Path,
+    recipe: Recipe,
+    written: Path | None = None,
+    run: str = "",
+) -> dict[str, Any]:
+    """Trains a pruned model, or goes on with it where a killed run has left it.
+
+    Args:
+      model: What `prune` or `prune_filters` returned; made under a `tf.distribute`
+        strategy, it is trained under that.
+      data: The data set.
+      workdir: Folder for `history.csv`, TensorBoard's event files and checkpoints,
+        which are left in `checkpoints/`; it must exist.
+      recipe: How.
+      written: Where this process writes instead of to `workdir`: a process that is not
+        the chief of several has a folder of its own. Defaults to `workdir`.
+      run: Names what is trained; a checkpoint of another name is refused. Defaults to
+        "".
+
+    Returns:
+      `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
+      images (0 to 1), `final_sparsity` (zeros over all trainable weights, 0 to 1), and
+      `seconds`, all epochs together.
+    """
+    steps = data.steps(recipe.batch_size)
+    with model.distribute_strategy.scope():
+        model.compile(
+            optimizer(recipe, steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+                keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
+            ],
+        )
+    written = written or workdir
+    history = HistoryFile(written / "history.csv", [])
+    done = Checkpoints(workdir / "checkpoints", history, run).restore(model)
+    if done < recipe.epochs:
+        model.fit(
+            _training(model.distribute_strategy, data, recipe, done),
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=done,
+            validation_data=data.testing(),
+            callbacks=[
+                *_keeping_pruned(model, written / "tensorboard" / "pruning"),
+                SparsityCallback(),
+                history,
+                Checkpoints(written / "checkpoints", history, run),
+                keras.callbacks.TensorBoard(written / "tensorboard"),
+            ],
+        )
+    else:
+        write_csv(history.path, history.rows)
+    rows = history.rows
+    return {
+        "epochs": recipe.epochs,
+        "final_accuracy": rows[-1]["val_accuracy"],
+        "best_accuracy": max(row["val_accuracy"] for row in rows),
+        "final_top5_accuracy": rows[-1]["val_top5_accuracy"],
+        "final_sparsity": sparsity(model),
+        "seconds": sum(row["seconds"] for row in rows),
+    }
+
+
+def _keeping_pruned(model: Any, log_dir: Path) -> list[PruningCallback]:
+    """The callback for a pruned network; none for a plain one, of filters left."""
+    pruned = bool(masks_of(flatten(model)))
+    return [PruningCallback(log_dir=log_dir)] if pruned else []
+
+
+def _training(
+    strategy: Any, data: Dataset | ImageNet, recipe: Recipe, epoch: int
+) -> Any:
+    """The training batches, for all replicas of this process."""
+    epoch += recipe.seen
+    if strategy.num_replicas_in_sync == 1:
+        return data.training(recipe.batch_size, recipe.seed, epoch)
+
+    def share(context: Any) -> Any:
+        of = context.num_replicas_in_sync
+        replicas = of // context.num_input_pipelines
+        first = context.input_pipeline_id * replicas
+        part = Share(first, replicas, of)
+        return data.training(recipe.batch_size, recipe.seed, epoch, part)
+
+    return strategy.distribute_datasets_from_function(share)

@@ -1,0 +1,328 @@
+"""Looks through a saved model before Keras builds it.
+
+Keras imports whatever module the configuration of a `.keras` file names and takes any
+function from it, by name: `os.system` as an activation, `exec` as an initializer. Its
+safe mode refuses Python bytecode in a `.keras` file, nothing else; and `.h5` files and
+SavedModels have no safe mode. So everything that a configuration names has to be a
+class or function that computes, from Keras, tfmot or this package; one that the user
+registered; or one that the user names.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Mapping
+from types import FunctionType
+from typing import Any
+
+import h5py
+import tensorflow as tf
+
+from tf_synflow.keras2.imports import keras, keras_lookup, unwrapped_symbol
+
+# Bytes that reading a small file may take; a large one may take RATIO times its size.
+# Keras does not compress: an archive that it wrote is as large as the model.
+UNPACKED = 512 * 2**20
+
+
+RATIO = 4
+
+
+_PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")
+
+
+# The parts of Keras that have functions which a layer or a loss may name.
+_FUNCTIONS = (
+    "activations",
+    "constraints",
+    "initializers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "regularizers",
+)
+
+
+# Where TensorFlow defines the operators that a layer may stand for. Not there: those
+# that read, write or download files, print to one, or call Python.
+_OPERATORS = {
+    *("array_ops", "array_ops_stack", "bitwise_ops", "clip_ops", "image_ops_impl"),
+    *("linalg_ops", "manip_ops", "math_ops", "nn_impl", "nn_ops", "random_ops"),
+    *("sort_ops", "special_math_ops", "string_ops", "tensor_getitem_override"),
+    *("gen_array_ops", "gen_bitwise_ops", "gen_image_ops", "gen_linalg_ops"),
+    *("gen_manip_ops", "gen_math_ops", "gen_nn_ops", "gen_random_ops"),
+    *("gen_string_ops", "linalg_impl", "fft_ops", "spectral_ops", "window_ops"),
+    *("stateless_random_ops", "weak_tensor_ops", "embedding_ops", "sparse_ops"),
+}
+
+
+# Keras's layers that take code or any method or operator of TensorFlow from the file.
+_RUNS_ANYTHING = {"TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
+
+
+_OPERATOR_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
+
+
+_VALUES = {"__tensor__", "__numpy__", "__bytes__"}
+
+
+class UntrustedFileError(ValueError):
+    """A file names what could do harm, or unpacks to too much."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """What the user vouches for, and how a format looks for what it names.
+
+    Attributes:
+      custom_objects: Classes and functions by name.
+      modules: Names of Python modules, with all that lie in them.
+      by_module: Whether Keras imports the module that an entry names, as for `.keras`.
+        Older formats look among Keras's own and what is registered, by name.
+    """
+
+    custom_objects: Mapping[str, Any]
+    modules: Collection[str]
+    by_module: bool
+
+    def knows(self, name: Any) -> bool:
+        """Whether a name is one that the user registered or gave."""
+        return isinstance(name, str) and (
+            name in self.custom_objects
+            or keras.saving.get_registered_object(name) is not None
+        )
+
+    def vouches_for(self, module: str) -> bool:
+        """Whether the user named a module, or a package that it lies in."""
+        return any(module == m or module.startswith(f"{m}.") for m in self.modules)
+
+
+def allowance(size: int) -> int:
+    """How many bytes a file may take in memory.
+
+    Args:
+      size: Its own size in bytes.
+    """
+    return max(UNPACKED, RATIO * size)
+
+
+def check_config(config: Any, trust: Trust) -> None:
+    """Refuses a model's configuration that names what could run code.
+
+    Args:
+      config: What JSON made of it.
+      trust: What the user vouches for.
+
+    Raises:
+      UntrustedFileError: It names something else than computation.
+    """
+    waiting = [config]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            _check_entry(item, trust)
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _check_entry(item: dict[str, Any], trust: Trust) -> None:
+    kind = item.get("class_name")
+    words = [kind, *(item.get(x) for x in ("spec_name", "registered_name", "module"))]
+    if kind == "__lambda__" or any(
+        key.endswith("_type") and value == "lambda" for key, value in item.items()
+    ):
+        raise UntrustedFileError("it has Python bytecode, of a lambda or a function")
+    if "class_name" not in item:
+        return
+    if not all(word is None or isinstance(word, str) for word in words):
+        raise UntrustedFileError(f"Keras writes no entry such as {words}")
+    if kind in _VALUES:
+        return
+    if kind == "function":
+        _check_function(item, trust)
+    elif not trust.by_module and "config" not in item:
+        return  # a value, as the older formats write it
+    else:
+        _check_class(item, trust)
+
+
+def _unknown(name: Any, module: Any) -> UntrustedFileError:
+    return UntrustedFileError(
+        f"it names {name!r}"
+        + (f" of the module {module!r}" if module else ", which nobody registered")
+    )
+
+
+def _check_function(item: dict[str, Any], trust: Trust) -> None:
+    module, name, alias = (item.get(x) for x in ("module", "config", "registered_name"))
+    if trust.knows(name):
+        return
+    # Keras takes it by the one name or by the other, where it writes "function" too.
+    for either in (name, name if alias in (None, "function") else alias):
+        if not (isinstance(either, str) and either.isidentifier() and module):
+            raise _unknown(either, module)
+        if not (_keras_has(module, either) or _defined(module, either, item, trust)):
+            raise _unknown(either, module)
+
+
+def _keras_has(module: str, function: str) -> bool:
+    """Whether it is a public function of a part of Keras that is for computing."""
+    own = module.removeprefix("tf_").removeprefix("keras.")
+    parts = [part for part in _FUNCTIONS if module == "builtins" or part == own]
+    return function not in ("get", "serialize", "deserialize") and any(
+        callable(getattr(getattr(keras, part), function, None)) for part in parts
+    )
+
+
+def _defined(module: str, function: str, item: dict[str, Any], trust: Trust) -> bool:
+    """Whether it is a function of a module that the user vouches for."""
+    if not trust.vouches_for(module):
+        return False
+    found = keras_lookup(function, None, module, "function", item)
+    return isinstance(found, FunctionType) and found.__module__ == module
+
+
+def _check_class(item: dict[str, Any], trust: Trust) -> None:
+    found = _class(item, trust)
+    name, config = item["class_name"], item.get("config")
+    if name in trust.custom_objects or not isinstance(config, dict):
+        return
+    kinds = {name}  # one of Keras's, where only its name says which
+    if found is not None:
+        kinds = {k.__name__ for k in found.__mro__ if k.__module__[:9] == "tf_keras."}
+    if "Lambda" in kinds and not _known_function(config.get("function"), trust):
+        raise UntrustedFileError(f"its layer {config.get('name')!r} is a Lambda")
+    if kinds & _RUNS_ANYTHING:
+        raise UntrustedFileError(f"it has a layer of the kind {name}")
+    if kinds & _OPERATOR_LAYERS:
+        _check_operator(config.get("function"))
+    if isinstance(config.get("vocabulary"), str):
+        raise UntrustedFileError(
+            f"a layer reads its vocabulary from the file {config['vocabulary']!r}"
+        )
+
+
+def _known_function(function: Any, trust: Trust) -> bool:
+    """Whether the user vouches for it: being Keras's is not enough in a Lambda."""
+    if not isinstance(function, dict):
+        return trust.knows(function)
+    module = function.get("module")
+    return function.get("class_name") == "function" and (
+        trust.knows(function.get("config"))
+        or (isinstance(module, str) and trust.vouches_for(module))
+    )
+
+
+def _class(item: dict[str, Any], trust: Trust) -> type | None:
+    """The class that Keras will take; none if it is one of Keras's own, by name."""
+    spec = item["class_name"] == "__typespec__"
+    name = item.get("spec_name") if spec else item["class_name"]
+    known = item.get("registered_name", name) if trust.by_module else name
+    if trust.knows(known):
+        found = trust.custom_objects.get(known)
+        found = found or keras.saving.get_registered_object(known)
+        return found if isinstance(found, type) else None
+    module = item.get("module") if trust.by_module else None
+    # A dot would reach through a module to what that has imported. Where no module is
+    # given, functions answer to their names too; names of classes are capitalised.
+    if not name or not name.isidentifier() or not (module or name[0].isupper()):
+        raise _unknown(name, module)
+    if module is None:
+        return None
+    package = module.partition(".")[0]
+    package = "tf_keras" if package == "keras" else package
+    if not (
+        trust.vouches_for(module)
+        or package in _PACKAGES
+        or (spec and module.startswith("tensorflow.python."))
+    ):
+        raise _unknown(name, module)
+    try:
+        found = keras_lookup(name, known, module, "class", item)
+    except TypeError:
+        return None  # there is none, as Keras is going to say
+    own = getattr(found, "__module__", "")
+    if not isinstance(found, type) or not (
+        own.partition(".")[0] in _PACKAGES
+        or (own == module and trust.vouches_for(module))
+        or (spec and issubclass(found, tf.TypeSpec))
+    ):
+        raise _unknown(name, module)
+    return found
+
+
+def _check_operator(symbol: Any) -> None:
+    found = unwrapped_symbol(symbol) if isinstance(symbol, str) else None
+    module = getattr(found, "__module__", "")
+    path = module.split(".")
+    if module in ("tf_keras.src.backend", "tf_keras.src.activations") or (
+        path[:3] == ["tensorflow", "python", "ops"]
+        and (path[-1] in _OPERATORS or path[3:4] == ["ragged"])
+    ):
+        return
+    raise UntrustedFileError(f"a layer of it calls TensorFlow's {symbol!r}")
+
+
+def check_weights(file: Any, allowed: int) -> None:
+    """Refuses an open HDF5 file whose arrays are elsewhere, or too large together.
+
+    Args:
+      file: Of h5py's `File` class.
+      allowed: How many bytes the arrays may take.
+
+    Raises:
+      UntrustedFileError: See above.
+    """
+    size, waiting, seen = 0, [file], set()
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise UntrustedFileError(f"{name!r} lies in another file")
+            if not isinstance(link, h5py.HardLink):
+                continue  # a name for what is looked at in its own place, or nowhere
+            part = group[name]
+            if part.id in seen:
+                continue
+            seen.add(part.id)
+            if isinstance(part, h5py.Group):
+                waiting.append(part)
+            elif isinstance(part, h5py.Dataset):
+                if part.external or part.is_virtual:
+                    raise UntrustedFileError(f"{name!r} lies in another file")
+                size += part.nbytes
+    if size > allowed:
+        raise UntrustedFileError(
+            f"its weights would take {size:,} bytes of memory; at most {allowed:,} are "
+            "allowed"
+        )
+
+
+@contextlib.contextmanager
+def bounded_variables(allowed: int) -> Iterator[None]:
+    """Refuses to make variables that are too large together.
+
+    Args:
+      allowed: How many bytes they may take.
+
+    Raises:
+      UntrustedFileError: Before a variable is made that would take more.
+    """
+    size = 0
+
+    def counted(make: Any, **arguments: Any) -> Any:
+        nonlocal size
+        shape, kind = arguments.get("shape"), arguments.get("dtype")
+        if shape is not None and kind is not None:
+            size += math.prod(tf.TensorShape(shape).as_list()) * tf.as_dtype(kind).size
+        if size > allowed:
+            raise UntrustedFileError(
+                f"its variables would take {size:,} bytes of memory; at most "
+                f"{allowed:,} are allowed"
+            )
+        return make(**arguments)
+
+    with tf.variable_creator_scope(counted):
+        yield

@@ -1,0 +1,1 @@
+"""SynFlow's engine: the linear twin, its rules, and the loop."""

@@ -1,0 +1,358 @@
+"""The linear twin of a network: the copy that SynFlow differentiates.
+
+The twin of a model has the absolute values of its weights, no biases, the identity for
+every activation, and the linear part of every normalisation; it computes in float64 on
+an input of ones. Its output is the synaptic flow
+
+    R = 1' (prod_l |W_l|) 1        (equation 2 of the reference, for a Dense chain)
+
+that is, the sum over all paths from input to output of the product of the weights'
+absolute values along the path. R passes the range of float64 in deep networks, so the
+twin computes R / 2**e with signals that are kept near 1 by exact powers of two. By
+conservation the gradients then stay in range too.
+
+References:
+  Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
+  iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.flow import linear_parts, operators
+from tf_synflow.flow.scaling import Signal, aligned, normalised
+from tf_synflow.network import Call, Graph, layer_weights, named_weights
+
+# Bytes; TensorFlow ends the process over an address that is not a multiple of it.
+_ALIGNMENT = 64
+
+
+class LinearTwin:
+    """The flow R of a model as a differentiable function of its |weights|."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, "Magnitudes"],
+        carried: Mapping[str, np.ndarray] | None = None,
+        open_axes: Mapping[str, Collection[int]] | None = None,
+        exclude: Collection[str] | None = (),
+        settle: Callable[[Signal], Signal] = normalised,
+    ):
+        """Prepares the twin.
+
+        Args:
+          graph: The model, laid flat. Calls that lead to none of its outputs, such as
+            those of an `add_loss`, play no part.
+          weights: Name ("conv1/kernel") to the `Magnitudes` to differentiate by.
+          carried: Name to |w| of weights that are given at each call as well, but not
+            differentiated by. Defaults to none: what is not named is taken from the
+            layers now and held constant.
+          open_axes: Name to the axes of a weight whose sizes may change from call to
+            call. Defaults to none.
+          exclude: Names of layers that may be passed over: one of them that has no
+            known linear part is taken to be the identity. None says that errors
+            should not offer it.
+          settle: What is done to a layer's output to keep it in range. Defaults to
+            scaling by a power of two.
+
+        Raises:
+          ValueError: Layers have no known linear part (the error names them all), or an
+            input has no fixed shape.
+        """
+        self._settle = settle
+        given = {name: weight.array for name, weight in weights.items()}
+        given |= carried or {}
+        dtype = next(iter(given.values())).dtype
+        self._graph = graph = leading_to_outputs(graph)
+        self._names = list(weights)
+        self._numbers = operators.numbers(graph)
+        self._rules = _rules(graph, exclude, self._numbers)
+        self._exponents = {name: weight.exponent for name, weight in weights.items()}
+        # Always on the CPU: the same program on any machine.
+        with tf.device("CPU"):
+            self._inputs = [_ones(shape, dtype) for shape in graph.input_shapes]
+            self._constants = {
+                name: tf.constant(np.abs(variable.numpy().astype(dtype)))
+                for name, variable in named_weights(graph).items()
+                if name not in given
+            }
+        specs = {
+            name: _spec(name, array, (open_axes or {}).get(name, ()))
+            for name, array in given.items()
+        }
+        function = tf.function(self._flow_and_gradients, autograph=False)
+        self._traced = function.get_concrete_function(specs)
+
+    def flow(self, weights: Mapping[str, Any]) -> Signal:
+        """The synaptic flow.
+
+        Args:
+          weights: Name to tensor with entries >= 0, for each of the twin's names.
+
+        Returns:
+          R, the sum of all outputs of the twin, as a tensor and an exponent.
+        """
+        weights = {**self._constants, **weights}
+        start = tf.constant(0, tf.int64)
+        signals = {
+            number: Signal(ones, start)
+            for number, ones in zip(self._graph.inputs, self._inputs, strict=True)
+        }
+        for call, rule in zip(self._graph.calls, self._rules, strict=True):
+            inputs = [signals[number] for number in call.inputs]
+            outputs = self._apply(call, rule, inputs, weights)
+            signals.update(zip(call.outputs, outputs, strict=True))
+        tops = aligned([signals[number] for number in self._graph.outputs])
+        total = tf.add_n([tf.reduce_sum(top.tensor) for top in tops])
+        total = normalised(Signal(total, tops[0].exponent, tops[0].offset))
+        return Signal(total.tensor, total.whole_exponent)
+
+    def _apply(
+        self,
+        call: Call,
+        rule: linear_parts.Rule,
+        inputs: list[Signal],
+        weights: Mapping[str, Any],
+    ) -> list[Signal]:
+        """One layer: aligned signals in, signals near 1 out."""
+        names = {short: f"{call.name}/{short}" for short in layer_weights(call.layer)}
+        own = {short: weights[name] for short, name in names.items()}
+        inputs = self._meeting(call, inputs)
+        tensors = [signal.tensor for signal in inputs]
+        first = call.node.call_args[0] if call.node.call_args else None
+        listed = len(tensors) > 1 or isinstance(first, (list, tuple))
+        results = rule(call.layer, tensors if listed else tensors[0], own)
+        offset = inputs[0].offset
+        offset += sum(self._exponents.get(name, 0) for name in names.values())
+        outputs = [
+            Signal(result, inputs[0].exponent, offset)
+            for result in tf.nest.flatten(results)
+        ]
+        if rule in linear_parts.NEVER_GROW or self._numbers.issuperset(call.outputs):
+            return outputs
+        return [self._settle(output) for output in outputs]
+
+    def _meeting(self, call: Call, inputs: list[Signal]) -> list[Signal]:
+        """What a call reads: signals with one exponent, and numbers as they are.
+
+        Only operators tell numbers from signals, and layers that merge. To any other
+        layer a number is an offset, which has no linear part.
+        """
+        known = [number in self._numbers for number in call.inputs]
+        if not any(known):
+            return aligned(inputs)
+        signals = [s for s, is_known in zip(inputs, known, strict=True) if not is_known]
+        met = aligned(signals) if signals else []
+        rest, like = iter(met), (met or inputs)[0]
+        met = [
+            like._replace(tensor=s.tensor) if is_known else next(rest)
+            for s, is_known in zip(inputs, known, strict=True)
+        ]
+        if operators.find(call, self._numbers) is not None:
+            return met
+        dtype = self._inputs[0].dtype
+        return [
+            s._replace(tensor=tf.zeros_like(s.tensor, dtype)) if is_known else s
+            for s, is_known in zip(met, known, strict=True)
+        ]
+
+    def _flow_and_gradients(self, tensors: dict[str, Any]) -> tuple[Any, Any, list]:
+        weights = [tensors[name] for name in self._names]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            flow = self.flow(tensors)
+        zero = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(flow.tensor, weights, unconnected_gradients=zero)
+        return flow.tensor, flow.exponent, gradients
+
+    def gradients(self, tensors: Mapping[str, Any]) -> tuple[Signal, list[np.ndarray]]:
+        """The flow and its gradients.
+
+        Args:
+          tensors: Name to tensor with entries >= 0, for all names that are given.
+
+        Returns:
+          R, a tensor and an exponent; and for each weight to differentiate by, in their
+          order, the array of the derivatives of `R.tensor`. Times the weight as given
+          they are the scores, divided by `2**R.exponent`.
+        """
+        with tf.device("CPU"):
+            flow, exponent, gradients = self._traced(dict(tensors))
+        return Signal(flow, exponent), [np.asarray(gradient) for gradient in gradients]
+
+
+class Magnitudes(NamedTuple):
+    """|w| of a weight, near 1.
+
+    Attributes:
+      array: Float array with entries >= 0 of the weight's shape, in memory that
+        TensorFlow can share.
+      exponent: |w| is `array * 2**exponent`.
+    """
+
+    array: np.ndarray
+    exponent: int
+
+
+def magnitudes(weight: np.ndarray, dtype: str, normalise: bool) -> Magnitudes:
+    """|w| of a weight.
+
+    Args:
+      weight: Float array.
+      dtype: "float64" or "float32", to compute in.
+      normalise: Scales by a power of two so that the largest is in [0.5, 1). That
+        changes no score, S = w dR/dw, if the layer is linear in the weight.
+    """
+    exponent = int(np.frexp(np.abs(weight).max(initial=0))[1]) if normalise else 0
+    array = aligned_empty(weight.shape, dtype)
+    # Scaled before it is cast: float32 may not hold what a float64 weight is.
+    np.abs(np.ldexp(weight, -exponent), out=array, casting="same_kind")
+    return Magnitudes(array, exponent)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array at an address that TensorFlow can work on in place."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy at an address that TensorFlow can work on in place."""
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def shared_tensor(array: np.ndarray) -> Any:
+    """A tensor on the memory of an `aligned_empty` array: it sees later changes."""
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _spec(name: str, array: np.ndarray, open_axes: Collection[int]) -> Any:
+    axes = {axis % array.ndim for axis in open_axes}
+    shape = [None if axis in axes else n for axis, n in enumerate(array.shape)]
+    return tf.TensorSpec(shape, array.dtype, name)
+
+
+def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
+    if None in shape[1:]:
+        raise ValueError(
+            f"the model has an input of shape {shape}: SynFlow propagates one input of "
+            "ones and needs every size but the batch's; rebuild the model with a fixed "
+            "input shape, such as (224, 224, 3)"
+        )
+    return tf.ones((1, *shape[1:]), dtype)
+
+
+def leading_to_outputs(graph: Graph) -> Graph:
+    """The graph without the calls and inputs that lead to none of its outputs.
+
+    A loss that was added to a model, `model.add_loss(...)`, is computed by such calls.
+    """
+    needed, calls = set(graph.outputs), []
+    for call in reversed(graph.calls):
+        if needed.intersection(call.outputs):
+            needed.update(call.inputs)
+            calls.append(call)
+    pairs = zip(graph.inputs, graph.input_shapes, strict=True)
+    inputs = {number: shape for number, shape in pairs if number in needed}
+    return graph._replace(
+        inputs=tuple(inputs),
+        input_shapes=tuple(inputs.values()),
+        calls=tuple(reversed(calls)),
+    )
+
+
+def _rules(
+    graph: Graph, exclude: Collection[str] | None, numbers: Collection[int]
+) -> list[linear_parts.Rule]:
+    """The rule for each call, or an error that names all layers without one."""
+    rules = [
+        operators.find(call, numbers) or linear_parts.find(call.layer)
+        for call in graph.calls
+    ]
+    unknown: dict[str, list[Call]] = {}
+    for call, rule in zip(graph.calls, rules, strict=True):
+        if rule is None:
+            unknown.setdefault(call.name, []).append(call)
+    refused = {
+        name: calls
+        for name, calls in unknown.items()
+        if name not in (exclude or ()) or not _keep_shapes(graph, calls)
+    }
+    if refused:
+        raise ValueError(_refusal(graph, refused, exclude, numbers))
+    return [rule or linear_parts.identity for rule in rules]
+
+
+def _keep_shapes(graph: Graph, calls: list[Call]) -> bool:
+    """Whether a layer can be taken for the identity in all of its calls."""
+    return all(len(set(_shapes(graph, c))) == 1 and len(c.inputs) == 1 for c in calls)
+
+
+def _shapes(graph: Graph, call: Call) -> list[tuple[int | None, ...]]:
+    """The shapes of what a call reads, then of what it gives."""
+    return [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
+
+
+def _refusal(
+    graph: Graph,
+    unknown: dict[str, list[Call]],
+    exclude: Collection[str] | None,
+    numbers: Collection[int],
+) -> str:
+    """Names layers without a known linear part, each with a way out that works."""
+    # Layers of one class with the same way out share a sentence.
+    alike: dict[tuple[str, str, str, str, bool], list[str]] = {}
+    for name, calls in unknown.items():
+        what, way = _way_out(calls[0].layer)
+        why = operators.why_unknown(calls[0], numbers)
+        so, may = "so SynFlow cannot see through {}", False
+        if name in (exclude or ()):
+            shapes = _shapes(graph, calls[0])
+            so = f"and {{}} cannot be taken for the identity: the shapes are {shapes}"
+        else:
+            may = exclude is not None and _keep_shapes(graph, calls)
+        alike.setdefault((what, why, so, way, may), []).append(name)
+    sentences = []
+    for (what, why, so, way, may), names in alike.items():
+        has, it = ("has", "it") if len(names) == 1 else ("have", "them")
+        if may:
+            way += f", or exclude {it} (exclude={names}), which takes {it} for the "
+            way += "identity"
+        sentences.append(
+            f"{what.format('s' * (len(names) > 1), ', '.join(map(repr, names)))} {has} "
+            f"no known linear part{why}, {so.format(it)}. {way}"
+        )
+    return ". ".join(sentences)
+
+
+def _way_out(layer: Any) -> tuple[str, str]:
+    """What an unknown layer is, with places for an "s" and names, and what to do."""
+    kind = type(layer).__name__
+    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+        return (
+            f"operator{{}} {{}} ({getattr(layer, 'symbol', kind)})",
+            "Write it as a layer: one of Keras, keras.layers.ReLU()(x), or one of your "
+            "own, with tf_synflow.register_linear_part",
+        )
+    if kind == "Lambda":
+        return (
+            "layer{} {} (Lambda)",
+            "Apply the function's operators to the tensors themselves (x = 2 * x), and "
+            "SynFlow reads them one by one. Or write the function as a layer class "
+            "of your own and say what its linear part is: "
+            "tf_synflow.register_linear_part(YourLayer, rule)",
+        )
+    return (
+        f"layer{{}} {{}} ({kind})",
+        f"Say what the linear part is: tf_synflow.register_linear_part({kind}, rule)",
+    )

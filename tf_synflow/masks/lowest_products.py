@@ -1,0 +1,139 @@
+"""The lowest of many products, without sorting and without writing the products down.
+
+The scores of SynFlow are products gradient * weight, of which each iteration removes
+the few lowest. A sample guesses a bound that a little more than those lie under; one
+pass over the factors, in pieces that fit the cache, collects what lies under it; only
+that is ranked. The result does not depend on the guess.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Pair = tuple[np.ndarray, np.ndarray]  # the two factors, flat and of one size
+
+
+_SAMPLE = 1 << 14
+
+
+_BLOCK = 1 << 16  # elements that a core looks at together: half a megabyte of float64
+
+
+_TASK = 1 << 20  # elements that a thread takes at once
+
+
+# numpy lets go of Python's lock in its loops, so threads share them out over the cores.
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+_POOL = ThreadPoolExecutor(_CORES or os.cpu_count())
+
+
+def in_parallel(function: Callable, items: Iterable[Any], size: int) -> list[Any]:
+    """The results of a function that is mostly numpy, in the order of the items.
+
+    `size` is how many numbers it works on in all: for few, threads do not pay.
+    """
+    return list(_POOL.map(function, items) if size > _TASK else map(function, items))
+
+
+class Found(NamedTuple):
+    """What a pass over the factors found, for each pair.
+
+    Attributes:
+      positions: Where the products in (0, bound] stand, ascending.
+      values: Those products.
+      lost: Where the second factor is above 0, but the product is not.
+    """
+
+    positions: list[np.ndarray]
+    values: list[np.ndarray]
+    lost: list[np.ndarray]
+
+
+def guess_bound(pairs: Sequence[Pair], fraction: float) -> float:
+    """A bound that a little more than `fraction` of the positive products lie under."""
+    total = sum(gradient.size for gradient, _ in pairs)
+    # A stride by an odd number near the golden section visits places evenly.
+    places = np.sort(np.arange(min(_SAMPLE, total)) * 2654435761 % total)
+    products, start = [], 0
+    for gradient, weight in pairs:
+        first, last = np.searchsorted(places, (start, start + gradient.size))
+        own = places[first:last] - start
+        products.append(gradient[own] * weight[own])
+        start += gradient.size
+    sample = np.concatenate(products)
+    sample = sample[sample > 0]
+    rank = int(1.1 * fraction * sample.size) + 16
+    if rank >= sample.size:
+        return np.inf
+    return float(np.partition(sample, rank)[rank])
+
+
+def find(pairs: Sequence[Pair], bound: float) -> Found:
+    """Collects the products in (0, bound], and the second factors that give none."""
+    tasks = [
+        (number, start)
+        for number, (gradient, _) in enumerate(pairs)
+        for start in range(0, gradient.size, _TASK)
+    ]
+
+    def look(task: tuple[int, int]) -> Found:
+        gradient, weight = pairs[task[0]]
+        last = min(task[1] + _TASK, gradient.size)
+        found = Found([], [], [])
+        buffer = np.empty(_BLOCK, np.result_type(gradient, weight))
+        flags = np.empty((2, _BLOCK), bool)
+        for start in range(task[1], last, _BLOCK):
+            part = slice(start, min(start + _BLOCK, last))
+            above, own = flags[:, : part.stop - start]
+            products = np.multiply(gradient[part], weight[part], buffer[: own.size])
+            np.greater(products, 0, above)
+            np.greater(weight[part], 0, own)
+            if np.count_nonzero(own) != np.count_nonzero(above):
+                # Among truth values "greater" is "the first and not the second".
+                found.lost.append(np.flatnonzero(np.greater(own, above)) + start)
+            low = np.logical_and(np.less_equal(products, bound, own), above, own)
+            places = np.flatnonzero(low)
+            found.positions.append(places + start)
+            found.values.append(products[places])
+        return found
+
+    collected: list[Found] = [Found([], [], []) for _ in pairs]
+    for (number, _), found in zip(
+        tasks, in_parallel(look, tasks, sum(g.size for g, _ in pairs)), strict=True
+    ):
+        for own, new in zip(collected[number], found, strict=True):
+            own += new
+    nothing = [np.empty(0, np.intp)]
+    joined = ([np.concatenate(part or nothing) for part in own] for own in collected)
+    return Found(*map(list, zip(*joined, strict=True)))
+
+
+def lowest(pairs: Sequence[Pair], found: Found, count: int) -> list[np.ndarray]:
+    """The positions of the lowest positive products.
+
+    Args:
+      pairs: The factors.
+      found: What `find` gave for them with any bound.
+      count: How many; at most as many as there are positive products.
+
+    Returns:
+      For each pair, the positions of those among the `count` lowest. Of equal products
+      the later are taken first.
+    """
+    while sum(values.size for values in found.values) < count:
+        found = find(pairs, np.inf)
+    if count <= 0:
+        return [np.empty(0, np.intp) for _ in pairs]
+    values = np.concatenate(found.values)
+    bound = np.partition(values, count - 1)[count - 1]
+    taken = values < bound
+    ties = np.flatnonzero(values == bound)
+    taken[ties[ties.size - (count - np.count_nonzero(taken)) :]] = True
+    ends = np.cumsum([own.size for own in found.values])[:-1]
+    parts = zip(found.positions, np.split(taken, ends), strict=True)
+    return [positions[own] for positions, own in parts]

@@ -1,0 +1,1 @@
+"""PruningPolicy, and what it delegates to."""

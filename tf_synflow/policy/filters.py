@@ -1,0 +1,241 @@
+"""Pruning by whole filters: what may go, how it is scored, and what goes with it.
+
+A *filter* gives one output channel of a convolution, or one unit of a Dense layer. It
+goes together with what its channel passes on the way, a depthwise filter or the scale
+of a BatchNormalization, and with the weights that read it; so `shrink` can take all of
+it out of the network. Filters whose channels are added to those of other layers, as at
+the end of a residual block, or combined with them otherwise, stay; and so do those that
+a strided 1x1 convolution reads (see `shrink`), and the outputs of the network.
+
+References:
+  Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
+  arXiv 2009.11839.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_synflow.channels.groups import Channels, along, more
+from tf_synflow.channels.needed import EXACT, strided_1x1
+from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
+from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
+from tf_synflow.criteria.gradients.derivatives import over_total
+from tf_synflow.masks.counts import highest_ratio, lowest_ratio
+from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
+
+# The share of a layer that may go, of arXiv 2009.11839.
+MOST_OF_A_LAYER = 0.95
+
+
+class _Form(NamedTuple):
+    """From the scores of its weights to that of a filter.
+
+    Attributes:
+      weights: Gives the scores of weights.
+      total: From an array `(weights of a filter, filters)` to a score for each filter.
+    """
+
+    weights: Callable[[Problem], Scorer]
+    total: Callable[[np.ndarray], np.ndarray]
+
+
+def _sum(scores: np.ndarray) -> np.ndarray:
+    return scores.sum(0)
+
+
+FORMS = {
+    "magnitude": _Form(
+        CRITERIA["magnitude"], lambda scores: np.linalg.norm(scores, 2, 0)
+    ),
+    "loss_preservation": _Form(CRITERIA["loss_preservation"], _sum),
+    # The absolute value outside of the sum.
+    "gradient_norm_preservation": _Form(
+        gradient_norm_changes, lambda scores: np.abs(scores.sum(0))
+    ),
+    "grasp": _Form(CRITERIA["grasp"], _sum),
+    # A sum of n draws from N(0, 1) over sqrt(n) is one.
+    "random": _Form(
+        CRITERIA["random"], lambda scores: scores.sum(0) / len(scores) ** 0.5
+    ),
+}
+
+
+class Filters:
+    """The filters of a network that may be pruned.
+
+    Attributes:
+      sizes: Name of a kernel ("conv1/kernel") to its number of filters, for the kernels
+        whose filters may be pruned, in the model's order.
+    """
+
+    def __init__(self, problem: Problem):
+        """Finds them.
+
+        Args:
+          problem: The network; of its weights only those named there may be pruned.
+
+        Raises:
+          ValueError: There are none.
+        """
+        channels = Channels(problem.graph, set(problem.weights), EXACT)
+        stay = channels.held | {
+            group
+            for number in (
+                *problem.graph.outputs,
+                *(c.inputs[0] for c in problem.graph.calls if strided_1x1(c.layer)),
+            )
+            for group in channels.signals[number]
+        }
+        bundles = {group: own for own in channels.bundles for group in own}
+        makers: dict[tuple[int, ...], list[str]] = {}
+        self._axes = channels.kernels
+        # All groups that lose a channel with a filter of the kernel.
+        self._groups: dict[str, tuple[int, ...]] = {}
+        for name, (_, out) in channels.kernels.items():
+            for group in channels.axes[name][out]:
+                makers.setdefault(bundles[group], []).append(name)
+        for name, (_, out) in channels.kernels.items():
+            group, *others = channels.axes[name][out]
+            bundle = bundles[group]
+            whole = all(channels.sizes[g] % channels.sizes[group] == 0 for g in bundle)
+            alone = not others and len(makers[bundle]) == 1
+            if alone and whole and stay.isdisjoint(bundle):
+                self._groups[name] = bundle
+        if not self._groups:
+            raise ValueError(
+                "the model has no filter that may be pruned: each is an output of the "
+                "model, is combined with those of other layers (Add, Multiply ...), or "
+                "is read by a strided 1x1 convolution or a layer that is excluded or "
+                "not known"
+            )
+        self.sizes = {
+            name: channels.sizes[channels.axes[name][self._axes[name][1]][0]]
+            for name in self._groups
+        }
+        self._sizes = channels.sizes
+        self._inputs = {n: channels.axes[n][i] for n, (i, _) in self._axes.items()}
+
+    def standing(self, masks: Masks) -> Masks:
+        """Name of a kernel to boolean vector: the filters that have a weight left."""
+        return {name: self._by_filter(name, masks[name]).any(0) for name in self.sizes}
+
+    def weight_masks(self, filters: Masks, masks: Masks) -> Masks:
+        """The masks of the weights once only these filters are left.
+
+        Args:
+          filters: What `standing` gives.
+          masks: The masks of the weights so far.
+        """
+        new = {name: mask.copy() for name, mask in masks.items()}
+        left = {group: np.ones(size, bool) for group, size in self._sizes.items()}
+        for name, flags in filters.items():
+            for group in self._groups[name]:
+                left[group] = more(flags, self._sizes[group])
+        for name, (into, out) in self._axes.items():
+            np.moveaxis(new[name], into, -1)[..., ~along(self._inputs[name], left)] = (
+                False
+            )
+            if name in filters:
+                np.moveaxis(new[name], out, -1)[..., ~filters[name]] = False
+        return new
+
+    def scorer(self, problem: Problem, criterion: str, masks: Masks) -> Scorer:
+        """What scores filters under masks of filters.
+
+        Args:
+          problem: The network.
+          criterion: One of `FORMS`.
+          masks: The masks of the weights to begin from.
+        """
+        form = FORMS[criterion]
+        of_weights = form.weights(problem)
+
+        def score(filters: Masks) -> Scores:
+            weights = of_weights(self.weight_masks(filters, masks))
+            scores = {
+                name: form.total(self._by_filter(name, weights[name]))
+                for name in self.sizes
+            }
+            return scores if criterion in DATA_FREE else over_total(scores)
+
+        return score
+
+    def _by_filter(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The array as `(weights of a filter, filters)`."""
+        _, out = self._axes[name]
+        return np.moveaxis(array, out, -1).reshape(-1, array.shape[out])
+
+
+def least(sizes: Mapping[str, int]) -> dict[str, int]:
+    """How many filters each layer keeps at least: 5 %, and one."""
+    return {
+        name: max(1, size - math.floor(MOST_OF_A_LAYER * size))
+        for name, size in sizes.items()
+    }
+
+
+def never_less(scorer: Scorer, fewest: Mapping[str, int]) -> Scorer:
+    """Makes so many of a layer's highest scores infinite, so that they are kept."""
+
+    def score(filters: Masks) -> Scores:
+        scores = {name: own.astype("float64") for name, own in scorer(filters).items()}
+        for name, own in scores.items():
+            ranked = np.where(filters[name], own, -np.inf)
+            own[np.argsort(-ranked, kind="stable")[: fewest[name]]] = np.inf
+        return scores
+
+    return score
+
+
+def check_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None:
+    """Refuses a plan that ends with too few filters, or with more than there are.
+
+    Args:
+      steps: What `masks.plan` gave for filters.
+      standing: Name to boolean vector, the filters that there are.
+      fewest: Name to the number that is kept at least.
+
+    Raises:
+      ValueError: With the numbers.
+    """
+    ends = [
+        (
+            names,
+            kept,
+            sum(fewest[name] for name in names),
+            sum(standing[name].size for name in names),
+            sum(int(standing[name].sum()) for name in names),
+        )
+        for names, kept in steps[-1]
+    ]
+    # A ratio that is named has to work for every layer, not only for the one at fault.
+    highest = min(
+        (highest_ratio(size, lowest) for *_, lowest, size, _ in ends if lowest > 1),
+        default=math.inf,
+    )
+    least_ratio = max(lowest_ratio(size, now) for *_, size, now in ends)
+    for names, kept, lowest, size, now in ends:
+        what = "the network's layers" if len(names) > 1 else f"{names[0]!r}"
+        if not now:
+            way = ", or exclude what is empty" if len(ends) > 1 else ""
+            raise ValueError(
+                f"none of the {size} filters of {what} that may be pruned is left; "
+                f"prune the original model{way}"
+            )
+        if kept < lowest:
+            raise ValueError(
+                f"that would keep {kept} of the {size} filters of {what} that may be "
+                f"pruned, but {lowest} stay at least: no layer loses more than "
+                f"{MOST_OF_A_LAYER:.0%} of them. The highest ratio is {highest!r} (to "
+                "six places)"
+            )
+        if kept > now:
+            ask = f", or ask for a ratio of at least {least_ratio!r}"
+            raise ValueError(
+                f"that would keep {kept} of the {size} filters of {what} that may be "
+                f"pruned, but it has only {now} left; prune the original model"
+                + (ask if least_ratio < math.inf else "")
+            )

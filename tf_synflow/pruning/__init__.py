@@ -1,0 +1,1 @@
+"""What users call: prune, rewinding, filter rounds, callbacks, ablations."""

@@ -1,0 +1,83 @@
+"""Ablations: which part of a pruned network matters, its masks or its weights?
+
+If a network trains as well after its masks are shuffled within each layer, or after its
+weights are drawn anew, the criterion has found no more than how many weights each layer
+needs. (The third of these checks, inverted scores, is `PruningPolicy(invert=True)`.)
+
+References:
+  Frankle, Dziugaite, Roy, Carbin. Pruning neural networks at initialization: why are we
+  missing the mark? ICLR 2021. arXiv 2009.08576, section 5.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.keras2.copying import copy_model
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import flatten, masks_of
+from tf_synflow.masks.types import Masks
+from tf_synflow.pruning.masking import apply_masks
+
+
+def shuffle(masks: Mapping[str, np.ndarray], seed: int = 0) -> Masks:
+    """Shuffles each mask within its weight tensor.
+
+    Args:
+      masks: Name to boolean array, as `policy.masks` gives. It is not changed.
+      seed: Seeds the order. Defaults to 0.
+
+    Returns:
+      New masks, each of the same shape with as many True as before.
+    """
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.permutation(np.ravel(mask)).reshape(np.shape(mask))
+        for name, mask in masks.items()
+    }
+
+
+_STREAM = 2718
+
+
+def _unseeded(layer: Any) -> Any:
+    """A new layer like it, whose initialisers have no seed of their own."""
+
+    def strip(config: Any) -> Any:
+        if isinstance(config, list):
+            return [strip(part) for part in config]
+        if not isinstance(config, Mapping):
+            return config
+        inner = {key: strip(value) for key, value in config.items()}
+        if config.get("module") == "keras.initializers" and "seed" in inner["config"]:
+            inner["config"]["seed"] = None
+        return inner
+
+    return type(layer).from_config(strip(layer.get_config()))
+
+
+def reinitialise(model: Any, seed: int = 0) -> Any:
+    """Draws the weights of a model anew, and keeps its masks.
+
+    Args:
+      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+        changed.
+      seed: Seeds what is drawn, by `keras.utils.set_random_seed`; seeds of the
+        initialisers themselves do not count. Defaults to 0.
+
+    Returns:
+      A new, uncompiled model: every weight as its layer initialises it, under the same
+      masks. What a layer such as Normalization has learned by `adapt` is kept.
+
+    Raises:
+      TypeError: `model` is no tf_keras model.
+      ValueError: It is subclassed or not built.
+    """
+    masks = masks_of(flatten(model))
+    # Not `seed` itself: it may well be what the model was made with.
+    (fresh_seed,) = np.random.SeedSequence([seed, _STREAM]).generate_state(1)
+    keras.utils.set_random_seed(int(fresh_seed))
+    adapted = {id(c.layer) for c in flatten(model).calls if hasattr(c.layer, "adapt")}
+    fresh, _ = copy_model(model, _unseeded, weights=lambda layer: id(layer) in adapted)
+    return apply_masks(fresh, masks) if masks else fresh

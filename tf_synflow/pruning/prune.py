@@ -1,0 +1,53 @@
+"""prune: score, mask and wrap in one call."""
+
+from typing import Any
+
+from tf_synflow.policy.pruning_policy import PruningPolicy
+from tf_synflow.pruning.masking import apply_masks
+
+
+def prune(
+    model: Any,
+    ratio: float,
+    *,
+    policy: PruningPolicy | None = None,
+    data: Any = None,
+    **settings: Any,
+) -> Any:
+    """Prunes a model, by default with SynFlow: before training and without data.
+
+    ```python
+    pruned = tf_synflow.prune(model, ratio=100)  # keeps 1 % of the weights
+    pruned.compile(...)
+    pruned.fit(dataset, callbacks=[tf_synflow.PruningCallback()])
+    small = tf_synflow.strip(pruned)
+    ```
+
+    Args:
+      model: A built Sequential or functional tf_keras model. It is left as it was, bit
+        for bit. A pruned model goes on from its masks.
+      ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
+        `0 <= ratio < 1`: the fraction of the prunable weights removed.
+      policy: How to prune. Defaults to `PruningPolicy(**settings)`.
+      data: For criteria that need it. Defaults to None.
+      **settings: Arguments of `PruningPolicy` (`criterion=`, `iterations=`, `exclude=`
+        ...), in place of a policy.
+
+    Returns:
+      A new, uncompiled model: tfmot `PruneLowMagnitude` wrappers around its prunable
+      layers, masks written, weights already sparse. It shares nothing with `model`.
+
+    Raises:
+      TypeError: See `PruningPolicy.masks`; or both a policy and settings are given.
+      ValueError: See `PruningPolicy` and `PruningPolicy.masks`.
+    """
+    if policy is None:
+        policy = PruningPolicy(**settings)
+    elif settings:
+        raise TypeError(
+            f"prune got a policy and {', '.join(settings)} as well; put "
+            f"{'them' if len(settings) > 1 else 'it'} into the policy"
+        )
+    if not isinstance(policy, PruningPolicy):
+        raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
+    return apply_masks(model, policy.masks(model, ratio, data))

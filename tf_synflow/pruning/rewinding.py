@@ -1,0 +1,82 @@
+"""Iterative pruning with rewinding: train, prune, go back to the first weights, again.
+
+References:
+  Frankle, Carbin. The lottery ticket hypothesis: finding sparse, trainable neural
+  networks. ICLR 2019. arXiv 1803.03635, section 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tf_synflow.checks import check_count
+from tf_synflow.masks import counts as masks_lib
+from tf_synflow.masks.selection import iterate
+from tf_synflow.masks.types import Masks, Scores
+from tf_synflow.policy.pruning_policy import PruningPolicy
+from tf_synflow.pruning.masking import apply_masks
+
+
+def prune_with_rewinding(
+    model: Any,
+    ratio: float,
+    train: Callable[[Any], Any],
+    levels: int,
+    *,
+    policy: PruningPolicy | None = None,
+    data: Any = None,
+) -> Any:
+    """Prunes a network by what training makes of it, and rewinds it to its start.
+
+    Level l of n trains the network that is left from its initial weights, prunes it to
+    density (1/rho)^(l/n), or as the policy's schedule says, and rewinds the weights
+    that are left to their initial values, bit for bit, BatchNormalization too.
+
+    ```python
+    def train(network):
+        network.compile("sgd", loss)
+        network.fit(dataset, epochs=10, callbacks=[tf_synflow.PruningCallback()])
+
+    ticket = tf_synflow.prune_with_rewinding(model, 10, train, levels=5)
+    train(ticket)
+    ```
+
+    Args:
+      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+        changed.
+      ratio: See `PruningPolicy.masks`.
+      train: Trains the model that it is given, in place: a wrapped, uncompiled one, as
+        `prune` returns. It is called once for each level.
+      levels: n, at least 1.
+      policy: How to score the trained network; its `iterations` do not count, for each
+        level scores once. Defaults to `PruningPolicy("magnitude")`: iterative magnitude
+        pruning.
+      data: For criteria that need it. Defaults to None.
+
+    Returns:
+      A new, uncompiled, pruned model with the initial weights, ready to be trained.
+
+    Raises:
+      TypeError: See `PruningPolicy.masks`; or `train` is no function, or `levels` no
+        whole number.
+      ValueError: See `PruningPolicy.masks`; or `levels` is below 1.
+    """
+    if not callable(train):
+        raise TypeError(f"train must be a function of a model, got {train!r}")
+    check_count("levels", levels)
+    policy = policy or PruningPolicy("magnitude")
+    if not isinstance(policy, PruningPolicy):
+        raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
+    if policy.granularity == "filter":
+        raise ValueError(
+            "rewinding is for weights; for filters there is prune_filters, which goes "
+            "on from the trained weights"
+        )
+    masks = policy.check(model, ratio, data)
+
+    def scores_once_trained(masks: Masks) -> Scores:
+        network = apply_masks(model, masks)
+        train(network)
+        return policy.score(network, data)
+
+    steps = masks_lib.plan(masks, ratio, levels, policy.schedule, policy.scope)
+    return apply_masks(model, iterate(scores_once_trained, masks, steps))

@@ -1,0 +1,168 @@
+"""What is left of a network, by layer and in total: table, dictionary, picture."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.channels.plan import shrunk_shapes
+from tf_synflow.flow.paths import on_paths
+from tf_synflow.keras2.reading import flatten, masks_of, prunable_weights, revived
+from tf_synflow.masks.selection import emptied
+from tf_synflow.masks.types import Masks
+from tf_synflow.network import Graph, named_weights
+from tf_synflow.reporting.multiply_adds import uses_of_weights
+from tf_synflow.reporting.report import Report
+
+
+def report(model: Any) -> Report:
+    """Says what is left of a network.
+
+    ```python
+    print(tf_synflow.report(pruned))
+    tf_synflow.report(pruned).plot("densities.png")
+    ```
+
+    Args:
+      model: A built Sequential or functional tf_keras model: pruned, stripped or plain.
+        A weight counts as kept if its mask says so; or, where there is no mask or the
+        model computes without it, if it is not zero. It is not changed.
+
+    Returns:
+      The `Report`.
+
+    Raises:
+      TypeError: `model` is no tf_keras model.
+      ValueError: It is subclassed or not built, or nothing in it could be pruned.
+    """
+    graph = flatten(model)
+    masks = _kept(graph)
+    if not masks:
+        raise ValueError(
+            f"model {model.name!r} has no weight that could be pruned, so there is "
+            "nothing to report"
+        )
+    notes = []
+    try:
+        effective, connected = on_paths(graph, masks)
+    except ValueError as error:
+        effective, connected = None, None
+        notes.append(f"Paths from input to output are not known: {error}")
+    positions, uncounted = uses_of_weights(graph)
+    if uncounted:
+        notes.append(f"Multiply-adds leave out: {', '.join(uncounted)}")
+    if back := revived(graph):
+        notes.append(
+            f"{back:,} weights were pruned inside fit but are not zero now, and count "
+            "as kept: weights from before pruning were loaded"
+        )
+    rows = [
+        _row(name, mask, positions[name], effective and effective[name], graph)
+        for name, mask in masks.items()
+    ]
+    totals = _totals(graph, rows, positions)
+    totals |= {
+        "shrunk": _shrunk(graph, positions, totals["macs"] is not None),
+        "uncounted": uncounted,
+        "emptied": emptied(masks),
+        "connected": connected,
+    }
+    return Report(model.name, rows, totals, notes)
+
+
+def _kept(graph: Graph) -> Masks:
+    """Name to mask of every prunable weight: the mask it has, or where it is not 0."""
+    now = masks_of(graph)
+    masks = {}
+    for call in graph.calls:
+        for short, variable in prunable_weights(call.layer).items():
+            name = f"{call.name}/{short}"
+            masks[name] = now[name] if name in now else variable.numpy() != 0
+    return masks
+
+
+def _row(
+    name: str,
+    mask: np.ndarray,
+    positions: int | None,
+    effective: np.ndarray | None,
+    graph: Graph,
+) -> dict[str, Any]:
+    kept, size = int(np.count_nonzero(mask)), mask.size
+    row: dict[str, Any] = {
+        "name": name,
+        "shape": list(mask.shape),
+        "size": size,
+        "kept": kept,
+        "density": kept / size,
+        "effective": None,
+        "effective_density": None,
+        "channels": mask.shape[_channel_axis(name, graph)],
+        "dead_channels": None,
+        "macs": None if positions is None else size * positions,
+        "sparse_macs": None if positions is None else kept * positions,
+    }
+    if effective is not None:
+        channels = np.moveaxis(effective, _channel_axis(name, graph), 0)
+        alive = channels.reshape(row["channels"], -1).any(1)
+        row["effective"] = int(np.count_nonzero(effective))
+        row["effective_density"] = row["effective"] / size
+        row["dead_channels"] = int(np.count_nonzero(~alive))
+    return row
+
+
+def _channel_axis(name: str, graph: Graph) -> int:
+    """The axis of a weight along which its output channels lie."""
+    layer = next(c.layer for c in graph.calls if c.name == name.rpartition("/")[0])
+    return -2 if "Transpose" in type(layer).__name__ else -1
+
+
+def _totals(
+    graph: Graph,
+    rows: list[dict[str, Any]],
+    positions: Mapping[str, int | None],
+) -> dict[str, Any]:
+    variables = named_weights(graph)
+    sizes = {name: v.shape.num_elements() for name, v in variables.items()}
+    size, kept = (sum(row[key] for row in rows) for key in ("size", "kept"))
+    every = sum(sizes.values())
+    # A size that is not fixed makes a total unknown; a layer of no known kind does not.
+    known = all(row["macs"] is not None for row in rows)
+    macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
+    pruned = sum(row["macs"] - row["sparse_macs"] for row in rows) if known else 0
+    counted = rows[0]["effective"] is not None
+    effective = sum(row["effective"] for row in rows) if counted else None
+    return {
+        "prunable": _part(size, kept),
+        "parameters": _part(every, every - size + kept),
+        "effective": effective,
+        "effective_density": effective / size if counted else None,
+        "channels": sum(row["channels"] for row in rows),
+        "dead_channels": sum(r["dead_channels"] for r in rows) if counted else None,
+        "macs": macs if known else None,
+        "sparse_macs": macs - pruned if known else None,
+        "speedup": macs / (macs - pruned) if known and macs > pruned else None,
+    }
+
+
+def _shrunk(
+    graph: Graph, positions: Mapping[str, int | None], known: bool
+) -> dict[str, Any]:
+    shapes, unfed = shrunk_shapes(graph)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
+    return {
+        "parameters": sum(sizes.values()),
+        "macs": macs if known else None,
+        "unfed_channels": unfed,
+    }
+
+
+def _part(size: int, kept: int) -> dict[str, Any]:
+    return {
+        "size": size,
+        "kept": kept,
+        "density": kept / size,
+        "compression": size / kept if kept else None,
+    }

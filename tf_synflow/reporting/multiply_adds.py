@@ -1,0 +1,73 @@
+"""How many multiply-adds a network takes for one input.
+
+A multiply-add (MAC) is one weight times one number, added up: a convolution uses each
+weight once for each position of its output, a transposed one for each position of its
+input, Dense for each position before the last axis, a recurrent layer for each time
+step; zeros that are padded on count as well, as is usual.
+"""
+
+import math
+
+from tf_synflow.keras2.imports import keras
+from tf_synflow.network import Call, Graph, layer_weights
+
+_layers = keras.layers
+
+
+_BY_OUTPUT = (
+    *(_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
+    *(_layers.DepthwiseConv1D, _layers.DepthwiseConv2D),
+    *(_layers.SeparableConv1D, _layers.SeparableConv2D),
+)
+
+
+_BY_INPUT = (
+    *(_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
+    *(_layers.SimpleRNN, _layers.GRU, _layers.LSTM),
+)
+
+
+# Weights that are added, looked up, or applied once a channel.
+_FREE = (
+    *("bias", "embeddings", "gamma", "beta", "moving_mean", "moving_variance"),
+    *("mean", "variance", "alpha"),
+)
+
+
+def uses_of_weights(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
+    """How often each weight is used for one input.
+
+    Args:
+      graph: The model, laid flat.
+
+    Returns:
+      Name to number of uses, over all calls of its layer: multiply-adds are the size of
+      a weight times its uses. None where a layer is of no known kind or a size is not
+      fixed. And the names of the layers for which that is so.
+    """
+    positions: dict[str, int | None] = {}
+    uncounted = []
+    for call in graph.calls:
+        for short, variable in layer_weights(call.layer).items():
+            name = f"{call.name}/{short}"
+            uses = 0
+            if short not in _FREE and variable.shape.rank > 1:
+                uses = _uses(graph, call)
+                if uses is None and call.name not in uncounted:
+                    uncounted.append(call.name)
+            before = positions.get(name, 0)
+            known = uses is not None and before is not None
+            positions[name] = before + uses if known else None
+    return positions, uncounted
+
+
+def _uses(graph: Graph, call: Call) -> int | None:
+    if type(call.layer) in _BY_OUTPUT:
+        shape = graph.shapes[call.outputs[0]]
+    elif type(call.layer) in _BY_INPUT:
+        shape = graph.shapes[call.inputs[0]]
+    else:
+        return None
+    first = getattr(call.layer, "data_format", None) == "channels_first"
+    sizes = shape[2:] if first else shape[1:-1]
+    return None if None in sizes else math.prod(sizes)
