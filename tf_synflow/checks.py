@@ -1,6 +1,7 @@
 """Checks of arguments, and what the errors of other libraries say."""
 
 import re
+import zipfile
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +20,10 @@ _NO_WORDS = re.compile(
 
 # An error while a graph was made comes after all the lines of code that led to it.
 _AFTER_CODE = re.compile(r"in user code:.*?\n *\w+Error: *", re.DOTALL)
+
+# How a zip archive of ours may be compressed, as numpy and Keras write it. The other
+# ways can make 100 MB of a few kilobytes in one step.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,38 @@
-"""A Keras model as data: its layer calls, weights and masks, read once."""
+"""A Keras model as data: its layer calls, weights and masks, read once.
 
+Nested models are laid flat, and a layer that is called twice gives two calls of one
+layer. Everything that walks a network (the linear twin, the channels, the report, the
+names of the weights) walks this list, so there is one answer to "in which order does
+the model apply its layers". A Keras model becomes a `Network` by `frameworks.read`; no
+module above that needs to know which Keras it came from.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
+
+Shape = tuple[int | None, ...]
+
+
+class Slot:
+    """Stands among the arguments of a call where a tensor stood.
+
+    Attributes:
+      number: The tensor's number in the network.
+    """
+
+    # Not a tuple: functions that go through nested arguments would go through it too.
+    __slots__ = ("number",)
+
+    def __init__(self, number: int):
+        """Makes the stand-in for tensor `number`."""
+        self.number = number
+
+    def __repr__(self) -> str:
+        """The tensor's number."""
+        return f"Slot({self.number})"
 
 
 class Call(NamedTuple):
@@ -9,69 +41,119 @@ class Call(NamedTuple):
     Attributes:
       name: Path of the layer, nested models joined with "/" ("block1/conv1"). A layer
         that is called along several paths has the name of the first.
+      kind: What the framework calls the layer's class ("Conv2D") or the operator
+        ("tf.nn.relu"); None for a class of the user's own. Rules are looked up by it.
       layer: The layer itself, never a model and never a pruning wrapper.
-      wrapper: The `PruneLowMagnitude` around the layer, or None.
+      weights: Its variables by their short names ("kernel", "gamma"), in its order.
       inputs: Numbers of the tensors it reads.
       outputs: Numbers of the tensors it gives.
-      node: Keras's record of the call; its arguments are what an operator layer needs.
+      arguments: What it is called with, positional; each tensor is a `Slot`.
+      options: What it is called with by keyword; likewise.
+      wrapper: What holds the layer's masks in the model, or None. Only the adapter
+        that has read the model knows what it is.
     """
 
     name: str
+    kind: str | None
     layer: Any
-    wrapper: Any
+    weights: dict[str, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    node: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    wrapper: Any
+
+    @property
+    def class_name(self) -> str:
+        """The name of the layer's class, for messages."""
+        return type(self.layer).__name__
 
 
-class Graph(NamedTuple):
+class Nested(NamedTuple):
+    """A call of a nested model.
+
+    Attributes:
+      model: The model.
+      inputs: Numbers of the tensors it reads, in the order of its inputs.
+    """
+
+    model: Any
+    inputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
     """The calls of a model in the order in which it makes them.
 
     Attributes:
-      inputs: Numbers of the model's input tensors.
-      input_shapes: Their shapes, batch axis first and None.
+      model: The Keras model that was read.
       calls: The calls, each after those that it reads from.
+      inputs: Numbers of the model's input tensors.
       outputs: Numbers of the model's output tensors.
       shapes: Tensor number to shape, batch axis first and None.
-      nested: Each call of a nested model: the model, and numbers of what it reads.
+      dtypes: Tensor number to the name of its type ("float32").
+      nested: Each call of a nested model.
+      weights: Name ("conv1/kernel") to variable of every weight, in the model's order.
+      prunable: Names of the weights that the framework can mask, in the model's order.
+      masks: Name to boolean array of each pruned weight; none if nothing is pruned.
+        They describe the weights as they are.
+      revived: How many weights were pruned inside `fit` but are not zero now, because
+        weights from before pruning were loaded.
     """
 
-    inputs: tuple[int, ...]
-    input_shapes: tuple[tuple[int | None, ...], ...]
+    model: Any
     calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    shapes: dict[int, tuple[int | None, ...]]
-    nested: tuple[tuple[Any, tuple[int, ...]], ...]
+    shapes: dict[int, Shape]
+    dtypes: dict[int, str]
+    nested: tuple[Nested, ...]
+    weights: dict[str, Any]
+    prunable: tuple[str, ...]
+    masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    revived: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self.model.name
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the model's inputs, batch axis first and None."""
+        return tuple(self.shapes[number] for number in self.inputs)
+
+    def layers(self) -> dict[str, Call]:
+        """Path to the first call of each layer."""
+        found: dict[str, Call] = {}
+        for call in self.calls:
+            found.setdefault(call.name, call)
+        return found
 
 
-def layer_weights(layer: Any) -> dict[str, Any]:
-    """The variables of a layer by their short names.
-
-    Args:
-      layer: A built layer, no wrapper.
-
-    Returns:
-      Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
-      order. A name met again gets a number: "kernel", "kernel_1". Look-up tables, which
-      Keras counts among the weights, are left out.
-    """
-    named: dict[str, Any] = {}
-    for variable in layer.weights:
-        if not hasattr(variable, "assign"):
-            continue
-        short = name = variable.name.split("/")[-1].split(":")[0]
-        again = 0
-        while name in named:
-            again += 1
-            name = f"{short}_{again}"
-        named[name] = variable
-    return named
+def filled(argument: Any, tensors: Mapping[int, Any]) -> Any:
+    """The arguments of a call with tensors in the places of its `Slot`s."""
+    return mapped(lambda slot: tensors[slot.number], argument)
 
 
-def named_weights(graph: Graph) -> dict[str, Any]:
-    """Name ("conv1/kernel") to variable of every weight, in the model's order."""
-    return {
-        f"{call.name}/{short}": variable
-        for call in graph.calls
-        for short, variable in layer_weights(call.layer).items()
-    }
+def slots_in(argument: Any) -> list[Slot]:
+    """The `Slot`s among the arguments of a call, in their order."""
+    found: list[Slot] = []
+    mapped(found.append, argument)
+    return found
+
+
+def mapped(function: Callable[[Slot], Any], argument: Any) -> Any:
+    """The same structure of lists, tuples and dictionaries, `Slot`s replaced."""
+    if isinstance(argument, Slot):
+        return function(argument)
+    if isinstance(argument, Mapping):
+        return {key: mapped(function, value) for key, value in argument.items()}
+    if isinstance(argument, (list, tuple)) and type(argument) in (list, tuple):
+        return type(argument)(mapped(function, part) for part in argument)
+    return argument
+
+
+def is_operator(call: Call) -> bool:
+    """Whether a call is of an operator (x + y, tf.nn.relu(x)) and not of a layer."""
+    return (call.kind or "").startswith("tf.")

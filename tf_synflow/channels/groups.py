@@ -17,12 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_synflow.channels.rules import RULES
-from tf_synflow.keras2.imports import keras
-from tf_synflow.network import Call, Graph
-
-layers = keras.layers
-
+from tf_synflow.network import Call, Network
 
 Axis = tuple[int, ...]  # numbers of groups, in order along the axis
 
@@ -49,6 +44,7 @@ class Channels:
     """The groups of a network's channels.
 
     Attributes:
+      network: The network.
       axes: Name of a weight to {axis: its groups}, axes counted from the end (-1 is the
         last), for the axes that carry channels: of kernels and of what stands beside
         them, such as BatchNorm's vectors.
@@ -67,19 +63,18 @@ class Channels:
 
     def __init__(
         self,
-        graph: Graph,
+        network: Network,
         names: Collection[str],
-        rules: Mapping[type, "Rule"] | None = None,
+        find: Callable[[Call], "Rule | None"],
     ):
         """Finds the groups.
 
         Args:
-          graph: The model, laid flat.
+          network: The network.
           names: The weights that may be pruned. What is not among them holds the
             channels that it joins.
-          rules: Layer class to rule. Defaults to `RULES`.
+          find: Gives the rule for a call: `rules.find` or `needed.find`.
         """
-        rules = RULES if rules is None else rules
         self.names = names
         self._parents: list[int] = []
         self._new_sizes: list[int] = []
@@ -90,14 +85,16 @@ class Channels:
         self.lifted: set[int] = set()
         self.places: dict[int, int] = {}
         self._tied: list[tuple[int, int]] = []
-        self._graph = graph
+        self.network = network
         self.signals: dict[int, Axis] = {}
-        for number in graph.inputs:
+        for number in network.inputs:
             self._begin(number)
-        for call in graph.calls:
+        for call in network.calls:
             inputs = [self.signals[number] for number in call.inputs]
-            shapes = [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
-            rule = rules.get(type(call.layer))
+            shapes = [
+                network.shapes[number] for number in (*call.inputs, *call.outputs)
+            ]
+            rule = find(call)
             known = rule is not None and _plain(call.layer)
             output = rule(self, call, inputs, shapes) if known else None
             if output is not None and self._fits(output, call):
@@ -109,12 +106,12 @@ class Channels:
                 self._begin(number)
         self._join_nested()
         self._resolve()
-        ends = {group for number in graph.outputs for group in self.signals[number]}
+        ends = {group for number in network.outputs for group in self.signals[number]}
         self._ends = ends | self.held
 
     def _begin(self, number: int) -> None:
         """Holds the last axis of a tensor of which nothing is known."""
-        shape = self._graph.shapes[number]
+        shape = self.network.shapes[number]
         self.places[number] = max(len(shape) - 1, 0)
         size = shape[-1] if shape[1:] else 1
         self.signals[number] = self.hold(self.group(size or 1))
@@ -122,7 +119,7 @@ class Channels:
     def _fits(self, groups: Axis, call: Call) -> bool:
         """Whether the outputs of a call have so many channels, where they have them."""
         for number in call.outputs:
-            shape = self._graph.shapes[number]
+            shape = self.network.shapes[number]
             place = self.places.setdefault(number, len(shape) - 1)
             if not shape[1:] or shape[place] != self._size(groups):
                 return False
@@ -136,13 +133,13 @@ class Channels:
         """
         if self.places[number] != place:
             self.hold(self.signals[number])
-            return self.hold(self.group(self._graph.shapes[number][place] or 1))
+            return self.hold(self.group(self.network.shapes[number][place] or 1))
         return self.signals[number]
 
     def _join_nested(self) -> None:
         """A nested model that is called again reads channels as it did before."""
         before: dict[int, tuple[int, ...]] = {}
-        for model, reads in self._graph.nested:
+        for model, reads in self.network.nested:
             first = before.setdefault(id(model), reads)
             for one, other in zip(first, reads, strict=True):
                 self.join([self.signals[one], self.at(other, self.places[one])])

@@ -1,9 +1,9 @@
-"""Which channels stay when a network is shrunk: those that live, and some beside them.
+"""Which channels stay when a network is shrunk: the alive ones, and some beside them.
 
 Dead channels stay where TensorFlow, or the caller, wants another number of them than
 live. Such a channel must not come to life as the small network is trained: the whole
 one, into which the weights are put back, has neighbours of it that the small one has
-not. Masks see to that. A dead channel that no mask keeps dead counts as living.
+not. Masks see to that. A dead channel that no mask keeps dead counts as alive.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from tf_synflow.channels.groups import Axis, Channels, fewer, more
 from tf_synflow.channels.needed import find_sources, strided_1x1
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Graph, named_weights
+from tf_synflow.network import Network
 
 # In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel writes past
 # the end of its memory, on the CPU in float32, unless a multiple of these go in.
@@ -30,34 +30,33 @@ class Kept(NamedTuple):
 
     Attributes:
       kept: Those that stay.
-      living: Those of them that live: they are fed, and read.
+      alive: Those of them that live: they are fed, and read.
       unfed: How many are read, though nothing feeds them.
     """
 
     kept: Flags
-    living: Flags
+    alive: Flags
     unfed: int
 
 
-def find_kept(graph: Graph, channels: Channels, masks: Masks, multiple_of: int) -> Kept:
+def find_kept(network: Network, channels: Channels, multiple_of: int) -> Kept:
     """Finds the channels that stay.
 
     Args:
-      graph: The model, laid flat.
-      channels: Its channels, by `EXACT`.
-      masks: Its masks; none if it is stripped.
+      network: The network; if it is stripped, weights that are 0 count as pruned.
+      channels: Its channels, found with `needed.find`.
       multiple_of: See `shrink`.
     """
-    variables = named_weights(graph)
+    masks = network.masks
     joins = {
-        name: _joined(name, axes, variables[name], masks)
+        name: _joined(name, axes, network.weights[name], masks)
         for name, axes in channels.kernels.items()
     }
     first = {group: bundle[0] for bundle in channels.bundles for group in bundle}
     strided = [
         tuple(first[group] for group in channels.signals[call.inputs[0]])
-        for call in graph.calls
-        if strided_1x1(call.layer)
+        for call in network.calls
+        if strided_1x1(call)
     ]
     loose = {
         group
@@ -65,19 +64,19 @@ def find_kept(graph: Graph, channels: Channels, masks: Masks, multiple_of: int) 
         if name not in masks
         for group in channels.axes[name][into]
     }
-    sources, unfed = find_sources(graph, channels), None
+    sources, unfed = find_sources(network, channels), None
     awake = {group: np.zeros(size, bool) for group, size in channels.sizes.items()}
     while True:
         start = {group: sources[group] | awake[group] for group in awake}
         fed, read = channels.reached(joins, channels.sizes, start, awake)
-        living = {group: fed[group] & read[group] for group in fed}
+        alive = {group: fed[group] & read[group] for group in fed}
         if unfed is None:
             lost = {group: read[group] & ~fed[group] for group in fed}
             unfed = sum(
-                int((_any(lost, bundle) & ~_any(living, bundle)).sum())
+                int((_any(lost, bundle) & ~_any(alive, bundle)).sum())
                 for bundle in channels.bundles
             )
-        one = {bundle[0]: _any(living, bundle) for bundle in channels.bundles}
+        one = {bundle[0]: _any(alive, bundle) for bundle in channels.bundles}
         # First those that nothing feeds or reads: they wake nothing up.
         order = {b[0]: _least_first(b, fed, read) for b in channels.bundles}
         _keep_some(one, order, strided, multiple_of)
@@ -85,9 +84,9 @@ def find_kept(graph: Graph, channels: Channels, masks: Masks, multiple_of: int) 
             group: more(one[first[group]], size)
             for group, size in channels.sizes.items()
         }
-        waking = _waking(channels, kept, living, loose)
+        waking = _waking(channels, kept, alive, loose)
         if not any(flags.any() for flags in waking.values()):
-            return Kept(kept, living, unfed)
+            return Kept(kept, alive, unfed)
         for group, flags in waking.items():
             awake[group] |= flags
 
@@ -112,15 +111,15 @@ def _least_first(bundle: tuple[int, ...], fed: Flags, read: Flags) -> np.ndarray
     return np.argsort(count, kind="stable")
 
 
-def _waking(channels: Channels, kept: Flags, living: Flags, loose: set[int]) -> Flags:
+def _waking(channels: Channels, kept: Flags, alive: Flags, loose: set[int]) -> Flags:
     """Dead channels that are kept, and that training can bring to life.
 
     No mask keeps a kernel from reading them, or they are part of a signal that lives.
     """
-    waking = {group: kept[group] & ~living[group] for group in loose}
+    waking = {group: kept[group] & ~alive[group] for group in loose}
     for link in channels.links:
         for group in link.inputs:
-            flags = fewer(living[link.output], kept[group].size) & ~living[group]
+            flags = fewer(alive[link.output], kept[group].size) & ~alive[group]
             waking[group] = waking.get(group, False) | flags
     return waking
 

@@ -14,27 +14,23 @@ import tensorflow as tf
 
 from tf_synflow.channels.groups import Axis, Channels, Rule
 from tf_synflow.channels.operators import follow, operator
-from tf_synflow.channels.rules import ANYWHERE, PASSES
-from tf_synflow.keras2.imports import OperatorLayer, SlicingLayer, keras
-from tf_synflow.network import Call, Graph, layer_weights
-
-_layers = keras.layers
+from tf_synflow.channels.rules import ANYWHERE, PASSES, REGISTERED
+from tf_synflow.network import Call, Network, is_operator
 
 
-def strided_1x1(layer: Any) -> bool:
+def strided_1x1(call: Call) -> bool:
     """Whether a layer is a convolution of single places that passes some over."""
-    kinds = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-    if type(layer) not in kinds:
+    if call.kind not in ("Conv1D", "Conv2D", "Conv3D"):
         return False
-    return set(layer.kernel_size) == {1} and max(layer.strides) > 1
+    return set(call.layer.kernel_size) == {1} and max(call.layer.strides) > 1
 
 
-def find_sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
+def find_sources(network: Network, channels: Channels) -> dict[int, np.ndarray]:
     """The channels to which a layer adds what does not come from the input.
 
     Args:
-      graph: The model, laid flat.
-      channels: Its channels, by `EXACT`.
+      network: The network.
+      channels: Its channels, found with `find`.
 
     Returns:
       Group to boolean vector.
@@ -43,16 +39,16 @@ def find_sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
         group: np.full(size, group in channels.lifted)
         for group, size in channels.sizes.items()
     }
-    for call in graph.calls:
+    for call in network.calls:
         groups = channels.signals[call.outputs[0]]
         if set(groups) <= channels.held:
             continue
-        weights = layer_weights(call.layer)
+        weights = call.weights
         added = np.zeros(sum(channels.sizes[group] for group in groups), bool)
         for short in ("bias", "beta", "moving_mean", "renorm_mean"):
             if short in weights:
                 added |= weights[short].numpy() != 0
-        if _lifts_zero(call.layer):
+        if _lifts_zero(call):
             added[:] = True
         first = 0
         for group in groups:
@@ -61,29 +57,26 @@ def find_sources(graph: Graph, channels: Channels) -> dict[int, np.ndarray]:
     return found
 
 
-_ELEMENTWISE = {
-    *map(
-        keras.activations.get,
-        (
-            *("linear", "relu", "elu", "selu", "gelu", "swish", "softplus", "softsign"),
-            *("tanh", "sigmoid", "hard_sigmoid", "exponential", "mish"),
-        ),
-    ),
-    *(tf.identity, tf.nn.relu, tf.nn.relu6, tf.nn.leaky_relu, tf.nn.elu, tf.nn.selu),
-    *(tf.nn.gelu, tf.nn.silu, tf.nn.softplus, tf.nn.softsign, tf.tanh, tf.sigmoid),
-}
-
-
-_ACTIVATIONS = (
-    *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
-    *(keras.layers.ThresholdedReLU, keras.layers.Rescaling),
+# Functions of Keras and TensorFlow that look at one number at a time, by their names.
+_ELEMENTWISE = (
+    *("linear", "identity", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu"),
+    *("swish", "silu", "softplus", "softsign", "tanh", "sigmoid", "hard_sigmoid"),
+    *("exponential", "mish"),
 )
 
 
-def _lifts_zero(layer: Any) -> bool:
+_ACTIVATIONS = (
+    *("ReLU", "LeakyReLU", "ELU"),
+    *("ThresholdedReLU", "Rescaling"),
+)
+
+
+def _lifts_zero(call: Call) -> bool:
     """Whether the activation in a layer makes something else of 0."""
-    zero = tf.zeros([1, 1])
-    if isinstance(layer, _ACTIVATIONS):
+    layer, zero = call.layer, tf.zeros([1, 1])
+    if type(layer) in REGISTERED:
+        return not REGISTERED[type(layer)].keeps_zero
+    if call.kind in _ACTIVATIONS:
         return bool(tf.reduce_any(layer.call(zero) != 0))
     activation = getattr(layer, "activation", None)
     return callable(activation) and bool(tf.reduce_any(activation(zero) != 0))
@@ -92,7 +85,10 @@ def _lifts_zero(layer: Any) -> bool:
 def _by_channel(layer: Any) -> bool:
     """Whether what a layer adds to its linear part looks at one channel at a time."""
     activation = getattr(layer, "activation", None)
-    return activation is None or activation in _ELEMENTWISE
+    package = getattr(activation, "__module__", "").partition(".")[0]
+    known = package in ("keras", "tf_keras", "tensorflow")
+    name = getattr(activation, "__name__", None)
+    return activation is None or (known and name in _ELEMENTWISE)
 
 
 def _looks_at(layer: Any, shape: tuple) -> int | None:
@@ -118,7 +114,7 @@ def _careful(rule: Rule) -> Rule:
         output = rule(channels, call, inputs, last)
         if output is None:
             return None
-        bias = layer_weights(call.layer).get("bias")
+        bias = call.weights.get("bias")
         if bias is not None and bias.shape[-1] == last[-1][-1]:
             channels.carry(f"{call.name}/bias", -1, output)
         channels.places.update(dict.fromkeys(call.outputs, place))
@@ -143,7 +139,7 @@ def _batch_norm(
         return None
     place = axes[0] % len(shapes[0])
     groups = channels.at(call.inputs[0], place)
-    for short in layer_weights(call.layer):
+    for short in call.weights:
         channels.carry(f"{call.name}/{short}", -1, groups)
     channels.places[call.outputs[0]] = place
     return groups
@@ -156,7 +152,7 @@ def _layer(
     layer = call.layer
     if getattr(layer, "noise_shape", None) is not None:
         return None  # names numbers of channels
-    if isinstance(layer, _layers.Rescaling) and np.ndim(layer.scale + layer.offset):
+    if call.kind == "Rescaling" and np.ndim(layer.scale + layer.offset):
         return None  # so does this
 
     def new_shapes(given: list[tuple]) -> list[tuple]:
@@ -170,16 +166,16 @@ def _layer(
         shapes,
         new_shapes,
         place=_looks_at(layer, shapes[0]),
-        product=isinstance(layer, _layers.Multiply),
+        product=call.kind == "Multiply",
     )
     if output is None:
         return None
-    alpha = layer_weights(layer).get("alpha")  # of PReLU
+    alpha = call.weights.get("alpha")  # of PReLU
     axis = channels.places[call.outputs[0]] - len(shapes[-1])
     if alpha is not None and alpha.shape[axis] == shapes[-1][axis]:
         channels.carry(f"{call.name}/alpha", axis, output)
     output = _guarded(channels, call, output)
-    return channels.lift(output) if _lifts_zero(layer) else output
+    return channels.lift(output) if _lifts_zero(call) else output
 
 
 def _reshape(
@@ -232,38 +228,44 @@ def _flatten(
 
 # Not in the rules: what mixes channels, makes something of 0, or adds to the loss.
 _INEXACT = (
-    *(_layers.Softmax, _layers.ActivityRegularization),
-    *(_layers.GaussianNoise, _layers.AlphaDropout),
+    *("Softmax", "ActivityRegularization"),
+    *("GaussianNoise", "AlphaDropout"),
 )
 
 
 _KERNELS = (
-    *(_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
-    *(_layers.Conv2DTranspose, _layers.Conv3DTranspose),
-    *(_layers.SeparableConv1D, _layers.SeparableConv2D),
-    *(_layers.DepthwiseConv1D, _layers.DepthwiseConv2D),
+    *("Dense", "Conv1D", "Conv2D", "Conv3D"),
+    *("Conv2DTranspose", "Conv3DTranspose"),
+    *("SeparableConv1D", "SeparableConv2D"),
+    *("DepthwiseConv1D", "DepthwiseConv2D"),
 )
 
 
 _APART = (
     *(kind for kind in PASSES if kind not in _INEXACT),
-    *(_layers.Add, _layers.Subtract, _layers.Average, _layers.Concatenate),
-    *(_layers.Multiply, _layers.Maximum, _layers.Minimum, _layers.Rescaling),
-    *(_layers.ZeroPadding1D, _layers.Cropping1D, _layers.UpSampling1D),
-    *(_layers.ZeroPadding3D, _layers.Cropping3D, _layers.UpSampling3D),
-    *(_layers.GlobalAveragePooling3D, _layers.GlobalMaxPooling3D),
-    *(_layers.SpatialDropout3D, _layers.Permute, _layers.RepeatVector),
-    *(_layers.Resizing, _layers.CenterCrop),
+    *("Add", "Subtract", "Average", "Concatenate"),
+    *("Multiply", "Maximum", "Minimum", "Rescaling"),
+    *("ZeroPadding1D", "Cropping1D", "UpSampling1D"),
+    *("ZeroPadding3D", "Cropping3D", "UpSampling3D"),
+    *("GlobalAveragePooling3D", "GlobalMaxPooling3D"),
+    *("SpatialDropout3D", "Permute", "RepeatVector"),
+    *("Resizing", "CenterCrop"),
 )
 
 
 # By these a channel is dead only if the network's function does not need it.
-EXACT: dict[type, Rule] = {
+EXACT: dict[str, Rule] = {
     **{kind: _careful(ANYWHERE[kind]) for kind in _KERNELS},
-    _layers.Conv1DTranspose: _careful(ANYWHERE[_layers.Conv2DTranspose]),
+    "Conv1DTranspose": _careful(ANYWHERE["Conv2DTranspose"]),
     **dict.fromkeys(_APART, _layer),
-    _layers.BatchNormalization: _batch_norm,
-    _layers.Flatten: _flatten,
-    _layers.Reshape: _reshape,
-    **dict.fromkeys((OperatorLayer, SlicingLayer), operator),
+    "BatchNormalization": _batch_norm,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
 }
+
+
+def find(call: Call) -> Rule | None:
+    """The rule for a call, or None where its channels are not known."""
+    if type(call.layer) in REGISTERED:
+        return REGISTERED[type(call.layer)].rule
+    return operator if is_operator(call) else EXACT.get(call.kind)

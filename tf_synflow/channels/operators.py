@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_synflow.channels.groups import Axis, Channels
-from tf_synflow.keras2.imports import SlicingLayer
-from tf_synflow.network import Call
+from tf_synflow.network import Call, Network, filled
 
 # Number by number; a second argument may be a constant.
 _ELEMENTWISE = (
@@ -42,7 +41,16 @@ _PRODUCTS = ("math.multiply",)
 # What moves numbers, or joins some of them, within a channel.
 _WITHIN = (
     *("transpose", "squeeze", "expand_dims", "pad", "tile", "repeat"),
-    *("slice", "strided_slice", "gather", "split", "unstack", "roll", "reverse"),
+    *(
+        "slice",
+        "strided_slice",
+        "__operators__.getitem",
+        "gather",
+        "split",
+        "unstack",
+        "roll",
+        "reverse",
+    ),
     *("math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min"),
     *("nn.avg_pool", "nn.avg_pool2d", "nn.max_pool", "nn.max_pool2d", "image.resize"),
 )
@@ -166,74 +174,77 @@ def operator(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
     """Operators, which Keras records as layers; see `channels.Rule`."""
-    symbol = (call.layer.symbol or "").removeprefix("compat.v1.")
-    within = symbol in _WITHIN or isinstance(call.layer, SlicingLayer)
+    symbol = call.kind.removeprefix("tf.")
+    within = symbol in _WITHIN
     several = symbol in (*_SUMS, *_PRODUCTS)
     if not (within or several or symbol in _ELEMENTWISE) or not inputs:
         return None
     if len(inputs) > 1 and not several:
         return None
     if symbol == "nn.dropout" and (
-        len(call.node.call_args) > 2 or call.node.call_kwargs.get("noise_shape")
+        len(call.arguments) > 2 or call.options.get("noise_shape")
     ):
         return None  # names numbers of channels
 
     def new_shapes(given: list[tuple]) -> list[tuple]:
+        dtypes = _dtypes(channels.network, call)
         with tf.Graph().as_default():
             tensors = [
-                tf.compat.v1.placeholder(tensor.dtype, shape)
-                for tensor, shape in zip(_reads(call), given, strict=True)
+                tf.compat.v1.placeholder(dtype, shape)
+                for dtype, shape in zip(dtypes, given, strict=True)
             ]
             return [tuple(output.shape) for output in _applied(call, tensors)]
 
     product = symbol in _PRODUCTS
     tried = _try(channels, call, shapes, new_shapes, None, product)
-    if tried is None or (within and not _stays_within(call, tried, shapes)):
+    if tried is None or (
+        within and not _stays_within(channels.network, call, tried, shapes)
+    ):
         return None
-    zero = symbol == "nn.dropout" or _keeps_zero(call, tried, shapes)
+    zero = symbol == "nn.dropout" or _keeps_zero(channels.network, call, tried, shapes)
     if zero is None:
         return None
     output = _combined(channels, call, tried, product)
     return output if zero else channels.lift(output)
 
 
-def _reads(call: Call) -> list[Any]:
-    return tf.nest.flatten(call.node.keras_inputs)
+def _dtypes(network: Network, call: Call) -> list[str]:
+    return [network.dtypes[number] for number in call.inputs]
 
 
 def _applied(call: Call, tensors: list[Any]) -> list[Any]:
     """What the operator makes of these tensors in the places of its own."""
-    given = iter(tensors)
-
-    def put(argument: Any) -> Any:
-        return next(given) if hasattr(argument, "_keras_history") else argument
-
-    arguments = tf.nest.map_structure(put, call.node.call_args)
-    named = tf.nest.map_structure(put, call.node.call_kwargs)
-    named.pop("name", None)
-    return tf.nest.flatten(call.layer.call(*arguments, **named))
+    given = dict(zip(call.inputs, tensors, strict=True))
+    named = {key: value for key, value in call.options.items() if key != "name"}
+    outputs = call.layer.call(*filled(call.arguments, given), **filled(named, given))
+    return tf.nest.flatten(outputs)
 
 
-def _keeps_zero(call: Call, tried: _Tried, shapes: list[tuple]) -> bool | None:
+def _keeps_zero(
+    network: Network, call: Call, tried: _Tried, shapes: list[tuple]
+) -> bool | None:
     """Whether zeros give zeros; None if that cannot be tried with one channel."""
     zeros = []
-    for tensor, shape, place in zip(_reads(call), shapes, tried.places, strict=False):
+    dtypes = _dtypes(network, call)
+    for dtype, shape, place in zip(dtypes, shapes, tried.places, strict=False):
         sizes = [1, *(size or _ANY_SIZE for size in shape[1:])]
         sizes[place] = 1
-        zeros.append(np.zeros(sizes, tensor.dtype.as_numpy_dtype))
+        zeros.append(np.zeros(sizes, dtype))
     outputs = _evaluated(call, zeros)
     return outputs and not any((output != 0).any() for output in outputs)
 
 
-def _stays_within(call: Call, tried: _Tried, shapes: list[tuple]) -> bool:
+def _stays_within(
+    network: Network, call: Call, tried: _Tried, shapes: list[tuple]
+) -> bool:
     """Whether all that comes of the first channel is in the first channel.
 
     With one channel more, by which a shift of all channels by their number is seen too.
     """
-    (tensor,), (place,) = _reads(call), tried.places
+    (dtype,), (place,) = _dtypes(network, call), tried.places
     sizes = [1, *(size or _ANY_SIZE for size in shapes[0][1:])]
     sizes[place] += 1
-    first = np.zeros(sizes, tensor.dtype.as_numpy_dtype)
+    first = np.zeros(sizes, dtype)
     nothing = _evaluated(call, [first])
     np.moveaxis(first, place, 0)[0] = 1
     outputs = _evaluated(call, [first])

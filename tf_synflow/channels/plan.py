@@ -1,82 +1,100 @@
-"""TODO."""
-
-from typing import Any
+"""ChannelPlan: which channels of a network are alive, kept and cut."""
 
 import numpy as np
 
+from tf_synflow.channels import needed
 from tf_synflow.channels.groups import Channels, along
 from tf_synflow.channels.kept import find_kept
-from tf_synflow.channels.needed import EXACT
-from tf_synflow.keras2.copying import same_layer
-from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import masks_of
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Call, Graph, layer_weights, named_weights
+from tf_synflow.network import Call, Network
 
 # Name of a weight to {axis, counted from the end: the places along it that are kept},
 # for the axes that lose some.
 Cuts = dict[str, dict[int, np.ndarray]]
 
 
-def shrunk_shapes(graph: Graph) -> tuple[dict[str, tuple[int, ...]], int]:
-    """What a network is once it is shrunk.
+class ChannelPlan:
+    """What `shrink` takes out of a network, found once for each network.
 
-    Args:
-      graph: The model, laid flat.
+    A worked example: of this network nothing is kept of `b/kernel[..., 1, :]`, so that
+    nobody reads channel 1 of "a".
 
-    Returns:
-      Name to shape of each weight; and how many of the channels taken out are read,
-      though nothing feeds them.
-    """
-    plan = _Plan(graph)
-    shapes = {n: plan.shape(n, v.shape) for n, v in named_weights(graph).items()}
-    return shapes, plan.unfed
+        input (8, 8, 1) -> Conv2D "a", 4 filters -> ReLU -> Conv2D "b", 3 filters
+                        -> GlobalAveragePooling2D -> Dense "fc", 2 units
 
-
-class _Plan:
-    """What is taken out of a network.
+        >>> ChannelPlan(network)
+        ChannelPlan of 'net': 8 of 9 channels are alive, 8 are kept
+          a/kernel axis -1, a/bias axis -1, b/kernel axis -2: 3 of 4 alive, 3 kept
+          b/kernel axis -1, b/bias axis -1, fc/kernel axis -2: 3 of 3 alive, 3 kept
+          fc/kernel axis -1, fc/bias axis -1: 2 of 2 alive, 2 kept
 
     Attributes:
+      network: The network.
+      channels: Its groups of channels.
+      alive: Group to boolean vector: the channels on a path from input to output.
+      kept: Group to boolean vector: those that stay, alive or not.
       cuts: See `Cuts`.
-      unfed: Number of channels that are read, though nothing feeds them.
+      unfed: Number of channels that are cut and read, though nothing feeds them.
     """
 
-    def __init__(self, graph: Graph, multiple_of: int = 1):
-        """Finds the channels that live, and those that are kept beside them."""
-        masks = masks_of(graph)
-        variables = named_weights(graph)
-        channels = Channels(graph, set(variables), EXACT)
-        for number in graph.outputs:
+    def __init__(self, network: Network, multiple_of: int = 1):
+        """Finds the channels that are alive, and those that are kept beside them.
+
+        Args:
+          network: The network; if it has no masks, weights that are 0 count as pruned.
+          multiple_of: See `shrink`. Defaults to 1.
+        """
+        channels = Channels(network, set(network.weights), needed.find)
+        for number in network.outputs:
             channels.hold(channels.signals[number])
-        kept, living, self.unfed = find_kept(graph, channels, masks, int(multiple_of))
-        self._sizes = {
-            number: int(along(groups, kept).sum())
+        self.network, self.channels = network, channels
+        self.kept, self.alive, self.unfed = find_kept(network, channels, multiple_of)
+        self.sizes = {
+            number: int(along(groups, self.kept).sum())
             for number, groups in channels.signals.items()
         }
-        self._places = channels.places
-        self._graph = graph
-        self._masks = masks
         # Rows of kernels that read what is kept though it is dead. They are masked, or
         # training could bring to life in the small network what the whole one has not.
         self._idle = {
-            name: (into, ~along(groups, living)[along(groups, kept)])
+            name: (into, ~along(groups, self.alive)[along(groups, self.kept)])
             for name, (into, _) in channels.kernels.items()
             for groups in [channels.axes[name][into]]
         }
         self.cuts: Cuts = {}
         for name, axes in channels.axes.items():
-            stay = {axis: along(groups, kept) for axis, groups in axes.items()}
+            stay = {axis: along(groups, self.kept) for axis, groups in axes.items()}
             cut = {a: np.flatnonzero(s) for a, s in stay.items() if not s.all()}
-            if cut and name in variables:
+            if cut and name in network.weights:
                 self.cuts[name] = cut
 
     def masks(self) -> Masks:
         """The masks of the smaller network."""
-        smaller = {name: self.cut(name, mask) for name, mask in self._masks.items()}
+        masks = self.network.masks
+        smaller = {name: self.cut(name, mask) for name, mask in masks.items()}
         for name, (into, idle) in self._idle.items():
             if name in smaller:
                 np.moveaxis(smaller[name], into, -1)[..., idle] = False
         return smaller
+
+    def whole_masks(self, masks: Masks) -> Masks:
+        """Masks of the smaller network as masks of the whole one.
+
+        Args:
+          masks: Name to mask, of what `shrink` gave.
+
+        Returns:
+          Name to mask of the weights of the whole network; what was cut is False.
+        """
+        whole = {}
+        for name, mask in masks.items():
+            whole[name] = np.zeros(self.network.weights[name].shape, bool)
+            whole[name][self.places(name, whole[name].shape)] = mask
+        return whole
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of each weight of the smaller network."""
+        weights = self.network.weights
+        return {n: self.shape(n, tuple(v.shape)) for n, v in weights.items()}
 
     def cut(self, name: str, array: np.ndarray) -> np.ndarray:
         """What is left of a weight, or of its mask."""
@@ -99,45 +117,28 @@ class _Plan:
 
     def loses_weights(self, call: Call) -> bool:
         """Whether any weight of a layer is cut."""
-        return any(f"{call.name}/{w}" in self.cuts for w in layer_weights(call.layer))
+        return any(f"{call.name}/{short}" in self.cuts for short in call.weights)
 
-    def smaller_layer(self, call: Call) -> Any:
-        """A new layer for the channels that are left."""
-        config = call.layer.get_config()
-        number = call.outputs[0]
-        if isinstance(call.layer, keras.layers.Reshape):
-            place = self._places[number]
-            if self._sizes[number] != self._graph.shapes[number][place]:
-                sizes = list(config["target_shape"])
-                sizes[place - 1] = self._sizes[number]
-                config["target_shape"] = tuple(sizes)
-        elif self.loses_weights(call):
-            for key in ("filters", "units"):
-                if key in config:
-                    config[key] = self._sizes[number]
-            for key, value in config.items():
-                if key.endswith("_initializer") and np.ndim(_constant(value)):
-                    config[key] = "zeros"  # the array would not fit
-        else:
-            return same_layer(call.layer)
-        return type(call.layer).from_config(config)
-
-    def nested_inputs(self, model: Any) -> list[tuple] | None:
-        """The shapes that the inputs of a nested model have now; None: as before."""
-        for nested, reads in self._graph.nested:
-            if nested is model:
-                shapes = []
-                for tensor, number in zip(model.inputs, reads, strict=True):
-                    shape, place = list(tensor.shape), self._places[number]
-                    if self._graph.shapes[number][place] is not None:
-                        shape[place] = self._sizes[number]
-                    shapes.append(tuple(shape))
-                whole = [tuple(tensor.shape) for tensor in model.inputs]
-                return None if shapes == whole else shapes
-        return None  # the model itself
-
-
-def _constant(initializer: Any) -> Any:
-    """The value of an initializer's configuration, if it is a constant."""
-    config = initializer.get("config") if isinstance(initializer, dict) else None
-    return (config or {}).get("value", 0)
+    def __repr__(self) -> str:
+        """A line for each group that a weight carries."""
+        carriers: dict[int, list[str]] = {}
+        for name, axes in self.channels.axes.items():
+            for axis, groups in axes.items():
+                for group in dict.fromkeys(groups):
+                    carriers.setdefault(group, []).append(f"{name} axis {axis}")
+        lines, sums = [], np.zeros(3, int)
+        for group, names in carriers.items():
+            alive, kept = self.alive[group], self.kept[group]
+            counts = int(alive.sum()), alive.size, int(kept.sum())
+            if group in self.channels.held and names[0].endswith("axis -2"):
+                continue  # the input's channels
+            sums += counts
+            lines.append(
+                f"  {', '.join(names)}: {counts[0]:,} of {counts[1]:,} alive, "
+                f"{counts[2]:,} kept"
+            )
+        head = (
+            f"ChannelPlan of {self.network.name!r}: {sums[0]:,} of {sums[1]:,} "
+            f"channels are alive, {sums[2]:,} are kept"
+        )
+        return "\n".join([head, *lines])

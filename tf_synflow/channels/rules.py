@@ -1,20 +1,26 @@
-"""TODO."""
+"""How layers carry channels, with every activation taken for the identity.
+
+This is what SynFlow's scores see; `needed` is for the network itself.
+"""
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from tf_synflow.channels.groups import Axis, Channels, Rule, layers
-from tf_synflow.network import Call, layer_weights
+from tf_synflow.channels.groups import Axis, Channels, Rule
+from tf_synflow.frameworks import check_layer_class
+from tf_synflow.network import Call
 
 PASSES = (
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity),
-    *(layers.ThresholdedReLU, layers.Dropout, layers.SpatialDropout2D),
-    *(layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise),
-    *(layers.ActivityRegularization, layers.Softmax, layers.SpatialDropout1D),
-    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.PReLU),
-    *(layers.ZeroPadding2D, layers.Cropping2D, layers.UpSampling2D),
+    *("Activation", "ReLU", "LeakyReLU", "ELU", "Identity"),
+    *("ThresholdedReLU", "Dropout", "SpatialDropout2D"),
+    *("AlphaDropout", "GaussianDropout", "GaussianNoise"),
+    *("ActivityRegularization", "Softmax", "SpatialDropout1D"),
+    *("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
+    *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"),
+    *("GlobalAveragePooling1D", "GlobalAveragePooling2D"),
+    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "PReLU"),
+    *("ZeroPadding2D", "Cropping2D", "UpSampling2D"),
 )
 
 
@@ -26,14 +32,14 @@ def _kernel(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
     """Dense and convolutions: the kernel's last axes are the channels in and out."""
-    short = "pointwise_kernel" if "Separable" in type(call.layer).__name__ else "kernel"
+    short = "pointwise_kernel" if "Separable" in call.class_name else "kernel"
     name = f"{call.name}/{short}"
     if name not in channels.names:
         return None
     if short == "pointwise_kernel":
         channels.carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
-    axes = (-1, -2) if "Transpose" in type(call.layer).__name__ else (-2, -1)
-    if layer_weights(call.layer)[short].shape[axes[1]] != shapes[-1][-1]:
+    axes = (-1, -2) if "Transpose" in call.class_name else (-2, -1)
+    if call.weights[short].shape[axes[1]] != shapes[-1][-1]:
         return None  # a fused activation gives another number of channels
     known = channels.axes.get(name, {}).get(axes[1])
     channels.kernels[name] = axes
@@ -44,7 +50,8 @@ def _kernel(
 def _depthwise(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis:
-    return channels.carry(f"{call.name}/depthwise_kernel", -2, inputs[0])
+    (short,) = (short for short in call.weights if short.endswith("kernel"))
+    return channels.carry(f"{call.name}/{short}", -2, inputs[0])
 
 
 def _batch_norm(
@@ -54,7 +61,7 @@ def _batch_norm(
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     if [a % len(shapes[0]) for a in axes] != [len(shapes[0]) - 1]:
         return None
-    for short in layer_weights(call.layer):
+    for short in call.weights:
         channels.carry(f"{call.name}/{short}", -1, inputs[0])
     return inputs[0]
 
@@ -94,22 +101,114 @@ def _channels_last(rule: Rule) -> Rule:
     return last
 
 
-ANYWHERE: dict[type, Rule] = {
+ANYWHERE: dict[str, Rule] = {
     **dict.fromkeys(PASSES, _same),
     **dict.fromkeys(
         (
-            *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D),
-            *(layers.Conv2DTranspose, layers.Conv3DTranspose),
-            *(layers.SeparableConv1D, layers.SeparableConv2D),
+            *("Dense", "Conv1D", "Conv2D", "Conv3D"),
+            *("Conv2DTranspose", "Conv3DTranspose"),
+            *("SeparableConv1D", "SeparableConv2D"),
         ),
         _kernel,
     ),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _depthwise),
-    **dict.fromkeys((layers.Add, layers.Subtract, layers.Average), _merge),
-    layers.BatchNormalization: _batch_norm,
-    layers.Concatenate: _concatenate,
-    layers.Flatten: _flatten,
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("Add", "Subtract", "Average"), _merge),
+    "BatchNormalization": _batch_norm,
+    "Concatenate": _concatenate,
+    "Flatten": _flatten,
 }
 
 
 RULES = {kind: _channels_last(rule) for kind, rule in ANYWHERE.items()}
+
+
+def find(call: Call) -> Rule | None:
+    """The rule for a call, or None where its channels are not known."""
+    if type(call.layer) in REGISTERED:
+        return REGISTERED[type(call.layer)].rule
+    return RULES.get(call.kind)
+
+
+class Registered(NamedTuple):
+    """What `register_channels` was told of a class.
+
+    Attributes:
+      carries: Short name of a weight to the axis along which the channels lie.
+      kernel: Short name of the weight that joins channels in and out, or None.
+      size: Key of the layer's configuration for the number of channels, or None.
+      keeps_zero: Whether a channel that is 0 gives 0.
+    """
+
+    carries: dict[str, int]
+    kernel: str | None
+    size: str | None
+    keeps_zero: bool
+
+    def rule(
+        self, channels: Channels, call: Call, inputs: list[Axis], shapes: list
+    ) -> Axis | None:
+        """The groups of the output; see `groups.Rule`."""
+        output = inputs[0]
+        if self.kernel is not None:
+            name = f"{call.name}/{self.kernel}"
+            if name not in channels.names:
+                return None
+            known = channels.axes.get(name, {}).get(-1)
+            channels.kernels[name] = (-2, -1)
+            channels.carry(name, -2, inputs[0])
+            output = channels.carry(name, -1, known or channels.group(shapes[-1][-1]))
+        for short, axis in self.carries.items():
+            channels.carry(f"{call.name}/{short}", axis, output)
+        return output
+
+
+REGISTERED: dict[type, Registered] = {}
+
+
+def register_channels(
+    layer_class: type,
+    carries: Mapping[str, int] | None = None,
+    *,
+    kernel: str | None = None,
+    size: str | None = None,
+    keeps_zero: bool = True,
+) -> None:
+    """Tells `shrink` how a layer class carries channels, so that it can be cut.
+
+    The channels of the layer's one input and one output lie along the last axis, and
+    each output channel depends on its own input channel only; or, with a `kernel`, on
+    those that the kernel joins to it.
+
+    ```python
+    # y = x * scale, a scale for each channel
+    tf_synflow.register_channels(LayerScale, {"scale": -1})
+    # y = x W + b; the configuration calls the number of channels "units"
+    tf_synflow.register_channels(MyDense, {"b": -1}, kernel="w", size="units")
+    ```
+
+    Args:
+      layer_class: A class of Keras layers. What is said holds for this very class.
+      carries: Short names of the weights that have an entry for each output channel, to
+        the axis along which they lie, counted from the end (-1 is the last). Defaults
+        to none.
+      kernel: Short name of a weight of shape `(..., channels in, channels out)` that
+        joins them: an output channel is 0 where the kernel's weights for it are.
+        Defaults to None: output channels are input channels.
+      size: The key of the layer's `get_config()` that holds the number of output
+        channels. Defaults to None.
+      keeps_zero: Whether a channel that is 0 gives 0, whatever the weights. Say False
+        of a layer that adds something. Defaults to True.
+
+    Raises:
+      TypeError: `layer_class` is no class of Keras layers.
+      ValueError: An axis is not counted from the end.
+    """
+    check_layer_class(layer_class)
+    carries = dict(carries or {})
+    for name, axis in carries.items():
+        if axis >= 0:
+            raise ValueError(
+                f"carries={carries}: the axis of {name!r} must be counted from the end,"
+                " -1 for the last"
+            )
+    REGISTERED[layer_class] = Registered(carries, kernel, size, keeps_zero)

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.channels.plan import _Plan
+from tf_synflow import frameworks
+from tf_synflow.channels.plan import ChannelPlan
+from tf_synflow.channels.rules import REGISTERED
 from tf_synflow.checks import check_count
-from tf_synflow.keras2.reading import flatten, masks_of
-from tf_synflow.keras2.wrapping import rebuilt
-from tf_synflow.masks.types import Masks
-from tf_synflow.network import named_weights
+from tf_synflow.network import Call, Network
 
 
 def shrink(model: Any, multiple_of: int = 1) -> Any:
@@ -64,21 +63,24 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
       TypeError: `model` is no tf_keras model, or `multiple_of` no whole number.
       ValueError: It is subclassed or not built, or `multiple_of` is below 1.
     """
-    graph = flatten(model)
     check_count("multiple_of", multiple_of)
-    plan = _Plan(graph, multiple_of)
-    masks = plan.masks()
-    layers = {id(call.layer): call for call in graph.calls}
-    small = rebuilt(
-        model,
+    return smaller_model(ChannelPlan(frameworks.read(model), int(multiple_of)))
+
+
+def smaller_model(plan: ChannelPlan) -> Any:
+    """The model that is left once a plan is carried out; see `shrink`."""
+    network, masks = plan.network, plan.masks()
+    adapter = frameworks.adapter_of(network.model)
+    calls = {id(call.layer): call for call in network.calls}
+    small, variables = adapter.rebuild(
+        network,
         masks,
-        make=lambda layer: plan.smaller_layer(layers[id(layer)]),
-        weights=lambda layer: not plan.loses_weights(layers[id(layer)]),
-        inputs=plan.nested_inputs,
+        make=lambda layer: _smaller_layer(plan, calls[id(layer)], adapter.same_layer),
+        weights=lambda layer: not plan.loses_weights(calls[id(layer)]),
+        inputs=lambda nested: _nested_inputs(plan, nested),
     )
-    variables = named_weights(flatten(small))
-    with small.distribute_strategy.scope():
-        for name, variable in named_weights(graph).items():
+    with adapter.scope(small):
+        for name, variable in network.weights.items():
             value = plan.cut(name, variable.numpy())
             if name in masks:
                 value = np.where(masks[name], value, 0)
@@ -102,12 +104,28 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
       TypeError: One of them is no tf_keras model, or `multiple_of` no whole number.
       ValueError: `small` is not what `shrink` makes of `original`.
     """
-    graph, found = flatten(original), flatten(small)
     check_count("multiple_of", multiple_of)
-    plan = _Plan(graph, multiple_of)
-    values, wholes = named_weights(found), named_weights(graph)
-    wanted = {name: plan.shape(name, v.shape) for name, v in wholes.items()}
-    have = {name: tuple(variable.shape) for name, variable in values.items()}
+    network, found = frameworks.read(original), frameworks.read(small)
+    plan = ChannelPlan(network, int(multiple_of))
+    _check_same(plan, found, multiple_of)
+    smaller = plan.masks()
+    adapter = frameworks.adapter_of(original)
+    whole, variables = adapter.rebuild(network, network.masks)
+    with adapter.scope(whole):
+        for name, variable in variables.items():
+            value = np.array(variable.numpy())  # a scalar's is none
+            places, new = plan.places(name, value.shape), found.weights[name].numpy()
+            # What was masked in the small network alone is as it was.
+            kept = smaller.get(name, np.ones(new.shape, bool))
+            value[places] = np.where(kept, new, value[places])
+            variable.assign(value)
+    return whole
+
+
+def _check_same(plan: ChannelPlan, found: Network, multiple_of: int) -> None:
+    """Refuses a small network that is not what the plan makes."""
+    wanted = plan.shapes()
+    have = {name: tuple(variable.shape) for name, variable in found.weights.items()}
     if wanted != have:
         other = [
             name for name in {**wanted, **have} if wanted.get(name) != have.get(name)
@@ -121,41 +139,56 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
             + ". Give the very model that was shrunk, not trained or pruned since, and "
             "the same multiple_of"
         )
-    smaller, own = plan.masks(), masks_of(found)
-    if own.keys() != smaller.keys() or any(
-        not np.array_equal(own[name], smaller[name]) for name in own
+    smaller = plan.masks()
+    if found.masks.keys() != smaller.keys() or any(
+        not np.array_equal(mask, smaller[name]) for name, mask in found.masks.items()
     ):
         raise ValueError(
             "the masks of the small model are not those of the original: give the very "
             "model that was shrunk, not pruned since (and not stripped, if the small "
             "one is not)"
         )
-    whole = rebuilt(original, masks_of(graph))
-    with whole.distribute_strategy.scope():
-        for name, variable in named_weights(flatten(whole)).items():
-            value = np.array(variable.numpy())  # a scalar's is none
-            places, new = plan.places(name, value.shape), values[name].numpy()
-            # What was masked in the small network alone is as it was.
-            kept = smaller.get(name, np.ones(new.shape, bool))
-            value[places] = np.where(kept, new, value[places])
-            variable.assign(value)
-    return whole
 
 
-def expand_masks(masks: Masks, original: Any) -> Masks:
-    """The masks of a shrunk model as those of the model that it came from.
+def _smaller_layer(plan: ChannelPlan, call: Call, same_layer: Any) -> Any:
+    """A new layer for the channels that are left."""
+    config = call.layer.get_config()
+    number = call.outputs[0]
+    if call.kind == "Reshape":
+        place = plan.channels.places[number]
+        if plan.sizes[number] != plan.network.shapes[number][place]:
+            sizes = list(config["target_shape"])
+            sizes[place - 1] = plan.sizes[number]
+            config["target_shape"] = tuple(sizes)
+    elif plan.loses_weights(call):
+        registered = REGISTERED.get(type(call.layer))
+        for key in ("filters", "units") if registered is None else (registered.size,):
+            if key in config:
+                config[key] = plan.sizes[number]
+        for key, value in config.items():
+            if key.endswith("_initializer") and np.ndim(_constant(value)):
+                config[key] = "zeros"  # the array would not fit
+    else:
+        return same_layer(call.layer)
+    return type(call.layer).from_config(config)
 
-    Args:
-      masks: Name to mask, of what `shrink(original)` gave.
-      original: The model that was shrunk.
 
-    Returns:
-      Name to mask of the weights of `original`; what was taken out is False.
-    """
-    graph = flatten(original)
-    found, plan = masks_of(graph), _Plan(graph)
-    whole = {}
-    for name, mask in masks.items():
-        whole[name] = np.zeros(found[name].shape, bool)
-        whole[name][plan.places(name, found[name].shape)] = mask
-    return whole
+def _nested_inputs(plan: ChannelPlan, model: Any) -> list[tuple] | None:
+    """The shapes that the inputs of a nested model have now; None: as before."""
+    for nested, reads in plan.network.nested:
+        if nested is model:
+            shapes = []
+            for tensor, number in zip(model.inputs, reads, strict=True):
+                shape, place = list(tensor.shape), plan.channels.places[number]
+                if plan.network.shapes[number][place] is not None:
+                    shape[place] = plan.sizes[number]
+                shapes.append(tuple(shape))
+            whole = [tuple(tensor.shape) for tensor in model.inputs]
+            return None if shapes == whole else shapes
+    return None  # the model itself
+
+
+def _constant(initializer: Any) -> Any:
+    """The value of an initializer's configuration, if it is a constant."""
+    config = initializer.get("config") if isinstance(initializer, dict) else None
+    return (config or {}).get("value", 0)

@@ -17,8 +17,7 @@ from tf_synflow.criteria.small_magnitude_loss_preservation import (
     small_magnitude_loss_preservation,
 )
 from tf_synflow.criteria.snip import snip
-from tf_synflow.criteria.synflow import synflow
-from tf_synflow.flow.loop import FlowScores, prune_by_flow
+from tf_synflow.criteria.synflow import FlowScores, synflow, synflow_loop
 from tf_synflow.masks.types import Scorer
 
 Criterion = Callable[[Problem], Scorer]
@@ -38,7 +37,7 @@ CRITERIA: dict[str, Criterion] = {
 DATA_FREE = ("synflow", "magnitude", "random")
 
 # Criteria that have a loop of their own, faster than scoring and masking in turn.
-LOOPS = {"synflow": prune_by_flow}
+LOOPS = {"synflow": synflow_loop}
 
 DEFAULT_ITERATIONS = {"synflow": 100}  # 1 for the others
 

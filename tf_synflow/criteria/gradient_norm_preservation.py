@@ -10,7 +10,7 @@ References:
 
 import numpy as np
 
-from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients import derivatives, over_total
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
 
@@ -27,10 +27,10 @@ def gradient_norm_preservation(problem: Problem) -> Scorer:
 
 def gradient_norm_changes(problem: Problem) -> Scorer:
     """The products w (H g) themselves: of a filter, the absolute value of the sum."""
-    derivatives = Derivatives(problem)
+    loss = derivatives(problem)
 
     def score(masks: Masks) -> Scores:
-        products = derivatives.hessian_gradient(masks)
+        products = loss.hessian_gradient(masks)
         return {n: problem.weights[n] * p for n, p in products.items()}
 
     return score

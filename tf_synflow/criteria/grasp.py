@@ -10,7 +10,7 @@ References:
   flow. ICLR 2020. arXiv 2002.07376, equation 8.
 """
 
-from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients import derivatives, over_total
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
 
@@ -19,10 +19,10 @@ TEMPERATURE = 200.0
 
 def grasp(problem: Problem) -> Scorer:
     """Scores by w (H g), with the logits divided by 200."""
-    derivatives = Derivatives(problem, TEMPERATURE)
+    loss = derivatives(problem, TEMPERATURE)
 
     def score(masks: Masks) -> Scores:
-        products = derivatives.hessian_gradient(masks)
+        products = loss.hessian_gradient(masks)
         return over_total({n: problem.weights[n] * p for n, p in products.items()})
 
     return score

@@ -10,7 +10,7 @@ References:
 
 import numpy as np
 
-from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients import derivatives, over_total
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
 
@@ -19,10 +19,10 @@ TEMPERATURE = 5.0
 
 def loss_preservation(problem: Problem) -> Scorer:
     """Scores by |w g|, g the gradient of the mean loss at T = 5."""
-    derivatives = Derivatives(problem, TEMPERATURE)
+    loss = derivatives(problem, TEMPERATURE)
 
     def score(masks: Masks) -> Scores:
-        gradients = derivatives.gradient(masks)
+        gradients = loss.gradient(masks)
         return over_total(
             {n: np.abs(problem.weights[n] * g) for n, g in gradients.items()}
         )

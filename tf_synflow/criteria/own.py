@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow import frameworks
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.keras2.copying import copy_model
-from tf_synflow.keras2.reading import flatten
 from tf_synflow.masks.types import Masks, Scorer, Scores
-from tf_synflow.network import named_weights
 
 OwnCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
 
@@ -25,9 +23,9 @@ def own(function: OwnCriterion) -> Callable[[Problem], Scorer]:
     """
 
     def criterion(problem: Problem) -> Scorer:
-        model, _ = copy_model(problem.model)
+        adapter = frameworks.adapter_of(problem.network.model)
+        model, variables = adapter.rebuild(problem.network, {})
         initial = model.get_weights()
-        variables = named_weights(flatten(model))
 
         def score(masks: Masks) -> Scores:
             model.set_weights(initial)  # whatever the function did to them

@@ -1,24 +1,25 @@
 """What a criterion is given."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tf_synflow.network import Graph
+from tf_synflow.network import Network
 
 
-class Problem(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
     """A network whose weights are to be scored.
 
     Attributes:
-      graph: The model, laid flat.
+      network: The network.
       weights: Name to value, float array, of the weights to score.
       exclude: Names of the layers that are left alone.
       data: What the user gave as data; None for criteria that need none.
       seed: Seeds what is random.
       dtype: "float64" or "float32", what scores are computed in.
-      model: The model itself.
       loss: The user's loss, or one for each output; None: what the model is compiled
         with.
       training: Whether BatchNormalization normalises by the batch.
@@ -26,13 +27,12 @@ class Problem(NamedTuple):
       progress: Wraps the batches of data, as tqdm does.
     """
 
-    graph: Graph
+    network: Network
     weights: dict[str, np.ndarray]
     exclude: tuple[str, ...] = ()
     data: Any = None
     seed: int = 0
     dtype: str = "float64"
-    model: Any = None
     loss: Any = None
     training: bool = False
     temperature: float | None = None

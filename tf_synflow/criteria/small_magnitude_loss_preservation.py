@@ -8,7 +8,7 @@ References:
   arXiv 2009.11839, section 4.2 ("biased loss").
 """
 
-from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients import derivatives, over_total
 from tf_synflow.criteria.loss_preservation import TEMPERATURE
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
@@ -16,10 +16,10 @@ from tf_synflow.masks.types import Masks, Scorer, Scores
 
 def small_magnitude_loss_preservation(problem: Problem) -> Scorer:
     """Scores by |w| |w g|, g the gradient of the mean loss at T = 5."""
-    derivatives = Derivatives(problem, TEMPERATURE)
+    loss = derivatives(problem, TEMPERATURE)
 
     def score(masks: Masks) -> Scores:
-        gradients = derivatives.gradient(masks)
+        gradients = loss.gradient(masks)
         weights = problem.weights
         return over_total(
             {n: abs(weights[n]) * abs(weights[n] * g) for n, g in gradients.items()}

@@ -7,17 +7,17 @@ References:
 
 import numpy as np
 
-from tf_synflow.criteria.gradients.derivatives import Derivatives, over_total
+from tf_synflow.criteria.gradients import derivatives, over_total
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
 
 
 def snip(problem: Problem) -> Scorer:
     """Scores by |w g|, g the gradient of the loss over all data."""
-    derivatives = Derivatives(problem)
+    loss = derivatives(problem)
 
     def score(masks: Masks) -> Scores:
-        gradients = derivatives.gradient(masks)
+        gradients = loss.gradient(masks)
         return over_total(
             {n: np.abs(problem.weights[n] * g) for n, g in gradients.items()}
         )

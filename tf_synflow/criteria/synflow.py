@@ -9,29 +9,47 @@ References:
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 6.
 """
 
-import warnings
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.flow.linear_twin import aligned_copy, leading_to_outputs, shared_tensor
-from tf_synflow.flow.loop import FlowScores, _check, network_twin
-from tf_synflow.masks.types import Masks, Scorer
-from tf_synflow.network import named_weights
+from tf_synflow.flow.linear_twin import aligned_copy, shared_tensor
+from tf_synflow.flow.loop import (
+    check_flow,
+    network_twin,
+    prune_by_flow,
+    warn_of_no_flow,
+)
+from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
+
+
+class FlowScores(Scores):
+    """Scores by weight name, with the power of two that they are to be multiplied by.
+
+    Attributes:
+      log2_scale: S = `score * 2**log2_scale`. It is 0, and the scores are S itself,
+        wherever float64 can hold all of them.
+    """
+
+    log2_scale = 0
 
 
 def synflow(problem: Problem) -> Scorer:
     """Scores by synaptic flow; see the module for the equation."""
-    twin, weights = network_twin(problem)
+    twin, weights = network_twin(
+        problem.network, problem.weights, problem.exclude, problem.dtype
+    )
+
     first = True
 
     def score(masks: Masks) -> FlowScores:
         nonlocal first
         kept = {n: aligned_copy(w.array * masks[n]) for n, w in weights.items()}
         flow, gradients = twin.gradients({n: shared_tensor(w) for n, w in kept.items()})
-        _check(flow)
+        check_flow(flow)
         if first and not float(flow.tensor):
-            _warn_of_no_flow(problem, masks)
+            warn_of_no_flow(problem.network, masks)
         first = False
         pairs = zip(kept.items(), gradients, strict=True)
         scores = FlowScores((n, (g * w).astype("float64")) for (n, w), g in pairs)
@@ -40,30 +58,21 @@ def synflow(problem: Problem) -> Scorer:
     return score
 
 
-def _warn_of_no_flow(problem: Problem, masks: Masks) -> None:
-    """Says that there is no flow to begin with, and which weights may be at fault."""
-    variables = named_weights(leading_to_outputs(problem.graph))
-    empty = [name for name in masks if name in variables and not masks[name].any()]
-    zero = [
-        name
-        for name, variable in variables.items()
-        # Others, such as biases, do not multiply the flow.
-        if name.endswith(("kernel", "gamma")) and not variable.numpy().any()
-    ]
-    if empty:
-        why = f"Nothing is kept of {', '.join(empty)}: prune the original model"
-    elif zero:
-        why = (
-            f"The values of {', '.join(zero)} are all 0: give them other values before "
-            "you prune, random ones for example, and put the zeros back afterwards"
-        )
-    else:
-        why = "Look for units whose weights are all 0 or pruned"
-    warnings.warn(
-        "the synaptic flow is 0 before SynFlow removes anything: no path from input to "
-        "output has kept weights that are all other than 0. So all scores are 0, and "
-        f"weights are removed by their position only, the last ones first. {why}",
-        stacklevel=2,
+def synflow_loop(
+    problem: Problem,
+    masks: Masks,
+    steps: Plan,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Masks:
+    """What scoring and masking in turn gives, faster; see `flow.loop`."""
+    return prune_by_flow(
+        problem.network,
+        problem.weights,
+        masks,
+        steps,
+        exclude=problem.exclude,
+        dtype=problem.dtype,
+        progress=progress,
     )
 
 

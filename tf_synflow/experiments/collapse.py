@@ -1,4 +1,4 @@
-"""TODO."""
+"""At which compression ratio a criterion first empties a layer."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -68,12 +68,13 @@ def masks_at(
     Raises:
       ValueError: As `policy.masks`.
     """
-    masks = policy.check(model, 10 ** max(alphas), data)
+    task = policy.prepare(model, data)
+    task.check(10 ** max(alphas))
     if policy.iterations > 1 or policy.granularity == "filter":
         for alpha in alphas:
-            yield policy.masks(model, 10**alpha, data)
+            yield task.masks(10**alpha)
         return
-    scores = policy.score(model, data)
+    scores = task.score()
     for alpha in alphas:
-        steps = plan(masks, 10**alpha, 1, policy.schedule, policy.scope)
-        yield iterate(lambda masks: scores, masks, steps)
+        steps = plan(task.start, 10**alpha, 1, policy.schedule, policy.scope)
+        yield iterate(lambda masks: scores, task.start, steps)

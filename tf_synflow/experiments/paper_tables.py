@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow import frameworks
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments.collapse import masks_at
 from tf_synflow.flow.loop import prune_by_flow
 from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten
 from tf_synflow.masks.counts import plan
 from tf_synflow.masks.types import Scores
-from tf_synflow.network import named_weights
 from tf_synflow.policy.pruning_policy import PruningPolicy
 
 Table = list[dict[str, Any]]
@@ -161,8 +160,8 @@ def conservation(model: Any, data: Any) -> Table:
 def _signed_snip(model: Any, data: Any) -> Scores:
     """The product w g, of which SNIP takes the absolute value: that is conserved."""
     x, y = data
-    variables = named_weights(flatten(model))
-    kernels = {n: v for n, v in variables.items() if n.endswith("/kernel")}
+    weights = frameworks.read(model).weights
+    kernels = {n: v for n, v in weights.items() if n.endswith("/kernel")}
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with tf.GradientTape() as tape:
         value = loss(y, model(x, training=False))
@@ -221,10 +220,17 @@ def largest_steps(
         for alpha in alphas:
             for count in iterations:
                 policy = PruningPolicy(iterations=count, schedule=schedule)
-                problem, masks = policy.problem(model, None)
-                steps = plan(masks, 10**alpha, count, schedule, policy.scope)
+                task = policy.prepare(model)
+                steps = plan(task.start, 10**alpha, count, schedule, policy.scope)
                 removed: list[float] = []
-                prune_by_flow(problem, masks, steps, progress, removed)
+                prune_by_flow(
+                    task.problem.network,
+                    task.problem.weights,
+                    task.start,
+                    steps,
+                    progress=progress,
+                    removed=removed,
+                )
                 row = {"schedule": schedule, "alpha": alpha, "iterations": count}
                 table.append({**row, "share": max(removed)})
     return table

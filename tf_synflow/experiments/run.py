@@ -22,7 +22,6 @@ from tf_synflow.experiments.settings import Place, Pruning
 from tf_synflow.files.whole import write_json, written_whole
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks
-from tf_synflow.policy import filters
 from tf_synflow.policy.pruning_policy import PruningPolicy
 from tf_synflow.pruning.ablations import reinitialise, shuffle
 from tf_synflow.pruning.filter_rounds import in_rounds
@@ -209,7 +208,7 @@ def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any
 
 def _filters(network: Any, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
     """How many filters may be pruned, and how many of them are left."""
-    standing = filters.Filters(policy.problem(network, None)[0]).standing(masks)
+    standing = policy.prepare(network).filters.standing(masks)
     kept = sum(int(flags.sum()) for flags in standing.values())
     return {"prunable": sum(flags.size for flags in standing.values()), "kept": kept}
 

@@ -117,7 +117,6 @@ def carry_out(
     sweep: Path,
     runs: Sequence[Run],
     flags: Sequence[str],
-    script: Path,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[Run]:
     """Carries out the runs that have no results yet, one after the other.
@@ -131,7 +130,6 @@ def carry_out(
       sweep: Folder of the sweep; made if need be.
       runs: What `grid` gave.
       flags: More flags for each run. A flag file stands for what it holds now.
-      script: `scripts/train.py`.
       progress: Wraps the runs, as tqdm does.
 
     Returns:
@@ -157,7 +155,8 @@ def carry_out(
             continue
         final = folder(sweep, run)
         error = final.with_name(final.name + ".error.txt")
-        command = [sys.executable, str(script), *flags, f"--workdir={final}"]
+        command = [sys.executable, "-m", "tf_synflow", "train", *flags]
+        command += [f"--workdir={final}"]
         command += [f"--{axis}={value}" for axis, value in run.items()]
         done = subprocess.run(
             [sys.executable, "-I", "-c", _UNDER_THE_SWEEP, str(os.getpid()), *command],

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from tf_synflow import frameworks
 from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile
 from tf_synflow.experiments.data import Dataset, ImageNet, Share
 from tf_synflow.experiments.recipe import Recipe, optimizer
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten, masks_of
 from tf_synflow.pruning.callbacks import PruningCallback, SparsityCallback, sparsity
 
 
@@ -82,7 +82,7 @@ def train(
 
 def _keeping_pruned(model: Any, log_dir: Path) -> list[PruningCallback]:
     """The callback for a pruned network; none for a plain one, of filters left."""
-    pruned = bool(masks_of(flatten(model)))
+    pruned = bool(frameworks.read(model).masks)
     return [PruningCallback(log_dir=log_dir)] if pruned else []
 
 

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
 
+from tf_synflow import frameworks
 from tf_synflow.checks import first_line
 from tf_synflow.files.models import checked_output
 from tf_synflow.files.whole import written_whole
-from tf_synflow.keras2.imports import flatbuffer_utils, keras
-from tf_synflow.pruning.masking import strip
+from tf_synflow.network import Network
 
 # Largest difference to Keras, over how much an output varies from sample to sample.
 # Float32 kernels that sum in another order differ by 1e-6 or so; a wrong weight by far
@@ -113,10 +114,11 @@ def export(
     if tf.distribute.has_strategy():
         raise ValueError("call export outside of the strategy's scope")
     _check_not_quantised(model)
-    plain = strip(model)
+    network = frameworks.read(model)
+    plain = frameworks.stripped(network)
     path = checked_output(path, (".tflite", ""))
     if path.suffix:
-        _check_float32(plain)
+        _check_float32(network)
     inputs = _inputs(plain, data)
     check = _Check(plain, list(inputs.values()))
     note = ""
@@ -160,7 +162,7 @@ def export(
 
 def _check_not_quantised(model: Any) -> None:
     """Refuses layers of tfmot that cannot be copied, and only TFLite understands."""
-    parts = model._flatten_layers() if isinstance(model, keras.Model) else ()
+    parts = getattr(model, "_flatten_layers", tuple)()
     names = [
         part.name
         for part in parts
@@ -180,9 +182,8 @@ def _check_not_quantised(model: Any) -> None:
         )
 
 
-def _check_float32(model: Any) -> None:
-    parts = [part for part in model._flatten_layers() if part.weights]
-    kinds = {p.compute_dtype for p in parts if not isinstance(p, keras.Model)}
+def _check_float32(network: Network) -> None:
+    kinds = {call.layer.compute_dtype for call in network.calls if call.weights}
     if kinds - {"float32"}:
         raise ValueError(
             f"TFLite takes models that compute in float32, and this one computes in "

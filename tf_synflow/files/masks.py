@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tf_synflow.files.whole import COMPRESSIONS, written_whole
-from tf_synflow.keras2.reading import flatten, prunable_weights
+from tf_synflow import frameworks
+from tf_synflow.checks import COMPRESSIONS
+from tf_synflow.files.whole import written_whole
 from tf_synflow.masks.types import Masks
 
 # More weights than any network of keras.applications has. Masks compress a
@@ -134,11 +135,8 @@ def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _prunable_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{call.name}/{short}": tuple(variable.shape)
-        for call in flatten(model).calls
-        for short, variable in prunable_weights(call.layer).items()
-    }
+    network = frameworks.read(model)
+    return {name: tuple(network.weights[name].shape) for name in network.prunable}
 
 
 def _check_size(path: str | os.PathLike[str], size: int, limit: int) -> None:

@@ -7,13 +7,9 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-# What numpy and Keras write. The others can make 100 MB of a few kilobytes in one step.
-COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @contextlib.contextmanager
@@ -153,3 +149,14 @@ def read_either_json(path: Path) -> tuple[dict[str, Any], bool]:
             "digest"
         )
     return content, True
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text in UTF-8, whole or not at all.
+
+    Args:
+      path: The file. Its folder must exist.
+      text: What it is to hold.
+    """
+    with written_whole(path) as aside:
+        aside.write_text(text, "utf-8")

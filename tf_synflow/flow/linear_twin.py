@@ -16,6 +16,7 @@ References:
   iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -24,8 +25,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_synflow.flow import linear_parts, operators
+from tf_synflow.flow.linear_parts import LinearPart
+from tf_synflow.flow.parts import shapes
+from tf_synflow.flow.refusals import keep_shapes, refusal
 from tf_synflow.flow.scaling import Signal, aligned, normalised
-from tf_synflow.network import Call, Graph, layer_weights, named_weights
+from tf_synflow.network import Call, Network
 
 # Bytes; TensorFlow ends the process over an address that is not a multiple of it.
 _ALIGNMENT = 64
@@ -36,17 +40,18 @@ class LinearTwin:
 
     def __init__(
         self,
-        graph: Graph,
+        network: Network,
         weights: Mapping[str, "Magnitudes"],
         carried: Mapping[str, np.ndarray] | None = None,
         open_axes: Mapping[str, Collection[int]] | None = None,
         exclude: Collection[str] | None = (),
         settle: Callable[[Signal], Signal] = normalised,
+        traced: bool = False,
     ):
         """Prepares the twin.
 
         Args:
-          graph: The model, laid flat. Calls that lead to none of its outputs, such as
+          network: The network. Calls that lead to none of its outputs, such as
             those of an `add_loss`, play no part.
           weights: Name ("conv1/kernel") to the `Magnitudes` to differentiate by.
           carried: Name to |w| of weights that are given at each call as well, but not
@@ -59,6 +64,8 @@ class LinearTwin:
             should not offer it.
           settle: What is done to a layer's output to keep it in range. Defaults to
             scaling by a power of two.
+          traced: Traces the twin once, which takes as long as ten passes through it;
+            for a twin that is used often. Defaults to False: passes are eager.
 
         Raises:
           ValueError: Layers have no known linear part (the error names them all), or an
@@ -68,25 +75,27 @@ class LinearTwin:
         given = {name: weight.array for name, weight in weights.items()}
         given |= carried or {}
         dtype = next(iter(given.values())).dtype
-        self._graph = graph = leading_to_outputs(graph)
+        self._network = network = leading_to_outputs(network)
         self._names = list(weights)
-        self._numbers = operators.numbers(graph)
-        self._rules = _rules(graph, exclude, self._numbers)
+        self._numbers = operators.numbers(network)
+        self._rules = _linear_parts(network, exclude, self._numbers)
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
         # Always on the CPU: the same program on any machine.
         with tf.device("CPU"):
-            self._inputs = [_ones(shape, dtype) for shape in graph.input_shapes]
+            self._inputs = [_ones(shape, dtype) for shape in network.input_shapes]
             self._constants = {
                 name: tf.constant(np.abs(variable.numpy().astype(dtype)))
-                for name, variable in named_weights(graph).items()
+                for name, variable in network.weights.items()
                 if name not in given
             }
-        specs = {
-            name: _spec(name, array, (open_axes or {}).get(name, ()))
-            for name, array in given.items()
-        }
-        function = tf.function(self._flow_and_gradients, autograph=False)
-        self._traced = function.get_concrete_function(specs)
+        self._pass = self._flow_and_gradients
+        if traced:
+            specs = {
+                name: _spec(name, array, (open_axes or {}).get(name, ()))
+                for name, array in given.items()
+            }
+            function = tf.function(self._flow_and_gradients, autograph=False)
+            self._pass = function.get_concrete_function(specs)
 
     def flow(self, weights: Mapping[str, Any]) -> Signal:
         """The synaptic flow.
@@ -101,13 +110,13 @@ class LinearTwin:
         start = tf.constant(0, tf.int64)
         signals = {
             number: Signal(ones, start)
-            for number, ones in zip(self._graph.inputs, self._inputs, strict=True)
+            for number, ones in zip(self._network.inputs, self._inputs, strict=True)
         }
-        for call, rule in zip(self._graph.calls, self._rules, strict=True):
+        for call, rule in zip(self._network.calls, self._rules, strict=True):
             inputs = [signals[number] for number in call.inputs]
             outputs = self._apply(call, rule, inputs, weights)
             signals.update(zip(call.outputs, outputs, strict=True))
-        tops = aligned([signals[number] for number in self._graph.outputs])
+        tops = aligned([signals[number] for number in self._network.outputs])
         total = tf.add_n([tf.reduce_sum(top.tensor) for top in tops])
         total = normalised(Signal(total, tops[0].exponent, tops[0].offset))
         return Signal(total.tensor, total.whole_exponent)
@@ -115,16 +124,16 @@ class LinearTwin:
     def _apply(
         self,
         call: Call,
-        rule: linear_parts.Rule,
+        rule: LinearPart,
         inputs: list[Signal],
         weights: Mapping[str, Any],
     ) -> list[Signal]:
         """One layer: aligned signals in, signals near 1 out."""
-        names = {short: f"{call.name}/{short}" for short in layer_weights(call.layer)}
+        names = {short: f"{call.name}/{short}" for short in call.weights}
         own = {short: weights[name] for short, name in names.items()}
         inputs = self._meeting(call, inputs)
         tensors = [signal.tensor for signal in inputs]
-        first = call.node.call_args[0] if call.node.call_args else None
+        first = call.arguments[0] if call.arguments else None
         listed = len(tensors) > 1 or isinstance(first, (list, tuple))
         results = rule(call.layer, tensors if listed else tensors[0], own)
         offset = inputs[0].offset
@@ -153,7 +162,7 @@ class LinearTwin:
             like._replace(tensor=s.tensor) if is_known else next(rest)
             for s, is_known in zip(inputs, known, strict=True)
         ]
-        if operators.find(call, self._numbers) is not None:
+        if operators.find(self._network, call, self._numbers) is not None:
             return met
         dtype = self._inputs[0].dtype
         return [
@@ -182,7 +191,7 @@ class LinearTwin:
           they are the scores, divided by `2**R.exponent`.
         """
         with tf.device("CPU"):
-            flow, exponent, gradients = self._traced(dict(tensors))
+            flow, exponent, gradients = self._pass(dict(tensors))
         return Signal(flow, exponent), [np.asarray(gradient) for gradient in gradients]
 
 
@@ -252,107 +261,46 @@ def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
     return tf.ones((1, *shape[1:]), dtype)
 
 
-def leading_to_outputs(graph: Graph) -> Graph:
-    """The graph without the calls and inputs that lead to none of its outputs.
+def leading_to_outputs(network: Network) -> Network:
+    """The network without the calls and inputs that lead to none of its outputs.
 
     A loss that was added to a model, `model.add_loss(...)`, is computed by such calls.
     """
-    needed, calls = set(graph.outputs), []
-    for call in reversed(graph.calls):
+    needed, calls = set(network.outputs), []
+    for call in reversed(network.calls):
         if needed.intersection(call.outputs):
             needed.update(call.inputs)
             calls.append(call)
-    pairs = zip(graph.inputs, graph.input_shapes, strict=True)
-    inputs = {number: shape for number, shape in pairs if number in needed}
-    return graph._replace(
-        inputs=tuple(inputs),
-        input_shapes=tuple(inputs.values()),
+    names = {call.name for call in calls}
+    return dataclasses.replace(
+        network,
         calls=tuple(reversed(calls)),
+        inputs=tuple(number for number in network.inputs if number in needed),
+        weights={
+            name: variable
+            for name, variable in network.weights.items()
+            if name.rpartition("/")[0] in names
+        },
     )
 
 
-def _rules(
-    graph: Graph, exclude: Collection[str] | None, numbers: Collection[int]
-) -> list[linear_parts.Rule]:
-    """The rule for each call, or an error that names all layers without one."""
-    rules = [
-        operators.find(call, numbers) or linear_parts.find(call.layer)
-        for call in graph.calls
+def _linear_parts(
+    network: Network, exclude: Collection[str] | None, numbers: Collection[int]
+) -> list[LinearPart]:
+    """The linear part of each call, or an error that names all layers without one."""
+    parts = [
+        operators.find(network, call, numbers) or linear_parts.find(call)
+        for call in network.calls
     ]
     unknown: dict[str, list[Call]] = {}
-    for call, rule in zip(graph.calls, rules, strict=True):
-        if rule is None:
+    for call, part in zip(network.calls, parts, strict=True):
+        if part is None:
             unknown.setdefault(call.name, []).append(call)
     refused = {
         name: calls
         for name, calls in unknown.items()
-        if name not in (exclude or ()) or not _keep_shapes(graph, calls)
+        if name not in (exclude or ()) or not keep_shapes(network, calls)
     }
     if refused:
-        raise ValueError(_refusal(graph, refused, exclude, numbers))
-    return [rule or linear_parts.identity for rule in rules]
-
-
-def _keep_shapes(graph: Graph, calls: list[Call]) -> bool:
-    """Whether a layer can be taken for the identity in all of its calls."""
-    return all(len(set(_shapes(graph, c))) == 1 and len(c.inputs) == 1 for c in calls)
-
-
-def _shapes(graph: Graph, call: Call) -> list[tuple[int | None, ...]]:
-    """The shapes of what a call reads, then of what it gives."""
-    return [graph.shapes[number] for number in (*call.inputs, *call.outputs)]
-
-
-def _refusal(
-    graph: Graph,
-    unknown: dict[str, list[Call]],
-    exclude: Collection[str] | None,
-    numbers: Collection[int],
-) -> str:
-    """Names layers without a known linear part, each with a way out that works."""
-    # Layers of one class with the same way out share a sentence.
-    alike: dict[tuple[str, str, str, str, bool], list[str]] = {}
-    for name, calls in unknown.items():
-        what, way = _way_out(calls[0].layer)
-        why = operators.why_unknown(calls[0], numbers)
-        so, may = "so SynFlow cannot see through {}", False
-        if name in (exclude or ()):
-            shapes = _shapes(graph, calls[0])
-            so = f"and {{}} cannot be taken for the identity: the shapes are {shapes}"
-        else:
-            may = exclude is not None and _keep_shapes(graph, calls)
-        alike.setdefault((what, why, so, way, may), []).append(name)
-    sentences = []
-    for (what, why, so, way, may), names in alike.items():
-        has, it = ("has", "it") if len(names) == 1 else ("have", "them")
-        if may:
-            way += f", or exclude {it} (exclude={names}), which takes {it} for the "
-            way += "identity"
-        sentences.append(
-            f"{what.format('s' * (len(names) > 1), ', '.join(map(repr, names)))} {has} "
-            f"no known linear part{why}, {so.format(it)}. {way}"
-        )
-    return ". ".join(sentences)
-
-
-def _way_out(layer: Any) -> tuple[str, str]:
-    """What an unknown layer is, with places for an "s" and names, and what to do."""
-    kind = type(layer).__name__
-    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
-        return (
-            f"operator{{}} {{}} ({getattr(layer, 'symbol', kind)})",
-            "Write it as a layer: one of Keras, keras.layers.ReLU()(x), or one of your "
-            "own, with tf_synflow.register_linear_part",
-        )
-    if kind == "Lambda":
-        return (
-            "layer{} {} (Lambda)",
-            "Apply the function's operators to the tensors themselves (x = 2 * x), and "
-            "SynFlow reads them one by one. Or write the function as a layer class "
-            "of your own and say what its linear part is: "
-            "tf_synflow.register_linear_part(YourLayer, rule)",
-        )
-    return (
-        f"layer{{}} {{}} ({kind})",
-        f"Say what the linear part is: tf_synflow.register_linear_part({kind}, rule)",
-    )
+        raise ValueError(refusal(network, refused, exclude, numbers))
+    return [part or shapes.identity for part in parts]

@@ -1,53 +1,74 @@
-"""TODO."""
+"""SynFlow's loop: score, remove the lowest, and again (Algorithm 1).
 
-from collections.abc import Callable, Iterable, Mapping
+References:
+  Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
+  iteratively conserving synaptic flow. NeurIPS 2020. arXiv 2006.05467, section 6.
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
+from tf_synflow.channels import rules
 from tf_synflow.channels.groups import Channels
-from tf_synflow.criteria.problem import Problem
-from tf_synflow.criteria.synflow import _warn_of_no_flow
 from tf_synflow.flow import linear_parts
-from tf_synflow.flow.linear_twin import LinearTwin, Magnitudes, aligned_copy, magnitudes
+from tf_synflow.flow.linear_twin import (
+    LinearTwin,
+    Magnitudes,
+    aligned_copy,
+    leading_to_outputs,
+    magnitudes,
+)
 from tf_synflow.flow.scaling import Signal
 from tf_synflow.flow.survivors import Survivors
-from tf_synflow.masks.types import Masks, Plan, Scores
-from tf_synflow.network import named_weights
+from tf_synflow.masks.types import Masks, Plan
+from tf_synflow.network import Network
 
 
-class FlowScores(Scores):
-    """Scores by weight name, with the power of two that they are to be multiplied by.
+def network_twin(
+    network: Network,
+    weights: Mapping[str, np.ndarray],
+    exclude: Collection[str] = (),
+    dtype: str = "float64",
+    traced: bool = False,
+) -> tuple[LinearTwin, dict[str, Magnitudes]]:
+    """The twin of a whole network, and |w| of the weights to give it.
 
-    Attributes:
-      log2_scale: S = `score * 2**log2_scale`. It is 0, and the scores are S itself,
-        wherever float64 can hold all of them.
+    Args:
+      network: The network.
+      weights: Name to value of the weights to differentiate by.
+      exclude: See `LinearTwin`. Defaults to none.
+      dtype: "float64" or "float32", to compute in. Defaults to "float64".
+      traced: See `LinearTwin`. Defaults to False.
     """
-
-    log2_scale = 0
-
-
-def network_twin(problem: Problem) -> tuple[LinearTwin, dict[str, Magnitudes]]:
-    """The twin of the whole network, and the weights to give it."""
-    weights = _magnitudes(problem)
-    return LinearTwin(problem.graph, weights, exclude=problem.exclude), weights
+    sizes = _magnitudes(network, weights, dtype)
+    return LinearTwin(network, sizes, exclude=exclude, traced=traced), sizes
 
 
 def prune_by_flow(
-    problem: Problem,
+    network: Network,
+    weights: Mapping[str, np.ndarray],
     masks: Masks,
     steps: Plan,
+    *,
+    exclude: Collection[str] = (),
+    dtype: str = "float64",
     progress: Callable[[Iterable], Iterable] = iter,
     removed: list[float] | None = None,
 ) -> Masks:
-    """Scores and removes, step by step: `masks.iterate(synflow(problem), ...)`, fast.
+    """Scores and removes, step by step: what `masks.selection.iterate` does, but fast.
 
     The twin is traced once, for channels of any number; dead channels are taken out of
     the network as it shrinks; and of the scores only the lowest are ever looked at.
 
     Args:
-      problem: The network.
+      network: The network.
+      weights: Name to value of the weights that may be pruned.
       masks: Name to mask to begin from.
-      steps: What `masks.plan` gave.
+      steps: What `masks.counts.plan` gave.
+      exclude: See `LinearTwin`. Defaults to none.
+      dtype: "float64" or "float32", to compute in. Defaults to "float64".
       progress: Wraps the steps, as tqdm does.
       removed: If given, the flow of what each step removes is appended: the sum of its
         scores over R, which is at most the number of layers that a path crosses.
@@ -55,26 +76,23 @@ def prune_by_flow(
     Returns:
       New masks.
     """
-    graph = problem.graph
-    channels = Channels(graph, set(problem.weights))
-    weights = _magnitudes(problem)
-    for name, weight in weights.items():
+    channels = Channels(network, set(weights), rules.find)
+    sizes = _magnitudes(network, weights, dtype)
+    for name, weight in sizes.items():
         weight.array[~masks[name]] = 0
-    dtype = next(iter(weights.values())).array.dtype
-    variables = named_weights(graph)
     carried = {
-        name: aligned_copy(np.abs(variables[name].numpy().astype(dtype)))
+        name: aligned_copy(np.abs(network.weights[name].numpy().astype(dtype)))
         for name in channels.axes
-        if name not in weights
+        if name not in sizes
     }
-    twin = LinearTwin(graph, weights, carried, channels.axes, problem.exclude)
-    survivors = Survivors(channels, weights, carried, masks)
-    del weights, carried, variables
+    twin = LinearTwin(network, sizes, carried, channels.axes, exclude, traced=True)
+    survivors = Survivors(channels, sizes, carried, masks)
+    del sizes, carried
     for number, step in enumerate(progress(steps)):
         flow, gradients = twin.gradients(survivors.tensors)
-        _check(flow)
+        check_flow(flow)
         if number == 0 and not float(flow.tensor):
-            _warn_of_no_flow(problem, masks)
+            warn_of_no_flow(network, masks)
         by_name = dict(zip(masks, gradients, strict=True))
         before = None if removed is None else _total(survivors, by_name)
         for names, kept in step:
@@ -93,23 +111,57 @@ def _total(survivors: Survivors, gradients: Mapping[str, np.ndarray]) -> float:
     return sum(float(np.vdot(w, g)) for w, g in arrays)
 
 
-def _magnitudes(problem: Problem) -> dict[str, Magnitudes]:
+def _magnitudes(
+    network: Network, weights: Mapping[str, np.ndarray], dtype: str
+) -> dict[str, Magnitudes]:
     linear = {
         call.name
-        for call in problem.graph.calls
-        if linear_parts.find(call.layer) in linear_parts.LINEAR_IN_KERNEL
+        for call in network.calls
+        if linear_parts.find(call) in linear_parts.LINEAR_IN_KERNEL
     }
     return {
-        name: magnitudes(weight, problem.dtype, name.rpartition("/")[0] in linear)
-        for name, weight in problem.weights.items()
+        name: magnitudes(weight, dtype, name.rpartition("/")[0] in linear)
+        for name, weight in weights.items()
     }
 
 
-def _check(flow: Signal) -> None:
-    """Only a rule of the user's own can bring NaN or infinity in."""
+def check_flow(flow: Signal) -> None:
+    """Refuses a flow that is not finite.
+
+    Raises:
+      ValueError: It is NaN or infinite, which only a variance of BatchNormalization or
+        a rule of the user's own can bring in.
+    """
     if not np.isfinite(float(flow.tensor)):
         raise ValueError(
             f"the synaptic flow is {float(flow.tensor)}: a BatchNormalization holds "
             "NaN or a negative variance, or a rule given to register_linear_part "
             "returns something that is not finite and >= 0"
         )
+
+
+def warn_of_no_flow(network: Network, masks: Mapping[str, np.ndarray]) -> None:
+    """Says that there is no flow to begin with, and which weights may be at fault."""
+    variables = leading_to_outputs(network).weights
+    empty = [name for name in masks if name in variables and not masks[name].any()]
+    zero = [
+        name
+        for name, variable in variables.items()
+        # Others, such as biases, do not multiply the flow.
+        if name.endswith(("kernel", "gamma")) and not variable.numpy().any()
+    ]
+    if empty:
+        why = f"Nothing is kept of {', '.join(empty)}: prune the original model"
+    elif zero:
+        why = (
+            f"The values of {', '.join(zero)} are all 0: give them other values before "
+            "you prune, random ones for example, and put the zeros back afterwards"
+        )
+    else:
+        why = "Look for units whose weights are all 0 or pruned"
+    warnings.warn(
+        "the synaptic flow is 0 before SynFlow removes anything: no path from input to "
+        "output has kept weights that are all other than 0. So all scores are 0, and "
+        f"weights are removed by their position only, the last ones first. {why}",
+        stacklevel=2,
+    )

@@ -10,6 +10,7 @@ References:
   effective sparsity. JMLR 2023. arXiv 2107.02306.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,13 +25,12 @@ from tf_synflow.flow.linear_twin import (
     shared_tensor,
 )
 from tf_synflow.flow.scaling import Signal
-from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Call, Graph, named_weights
+from tf_synflow.network import Call, Network
 
 
 def on_paths(
-    graph: Graph,
+    network: Network,
     masks: Mapping[str, np.ndarray],
     exclude: Collection[str] | None = None,
 ) -> tuple[Masks, bool]:
@@ -39,7 +39,7 @@ def on_paths(
     Weights that have no mask, and normalisation, count as conducting.
 
     Args:
-      graph: The model, laid flat.
+      network: The network.
       masks: Name to boolean array, True where a weight is kept.
       exclude: Names of layers that are taken for the identity where they have no known
         linear part. Defaults to none, and errors then do not offer it.
@@ -54,14 +54,14 @@ def on_paths(
     weights = {n: Magnitudes(aligned_copy(_floats(m)), 0) for n, m in masks.items()}
     others = {
         name: np.ones(variable.shape, "float32")
-        for name, variable in named_weights(graph).items()
+        for name, variable in network.weights.items()
         if name not in masks
     }
-    graph = graph._replace(calls=tuple(map(_averaged, graph.calls)))
+    calls = tuple(map(_averaged, network.calls))
     found = {name: np.zeros(mask.shape, bool) for name, mask in masks.items()}
     connected = True
-    for output in graph.outputs:
-        one = graph._replace(outputs=(output,))
+    for output in network.outputs:
+        one = dataclasses.replace(network, calls=calls, outputs=(output,))
         twin = LinearTwin(one, weights, others, exclude=exclude, settle=_reached)
         tensors = {n: shared_tensor(w.array) for n, w in weights.items()}
         tensors |= {name: tf.constant(other) for name, other in others.items()}
@@ -78,11 +78,9 @@ def _floats(mask: np.ndarray) -> np.ndarray:
 
 def _averaged(call: Call) -> Call:
     """Max pooling lets one of its inputs through; averaging lets all, as paths go."""
-    name = type(call.layer).__name__
-    if "MaxPooling" not in name:
+    if "MaxPooling" not in (call.kind or ""):
         return operators.averaged(call)
-    average = getattr(keras.layers, name.replace("Max", "Average"))
-    return call._replace(layer=average.from_config(call.layer.get_config()))
+    return call._replace(kind=call.kind.replace("Max", "Average"))
 
 
 def _reached(signal: Signal) -> Signal:

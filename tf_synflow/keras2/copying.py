@@ -1,13 +1,50 @@
 """Copies of a model, layer by layer: the same function, sharing nothing."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_synflow.keras2.imports import PruneLowMagnitude, deep_graphs, keras
-from tf_synflow.keras2.reading import flatten
-from tf_synflow.network import Graph, layer_weights
+from tf_synflow.keras2 import ties
+from tf_synflow.keras2.imports import TfmotWrapper, keras
+from tf_synflow.keras2.reading import layer_weights
+from tf_synflow.network import Network
+
+_deep_lock = threading.Lock()
+_deep_limits: list[int] = []  # the limits that threads need at the moment
+_usual_limit = 0  # what it was before the first of them
+
+
+@contextlib.contextmanager
+def deep_graphs(layers: int = 10_000) -> Iterator[None]:
+    """Lets Keras build a functional model of very many layers in a row.
+
+    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000. For
+    a smaller model the limit stays as it is. Python has one limit for all threads, so
+    for a large model it is higher for all of them meanwhile; the last thread that needs
+    it puts it back.
+
+    Args:
+      layers: A bound of the calls of layers in a row. Defaults to 10,000.
+    """
+    global _usual_limit
+    frame, need = sys._getframe(), layers + 500
+    while frame := frame.f_back:
+        need += 1
+    with _deep_lock:
+        if not _deep_limits:
+            _usual_limit = sys.getrecursionlimit()
+        _deep_limits.append(need)
+        sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
+    try:
+        yield
+    finally:
+        with _deep_lock:
+            _deep_limits.remove(need)
+            sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
 
 
 class CopiedLayer(NamedTuple):
@@ -30,16 +67,17 @@ def same_layer(layer: Any) -> Any:
 
 
 def copy_model(
-    model: Any,
-    make: Callable[[Any], Any] = same_layer,
+    network: Network,
+    *,
+    make: Callable[[Any], Any] | None = None,
     wrap: Callable[[Any, Any], Any] = lambda original, layer: None,
-    weights: Callable[[Any], bool] = lambda original: True,
-    inputs: Callable[[Any], list[tuple] | None] = lambda nested: None,
+    weights: Callable[[Any], bool] | None = None,
+    inputs: Callable[[Any], list[tuple] | None] | None = None,
 ) -> tuple[Any, list[CopiedLayer]]:
     """Copies a model, pruning wrappers taken off.
 
     Args:
-      model: A built Sequential or functional tf_keras model. It is not changed.
+      network: The model, which is not changed.
       make: Gives a new, unbuilt layer with the same weights for a layer. Defaults to
         one of the same class and configuration.
       wrap: From a layer and its copy, gives a wrapper to stand in the new model, or
@@ -53,13 +91,11 @@ def copy_model(
       The new model, uncompiled and of the same class; and all layers copied.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
-      ValueError: It is subclassed or not built, or a copy would not be the same, or
-        would share a variable with the model.
+      ValueError: A copy would not be the same, or would share a variable with it.
     """
-    graph = flatten(model)
-    _check_ties(graph)
-    _check_ancillary([model, *(nested for nested, _ in graph.nested)])
+    model, make = network.model, make or same_layer
+    ties.check_ties(network)
+    ties.check_ancillary([model, *(nested for nested, _ in network.nested)])
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
 
@@ -70,7 +106,7 @@ def copy_model(
         return made[id(layer)]
 
     def copy_nested(nested: Any) -> Any:
-        shapes = inputs(nested)
+        shapes = inputs(nested) if inputs else None
         tensors = shapes and [
             keras.Input(shape[1:], shape[0], tensor.node.layer.name, tensor.dtype)
             for tensor, shape in zip(nested.inputs, shapes, strict=True)
@@ -80,7 +116,7 @@ def copy_model(
         return new
 
     def copy_layer(layer: Any) -> Any:
-        original = layer.layer if isinstance(layer, PruneLowMagnitude) else layer
+        original = layer.layer if isinstance(layer, TfmotWrapper) else layer
         with tape.stop_recording():  # get_config may read the original's weights
             new = make(original)
             _copy_vocabularies(original, new)
@@ -88,7 +124,7 @@ def copy_model(
         copies.append(CopiedLayer(original, new, wrapper))
         return new if wrapper is None else wrapper
 
-    with model.distribute_strategy.scope(), deep_graphs(2 * len(graph.calls)):
+    with model.distribute_strategy.scope(), deep_graphs(2 * len(network.calls)):
         # Keras calls each layer of the copy once; the tape sees what they compute with.
         with tf.GradientTape() as tape:
             result = copy(model)
@@ -98,10 +134,10 @@ def copy_model(
                 f"{type(model).__name__}: give the class an __init__(self, inputs, "
                 "outputs, **kwargs) that passes them on to keras.Model"
             )
-        _check_shares_nothing(model, result, copies, tape.watched_variables())
+        ties.check_shares_nothing(model, result, copies, tape.watched_variables())
         for copied in copies:
             _copy_trainable(copied.original, copied.layer)
-            if weights(copied.original):
+            if weights is None or weights(copied.original):
                 _copy_weights(copied.original, copied.layer)
     return result, copies
 
@@ -153,86 +189,3 @@ def _lookups(layer: Any) -> list[Any]:
         if hasattr(part, "lookup_table")
         or isinstance(part, keras.layers.Discretization)
     ]
-
-
-def _check_ancillary(models: Iterable[Any]) -> None:
-    """Refuses a Sequential model with loss terms, on which Keras's own copy fails."""
-    for part in models:
-        if isinstance(part, keras.Sequential) and min(part._nodes_by_depth) < 0:
-            raise ValueError(
-                f"model {part.name!r} is Sequential and has an add_loss or add_metric "
-                "on one of its tensors, which Keras cannot copy; build it with "
-                "keras.Model(inputs, outputs) and add the loss to that"
-            )
-
-
-def _check_ties(graph: Graph) -> None:
-    """Refuses layers that compute with a weight of another layer."""
-    owners: dict[int, str] = {}
-    for call in graph.calls:
-        arguments = tf.nest.flatten([call.node.call_args, call.node.call_kwargs])
-        for argument in arguments:
-            if isinstance(argument, tf.Variable):
-                raise ValueError(
-                    f"{call.name!r} is given the variable {argument.name!r} as an "
-                    "argument. A copy of the model would go on using it, or a constant "
-                    "in its place. Make it a layer of your own that has this weight "
-                    "(add_weight in its build)"
-                )
-        for short, variable in layer_weights(call.layer).items():
-            owner = owners.setdefault(id(variable), call.name)
-            if owner != call.name:
-                raise ValueError(
-                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
-                    "tf_synflow does not support tied weights: a copy of the model "
-                    f"would not be tied. Give {call.name!r} a weight of its own"
-                )
-
-
-def _check_shares_nothing(
-    model: Any, result: Any, copies: list[CopiedLayer], read: Iterable[Any]
-) -> None:
-    """Refuses a copy that has, or reads, a variable that is not its own.
-
-    Args:
-      model: The original.
-      result: Its copy.
-      copies: All layers copied.
-      read: The trainable variables that the layers of the copy read.
-    """
-    old = {id(part) for weight in model.weights for part in _parts(weight)}
-    for original, layer, _ in copies:
-        for variable in layer.weights:
-            if old & {id(part) for part in _parts(variable)}:
-                raise ValueError(
-                    f"a copy of layer {original.name!r} ({type(original).__name__}) "
-                    f"would share the variable {variable.name!r} with the model. Its "
-                    "get_config() gives away a layer or a variable that it holds; let "
-                    "it give keras.layers.serialize(layer) and read that in from_config"
-                )
-    own = {id(part) for weight in result.weights for part in _parts(weight)}
-    foreign = [variable for variable in read if id(variable) not in own]
-    if foreign:
-        name, kind = _reader(result, foreign[0])
-        raise ValueError(
-            f"layer {name!r} ({kind}) computes with the variable {foreign[0].name!r}, "
-            "which is not among its weights, so a copy of the model would share it. "
-            "Make it a layer of your own that has this weight (add_weight in its "
-            "build); a weight of another layer cannot be used"
-        )
-
-
-def _parts(variable: Any) -> list[Any]:
-    """A variable and those that it stands for: cast, or one for each replica."""
-    inner = getattr(variable, "_variable", variable)
-    return [variable, inner, *getattr(inner, "values", ())]
-
-
-def _reader(model: Any, variable: Any) -> tuple[str, str]:
-    """Name and class of the layer that reads a variable."""
-    for call in flatten(model).calls:
-        with tf.GradientTape() as tape:
-            (call.wrapper or call.layer)(*call.node.call_args, **call.node.call_kwargs)
-        if any(seen is variable for seen in tape.watched_variables()):
-            return call.name, type(call.layer).__name__
-    return model.name, type(model).__name__

@@ -1,35 +1,96 @@
-"""A Keras model as the flat list of layer calls that it makes.
+"""A tf_keras model as a `Network`: nested models laid flat, wrappers looked through."""
 
-Nested models are laid flat, tfmot wrappers are looked through, and a layer that is
-called twice gives two calls of one layer. Everything that walks a network (the linear
-twin, the report, the names of the weights) walks this list, so there is one answer to
-"in which order does the model apply its layers".
-"""
-
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tf_synflow.keras2.constraints import KeepPruned
-from tf_synflow.keras2.imports import Functional, PruneLowMagnitude, keras
-from tf_synflow.masks.types import Masks
-from tf_synflow.network import Call, Graph, layer_weights
+from tf_synflow.keras2.imports import Functional, TfmotWrapper, keras
+from tf_synflow.network import Call, Nested, Network, Shape, Slot
+
+# The weight of each layer that tfmot can mask.
+_PRUNABLE = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
+    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
+}
+
+
+def read(model: Any) -> Network:
+    """Reads a model.
+
+    Args:
+      model: A built Sequential or functional tf_keras model, wrapped by tfmot or not.
+
+    Raises:
+      TypeError: See `check_model`.
+      ValueError: See `check_model`.
+    """
+    network = lay_flat(model)
+    wrapped = wrapped_weights(network.calls)
+    masks, revived = {}, 0
+    for name, (weight, mask) in mask_variables(network.calls).items():
+        masks[name] = mask.numpy().astype(bool)
+        # A plain model computes with whatever is loaded into it. A wrapper zeroes what
+        # its mask says before it uses a weight.
+        if id(weight) not in wrapped:
+            back = (weight.numpy() != 0) & ~masks[name]
+            revived += int(np.count_nonzero(back))
+            masks[name] |= back
+    return dataclasses.replace(network, masks=masks, revived=revived)
+
+
+def lay_flat(model: Any) -> Network:
+    """Reads a model but for its masks."""
+    check_model(model)
+    walk = _Walk({}, {}, [], {}, [])
+    inputs = tuple(map(walk.new, model.inputs))
+    outputs = _visit(model, "", inputs, walk)
+    calls = tuple(walk.calls)
+    _check_names(calls)
+    layers: dict[str, Call] = {}
+    for call in calls:
+        layers.setdefault(call.name, call)
+    return Network(
+        model=model,
+        calls=calls,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=walk.shapes,
+        dtypes=walk.dtypes,
+        nested=tuple(walk.nested),
+        weights={
+            f"{name}/{short}": variable
+            for name, call in layers.items()
+            for short, variable in call.weights.items()
+        },
+        prunable=tuple(
+            f"{name}/{short}"
+            for name, call in layers.items()
+            for short in prunable_weights(call.layer)
+        ),
+    )
 
 
 def check_model(model: Any) -> None:
     """Refuses what is not a built Sequential or functional tf_keras model.
 
     Args:
-      model: Anything.
+      model: An object of tf_keras.
 
     Raises:
-      TypeError: Not a `tf_keras` model: a Keras 3 model, a layer, a tensor, a name ...
+      TypeError: Not a model: a layer, an optimizer ...
       ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(_not_a_model(model))
+        expected = "expected a built Sequential or functional tf_keras model"
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        if isinstance(model, keras.layers.Layer):
+            raise TypeError(f"{expected}, got a single layer: {kind}, {model.name!r}")
+        raise TypeError(f"{expected}, got {kind}: {str(model)[:80]!r}")
     if isinstance(model, keras.Sequential) and not model._is_graph_network:
         raise ValueError(
             f"model {model.name!r} has no input shape yet; give its first layer an "
@@ -42,7 +103,6 @@ def check_model(model: Any) -> None:
             "whose layer calls cannot be listed; build it with the functional API, "
             "keras.Model(inputs, outputs), or keras.Sequential"
         )
-
     # A functional model of a class with a `call` of its own runs that, not its graph.
     if type(model).call not in (Functional.call, keras.Sequential.call):
         raise ValueError(
@@ -52,58 +112,21 @@ def check_model(model: Any) -> None:
         )
 
 
-def _not_a_model(model: Any) -> str:
-    expected = "expected a built Sequential or functional tf_keras model"
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    if any(cls.__module__.split(".")[0] == "keras" for cls in type(model).__mro__):
-        return (
-            f"{expected}, got an object of Keras 3 ({kind}). tf_synflow and tfmot work "
-            "with Keras 2: build the model with `import tf_keras as keras`, or set "
-            "TF_USE_LEGACY_KERAS=1 in the environment before the first `import "
-            "tensorflow` (importing tf_synflow first does so)"
-        )
-    if isinstance(model, keras.layers.Layer):
-        return f"{expected}, got a single layer: {kind}, {model.name!r}"
-    return f"{expected}, got {kind}: {str(model)[:80]!r}"
-
-
-def flatten(model: Any) -> Graph:
-    """Lists the layer calls of a model.
-
-    Args:
-      model: A built Sequential or functional tf_keras model, wrapped by tfmot or not.
-
-    Returns:
-      Its `Graph`.
-
-    Raises:
-      TypeError: See `check_model`.
-      ValueError: See `check_model`.
-    """
-    check_model(model)
-    shapes: dict[int, tuple[int | None, ...]] = {}
-
-    def new(tensor: Any) -> int:
-        number = len(shapes)
-        shapes[number] = tuple(tensor.shape)
-        return number
-
-    inputs = tuple(new(tensor) for tensor in model.inputs)
-    walk = _Walk(new, [], {}, [])
-    outputs = _visit(model, "", inputs, walk)
-    _check_names(walk.calls)
-    input_shapes = tuple(shapes[number] for number in inputs)
-    calls, nested = tuple(walk.calls), tuple(walk.nested)
-    return Graph(inputs, input_shapes, calls, outputs, shapes, nested)
-
-
 class _Walk(NamedTuple):
     """What the recursion over nested models shares."""
 
-    new: Callable[[Any], int]
+    shapes: dict[int, Shape]
+    dtypes: dict[int, str]
     calls: list[Call]
     names: dict[int, str]
-    nested: list[tuple[Any, tuple[int, ...]]]
+    nested: list[Nested]
+
+    def new(self, tensor: Any) -> int:
+        """A number for a tensor."""
+        number = len(self.shapes)
+        self.shapes[number] = tuple(tensor.shape)
+        self.dtypes[number] = tf.as_dtype(tensor.dtype).name
+        return number
 
 
 def _visit(
@@ -113,21 +136,42 @@ def _visit(
     numbers = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in _nodes(model):
         layer, wrapper = node.layer, None
-        if isinstance(layer, PruneLowMagnitude):
+        if isinstance(layer, TfmotWrapper):
             layer, wrapper = layer.layer, layer
         reads = tuple(numbers[id(t)] for t in tf.nest.flatten(node.keras_inputs))
         tensors = tf.nest.flatten(node.outputs)
         if isinstance(layer, keras.Model):
             check_model(layer)
             reads = _by_input(layer, node, numbers)
-            walk.nested.append((layer, reads))
+            walk.nested.append(Nested(layer, reads))
             gives = _visit(layer, f"{prefix}{layer.name}/", reads, walk)
         else:
-            name = walk.names.setdefault(id(layer), prefix + layer.name)
-            gives = tuple(walk.new(tensor) for tensor in tensors)
-            walk.calls.append(Call(name, layer, wrapper, reads, gives, node))
+            gives = tuple(map(walk.new, tensors))
+            walk.calls.append(
+                Call(
+                    name=walk.names.setdefault(id(layer), prefix + layer.name),
+                    kind=kind_of(layer),
+                    layer=layer,
+                    weights=layer_weights(layer),
+                    inputs=reads,
+                    outputs=gives,
+                    arguments=_with_slots(node.call_args, numbers),
+                    options=_with_slots(node.call_kwargs, numbers),
+                    wrapper=wrapper,
+                )
+            )
         numbers.update(zip(map(id, tensors), gives, strict=True))
     return tuple(numbers[id(tensor)] for tensor in model.outputs)
+
+
+def _with_slots(arguments: Any, numbers: dict[int, int]) -> Any:
+    """Arguments of a call with a `Slot` in the place of each tensor of the model."""
+
+    def slot(argument: Any) -> Any:
+        known = hasattr(argument, "_keras_history") and id(argument) in numbers
+        return Slot(numbers[id(argument)]) if known else argument
+
+    return tf.nest.map_structure(slot, arguments)
 
 
 def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]:
@@ -148,7 +192,16 @@ def _nodes(model: Any) -> Iterator[Any]:
                 yield node
 
 
-def _check_names(calls: list[Call]) -> None:
+def layer_nodes(model: Any) -> Iterator[Any]:
+    """Keras's records of the calls of layers, those in nested models too."""
+    for node in _nodes(model):
+        if isinstance(node.layer, keras.Model):
+            yield from layer_nodes(node.layer)
+        else:
+            yield node
+
+
+def _check_names(calls: tuple[Call, ...]) -> None:
     layers: dict[str, Any] = {}
     for call in calls:
         if layers.setdefault(call.name, call.layer) is not call.layer:
@@ -158,66 +211,41 @@ def _check_names(calls: list[Call]) -> None:
             )
 
 
-_KERNELS = {
-    keras.layers.Dense: "kernel",
-    keras.layers.Conv1D: "kernel",
-    keras.layers.Conv2D: "kernel",
-    keras.layers.Conv3D: "kernel",
-    keras.layers.Conv2DTranspose: "kernel",
-    keras.layers.Conv3DTranspose: "kernel",
-    keras.layers.SeparableConv1D: "pointwise_kernel",
-    keras.layers.SeparableConv2D: "pointwise_kernel",
-}
+def kind_of(layer: Any) -> str | None:
+    """What tf_keras calls the class of a layer, or the operator that it stands for.
 
-
-def masked_weights(graph: Graph) -> dict[str, tuple[Any, Any]]:
-    """Name to (weight variable, mask variable) of every pruned weight of a model.
-
-    A mask is in the wrapper of its layer; or, where a plain model was pruned inside
-    `fit`, in the constraint of the weight.
+    None for a class that is not tf_keras's own: a subclass may do something else.
     """
-    found = {}
-    for call in graph.calls:
-        wrapped = call.wrapper.pruning_vars if call.wrapper else ()
-        masks = {id(weight): mask for weight, mask, _ in wrapped}
-        for short, variable in layer_weights(call.layer).items():
-            if isinstance(variable.constraint, KeepPruned):
-                masks.setdefault(id(variable), variable.constraint.mask)
-            if id(variable) in masks:
-                found[f"{call.name}/{short}"] = (variable, masks[id(variable)])
-    return found
+    cls = type(layer)
+    if cls.__module__.partition(".")[0] != "tf_keras":
+        return None
+    if cls.__name__ in ("TFOpLambda", "SlicingOpLambda"):
+        return "tf." + (layer.symbol or "").removeprefix("compat.v1.")
+    return cls.__name__
 
 
-def wrapped_weights(graph: Graph) -> set[int]:
-    """The ids of the weights that a wrapper masks whenever its layer is called."""
-    wrappers = [call.wrapper for call in graph.calls if call.wrapper is not None]
-    return {id(weight) for w in wrappers for weight, _, _ in w.pruning_vars}
+def layer_weights(layer: Any) -> dict[str, Any]:
+    """The variables of a layer by their short names.
 
+    Args:
+      layer: A built layer, no wrapper.
 
-def masks_of(graph: Graph) -> Masks:
-    """The masks of a model laid flat; none if nothing is pruned.
-
-    They describe the weights as they are; see `revived`.
+    Returns:
+      Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
+      order. A name met again gets a number: "kernel", "kernel_1". Look-up tables, which
+      Keras counts among the weights, are left out.
     """
-    wrapped, masks = wrapped_weights(graph), {}
-    for name, (weight, mask) in masked_weights(graph).items():
-        masks[name] = mask.numpy().astype(bool)
-        if id(weight) not in wrapped:
-            masks[name] |= weight.numpy() != 0
-    return masks
-
-
-def revived(graph: Graph) -> int:
-    """How many weights were pruned inside `fit` and are not zero now.
-
-    A plain model computes with whatever is loaded into it, and weights from before
-    pruning may be. A wrapper zeroes what its mask says before it uses a weight.
-    """
-    masks, pairs = masks_of(graph), masked_weights(graph)
-    return sum(
-        int(np.count_nonzero(masks[name] & (mask.numpy() == 0)))
-        for name, (_, mask) in pairs.items()
-    )
+    named: dict[str, Any] = {}
+    for variable in layer.weights:
+        if not hasattr(variable, "assign"):
+            continue
+        short = name = variable.name.split("/")[-1].split(":")[0]
+        again = 0
+        while name in named:
+            again += 1
+            name = f"{short}_{again}"
+        named[name] = variable
+    return named
 
 
 def prunable_weights(layer: Any) -> dict[str, Any]:
@@ -229,11 +257,35 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     Returns:
       Short name to variable; none if there are none.
     """
-    if type(layer) in _KERNELS:
-        own = [getattr(layer, _KERNELS[type(layer)])]
+    if (name := _PRUNABLE.get(kind_of(layer))) is not None:
+        own = [getattr(layer, name)]
     elif hasattr(layer, "get_prunable_weights"):
         own = layer.get_prunable_weights()
     else:
         own = []
     wanted = {id(variable) for variable in own}
     return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}
+
+
+def mask_variables(calls: tuple[Call, ...]) -> dict[str, tuple[Any, Any]]:
+    """Name to (weight variable, mask variable) of every pruned weight.
+
+    A mask is in the wrapper of its layer; or, where a plain model was pruned inside
+    `fit`, in the constraint of the weight.
+    """
+    found = {}
+    for call in calls:
+        wrapped = call.wrapper.pruning_vars if call.wrapper else ()
+        masks = {id(weight): mask for weight, mask, _ in wrapped}
+        for short, variable in call.weights.items():
+            if isinstance(variable.constraint, KeepPruned):
+                masks.setdefault(id(variable), variable.constraint.mask)
+            if id(variable) in masks:
+                found[f"{call.name}/{short}"] = (variable, masks[id(variable)])
+    return found
+
+
+def wrapped_weights(calls: tuple[Call, ...]) -> set[int]:
+    """The ids of the weights that a wrapper masks whenever its layer is called."""
+    wrappers = [call.wrapper for call in calls if call.wrapper is not None]
+    return {id(weight) for w in wrappers for weight, _, _ in w.pruning_vars}

@@ -1,20 +1,17 @@
-"""TODO."""
+"""tfmot's wrappers: masks in a copy of a model, or zeros in a plain one."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tf_synflow.keras2.constraints import constrain
-from tf_synflow.keras2.copying import copy_model, same_layer
-from tf_synflow.keras2.imports import PruneLowMagnitude as TfmotWrapper
-from tf_synflow.keras2.imports import keras, reads_old_format, tfmot
-from tf_synflow.keras2.reading import flatten, masked_weights
+from tf_synflow.keras2.copying import copy_model
+from tf_synflow.keras2.imports import TfmotWrapper, keras, reads_old_format, tfmot
+from tf_synflow.keras2.reading import layer_weights
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Graph, layer_weights
-from tf_synflow.pruning.masking import _in_old_form
+from tf_synflow.network import Network
 
 
 class PruneLowMagnitude(TfmotWrapper):
@@ -65,47 +62,71 @@ class PruneLowMagnitude(TfmotWrapper):
         return super().from_config(config)
 
 
-def hold(graph: Graph) -> bool:
-    """Has the pruned weights of a model kept at zero by every training step.
+def _in_old_form(config: Any) -> Any:
+    """The configuration of a wrapped layer as the reader of .h5 files understands it.
 
-    Returns:
-      Whether that is new to a weight; see `constrain`.
+    Wrappers write the new form, where `class_name` is "Own" and `registered_name` is
+    "package>Own", and a function is a dictionary. The old form has "package>Own" for
+    `class_name`, and a function's name.
     """
-    new = [constrain(w, mask) for w, mask in masked_weights(graph).values()]
-    for call in graph.calls:
-        if call.wrapper is not None:
-            # At -1 tfmot stops training and demands its own callback.
-            step = call.wrapper.pruning_step
-            step.assign(tf.maximum(step, 0))
-    return any(new)
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_in_old_form, config))
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "function":
+        return config["config"]
+    config = {key: _in_old_form(value) for key, value in config.items()}
+    if config.get("registered_name"):
+        config["class_name"] = config["registered_name"]
+    return config
 
 
-def rebuilt(
-    model: Any,
+class Rebuilt(NamedTuple):
+    """A copy of a model.
+
+    Attributes:
+      model: The new model, uncompiled.
+      weights: Name to variable of every weight in it, named as in the original.
+    """
+
+    model: Any
+    weights: dict[str, Any]
+
+
+def rebuild(
+    network: Network,
     masks: Masks,
-    wrap: bool = True,
-    make: Callable[[Any], Any] = same_layer,
-    **more: Any,
-) -> Any:
-    """A copy of a model, layer by layer, the masked weights wrapped and sparse.
+    *,
+    hold: bool = True,
+    make: Callable[[Any], Any] | None = None,
+    weights: Callable[[Any], bool] | None = None,
+    inputs: Callable[[Any], list[tuple] | None] | None = None,
+) -> Rebuilt:
+    """A copy of a model, layer by layer, its masked weights sparse.
 
     Args:
-      model: A built model.
+      network: The model, which is not changed.
       masks: Name to mask, of the shapes in the copy.
-      wrap: Whether the masks are written into wrappers. Defaults to True.
+      hold: Whether wrappers in the copy hold the masks. Defaults to True.
       make: See `copy_model`.
-      **more: Arguments of `copy_model`.
+      weights: See `copy_model`.
+      inputs: See `copy_model`.
+
+    Raises:
+      ValueError: See `copy_model`; or tfmot cannot wrap a layer.
     """
-    masked: dict[int, Masks] = {}
-    for call in flatten(model).calls:
-        for short in layer_weights(call.layer):
-            if f"{call.name}/{short}" in masks:
-                own = masked.setdefault(id(call.layer), {})
-                own[short] = masks[f"{call.name}/{short}"]
+    paths = {id(call.layer): call.name for call in reversed(network.calls)}
+    own = {
+        id(call.layer): {
+            short: masks[f"{call.name}/{short}"]
+            for short in call.weights
+            if f"{call.name}/{short}" in masks
+        }
+        for call in network.calls
+    }
 
     def wrapped(original: Any, layer: Any) -> Any:
-        own = masked.get(id(original)) if wrap else None
-        if own is None:
+        if not hold or not own.get(id(original)):
             return None
         if "training" in inspect.getfullargspec(layer.call).kwonlyargs:
             raise ValueError(
@@ -114,13 +135,21 @@ def rebuilt(
                 "call(self, inputs, training=None), without the *"
             )
         # It casts the inputs of its layer, and would by the policy that is global now.
-        return PruneLowMagnitude(layer, _schedule(own), dtype=layer.dtype_policy)
+        schedule = _schedule(own[id(original)])
+        return PruneLowMagnitude(layer, schedule, dtype=layer.dtype_policy)
 
-    result, copies = copy_model(model, make, wrapped, **more)
-    with model.distribute_strategy.scope():
+    model, copies = copy_model(
+        network, make=make, wrap=wrapped, weights=weights, inputs=inputs
+    )
+    found: dict[str, Any] = {}
+    with network.model.distribute_strategy.scope():
         for original, layer, wrapper in copies:
-            _write(layer, wrapper, masked.get(id(original), {}))
-    return result
+            _write(layer, wrapper, own.get(id(original), {}))
+            if id(original) in paths:
+                path = paths[id(original)]
+                variables = layer_weights(layer).items()
+                found |= {f"{path}/{short}": variable for short, variable in variables}
+    return Rebuilt(model, {name: found[name] for name in network.weights})
 
 
 def _schedule(masks: Masks) -> Any:

@@ -79,7 +79,9 @@ def iterate(
     return masks
 
 
-def _inverted(scorer: Scorer) -> Scorer:
+def inverted(scorer: Scorer) -> Scorer:
+    """The scorer whose scores are negated, so that the highest are removed."""
+
     def score(masks: Masks) -> Scores:
         scores = copy.copy(scorer(masks))
         scores.update({name: -score for name, score in scores.items()})

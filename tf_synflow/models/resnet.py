@@ -9,7 +9,8 @@ References:
 from typing import Any
 
 from tf_synflow.checks import check_choice
-from tf_synflow.keras2.imports import deep_graphs, keras
+from tf_synflow.keras2.copying import deep_graphs
+from tf_synflow.keras2.imports import keras
 from tf_synflow.models import parts
 
 layers = keras.layers

@@ -49,11 +49,11 @@ def notice(
             f"prune; otherwise {advice}"
         )
     try:
-        connected = on_paths(problem.graph, after, problem.exclude)[1]
+        connected = on_paths(problem.network, after, problem.exclude)[1]
     except ValueError:
         what = "whether input and output are still connected is not known"
     else:
-        end = "output" if len(problem.graph.outputs) == 1 else "one of the outputs"
+        end = "output" if len(problem.network.outputs) == 1 else "one of the outputs"
         what = (
             "side branches: input and output are still connected through other layers"
             if connected

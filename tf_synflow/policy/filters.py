@@ -13,18 +13,19 @@ References:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from tf_synflow.channels import needed
 from tf_synflow.channels.groups import Channels, along, more
-from tf_synflow.channels.needed import EXACT, strided_1x1
 from tf_synflow.criteria import CRITERIA, DATA_FREE, Problem
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_changes
-from tf_synflow.criteria.gradients.derivatives import over_total
+from tf_synflow.criteria.gradients import over_total
 from tf_synflow.masks.counts import highest_ratio, lowest_ratio
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
+from tf_synflow.network import Network
 
 # The share of a layer that may go, of arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95
@@ -71,21 +72,22 @@ class Filters:
         whose filters may be pruned, in the model's order.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, network: Network, names: Collection[str]):
         """Finds them.
 
         Args:
-          problem: The network; of its weights only those named there may be pruned.
+          network: The network.
+          names: The weights that may be pruned.
 
         Raises:
           ValueError: There are none.
         """
-        channels = Channels(problem.graph, set(problem.weights), EXACT)
+        channels = Channels(network, names, needed.find)
         stay = channels.held | {
             group
             for number in (
-                *problem.graph.outputs,
-                *(c.inputs[0] for c in problem.graph.calls if strided_1x1(c.layer)),
+                *network.outputs,
+                *(c.inputs[0] for c in network.calls if needed.strided_1x1(c)),
             )
             for group in channels.signals[number]
         }
@@ -190,7 +192,7 @@ def never_less(scorer: Scorer, fewest: Mapping[str, int]) -> Scorer:
     return score
 
 
-def check_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None:
+def check_filter_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None:
     """Refuses a plan that ends with too few filters, or with more than there are.
 
     Args:

@@ -14,11 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.keras2.copying import copy_model
-from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten, masks_of
+from tf_synflow import frameworks
 from tf_synflow.masks.types import Masks
-from tf_synflow.pruning.masking import apply_masks
 
 
 def shuffle(masks: Mapping[str, np.ndarray], seed: int = 0) -> Masks:
@@ -74,10 +71,15 @@ def reinitialise(model: Any, seed: int = 0) -> Any:
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built.
     """
-    masks = masks_of(flatten(model))
+    network = frameworks.read(model)
+    adapter = frameworks.adapter_of(model)
     # Not `seed` itself: it may well be what the model was made with.
     (fresh_seed,) = np.random.SeedSequence([seed, _STREAM]).generate_state(1)
-    keras.utils.set_random_seed(int(fresh_seed))
-    adapted = {id(c.layer) for c in flatten(model).calls if hasattr(c.layer, "adapt")}
-    fresh, _ = copy_model(model, _unseeded, weights=lambda layer: id(layer) in adapted)
-    return apply_masks(fresh, masks) if masks else fresh
+    adapter.set_random_seed(int(fresh_seed))
+    adapted = {id(c.layer) for c in network.calls if hasattr(c.layer, "adapt")}
+    return adapter.rebuild(
+        network,
+        network.masks,
+        make=_unseeded,
+        weights=lambda layer: id(layer) in adapted,
+    ).model

@@ -1,5 +1,6 @@
-"""PruningCallback: keeps a pruned model pruned, or prunes a plain one inside `fit`."""
+"""Callbacks: PruningCallback keeps a model pruned, SparsityCallback counts zeros."""
 
+import math
 import os
 import warnings
 from typing import Any
@@ -7,20 +8,46 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow import frameworks
 from tf_synflow.checks import check_count
-from tf_synflow.keras2.constraints import constrain, zero_pruned
-from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten, masked_weights, wrapped_weights
-from tf_synflow.keras2.wrapping import hold
 from tf_synflow.masks.counts import pruned_fraction
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import named_weights
 from tf_synflow.policy.pruning_policy import PruningPolicy
 from tf_synflow.reporting.counting import report
 from tf_synflow.reporting.report import Report
 
 
-class PruningCallback(keras.callbacks.Callback):
+class Callback:
+    """A Keras callback that belongs to no Keras: `fit` of any of them takes it.
+
+    It has the methods that Keras calls, and they do nothing. So importing this library
+    does not import a Keras that is not used.
+    """
+
+    params: Any = None
+    model: Any = None
+
+    def set_params(self, params: Any) -> None:
+        """Keeps the parameters of `fit`."""
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        """Keeps the model that is trained."""
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        """Gives hooks that a subclass does not have: they do nothing."""
+        if name.startswith("on_"):
+            return lambda *args, **kwargs: None
+        # Keras 2 asks whether it has to call the hooks of batches.
+        if name.startswith("_implements_") and name.endswith("_batch_hooks"):
+            phase = name.removeprefix("_implements_").removesuffix("_batch_hooks")
+            hooks = {f"on_{phase}_batch_begin", f"on_{phase}_batch_end"}
+            return lambda: bool(hooks.intersection(dir(type(self))))
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+
+class PruningCallback(Callback):
     """The one callback that pruning needs, also in place of `UpdatePruningStep`.
 
     Pruned weights are zero whenever anyone can look: after each batch, in a
@@ -75,7 +102,6 @@ class PruningCallback(keras.callbacks.Callback):
             whole number.
           ValueError: `ratio` is NaN, infinite or negative, or `epoch` is negative.
         """
-        super().__init__()
         if ratio is not None:
             pruned_fraction(ratio)
         elif policy is not None or data is not None:
@@ -95,57 +121,54 @@ class PruningCallback(keras.callbacks.Callback):
         self._writer: Any = None
         self._report: Report | None = None
         self._reported = 0  # kept weights at that time
-        self._pairs: dict[str, tuple[Any, Any]] = {}
-        self._held: Masks = {}  # what this callback pruned to in this training
-        self._wrapped: set[int] = set()
+        self._holder: Any = None
         self._to_prune = False
 
     @property
     def masks(self) -> Masks:
         """Name to boolean array, True where a weight is kept; empty before pruning."""
-        return {n: mask.numpy().astype(bool) for n, (_, mask) in self._pairs.items()}
+        return self._holder.masks if self._holder else {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes hold of the masks there are."""
         self._to_prune = self.ratio is not None
-        self._report, self._held = None, {}
+        self._report = None
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
-        self._look()
-        if not self._pairs and self.ratio is None:
+        self._holder = frameworks.adapter_of(self.model).Holder(self.model)
+        self._holder.look()
+        if not self.masks and self.ratio is None:
             raise ValueError(
                 f"model {self.model.name!r} is not pruned, so there is nothing to keep "
                 "pruned: give PruningCallback a ratio=, or train what tf_synflow.prune "
                 "returned. (A stripped model has lost its masks: "
                 "tf_synflow.apply_masks(model, masks) gives them back)"
             )
-        new = hold(flatten(self.model))
         self._mend()
-        self._trace_again(new)
+        self._holder.begin()
         if self._to_prune:
             # Now, and not after the epochs that come before pruning.
-            self._policy().check(self.model, self.ratio, self.data)
+            self._policy().prepare(self.model, self.data).check(self.ratio)
         self._come_last()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prunes, if this is the epoch for it."""
-        self._mend()  # what another callback put back since the last epoch
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
-            self._take(self._policy().masks(self.model, self.ratio, self.data))
+            masks = self._policy().masks(self.model, self.ratio, self.data)
+            self._holder.take(masks)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
-        self._zero_averages()
+        self._holder.zero_averages()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the density."""
-        self._look()  # another callback may have pruned since
+        self._holder.look()  # another callback may have pruned since
         self._mend()
         if logs is not None:
-            kept = sum(float(tf.reduce_sum(m)) for _, m in self._pairs.values())
-            size = sum(m.shape.num_elements() for _, m in self._pairs.values())
+            kept, size = self._holder.count()
             logs["density"] = kept / size if size else 1.0
         if self._writer is not None:
             self._log(epoch)
@@ -182,7 +205,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _log(self, epoch: int) -> None:
         """Writes TensorBoard's events."""
-        kept = int(sum(np.count_nonzero(mask) for mask in self.masks.values()))
+        kept, _ = self._holder.count()
         # A pruned weight stays pruned, so other masks are masks of another size.
         if self._report is None or kept != self._reported:
             self._report, self._reported = report(self.model), kept
@@ -201,46 +224,11 @@ class PruningCallback(keras.callbacks.Callback):
     def _policy(self) -> PruningPolicy:
         return self.policy or PruningPolicy()
 
-    def _look(self) -> None:
-        """Finds the masks that the model has, whoever wrote them."""
-        graph = flatten(self.model)
-        self._pairs = masked_weights(graph)
-        self._wrapped = wrapped_weights(graph)
-
-    def _take(self, masks: Masks) -> None:
-        """Writes masks into the wrappers, or makes variables for a plain model."""
-        graph = flatten(self.model)
-        variables, pairs = named_weights(graph), masked_weights(graph)
-        with self.model.distribute_strategy.scope():
-            for name, mask in masks.items():
-                if name not in pairs:
-                    variable = tf.Variable(
-                        tf.ones(variables[name].shape, tf.float32),
-                        trainable=False,
-                        aggregation=tf.VariableAggregation.MEAN,
-                    )
-                    pairs[name] = (variables[name], variable)
-                pairs[name][1].assign(mask.astype("float32"))
-        new = [constrain(weight, mask) for weight, mask in pairs.values()]
-        self._held = masks
-        self._look()
-        self._zero()
-        self._trace_again(any(new))
-
-    def _trace_again(self, new: bool) -> None:
-        """A training step that was traced before knows of no new constraint."""
-        if new and self.model.train_function is not None:
-            self.model.make_train_function(force=True)
-
     def _mend(self) -> None:
         """Zeroes what is pruned, and warns if it had come back."""
-        back = sum(
-            self._revived(name, weight, mask)
-            for name, (weight, mask) in self._pairs.items()
-        )
-        self._zero()
+        back = self._holder.mend()
         if back:
-            size = sum(mask.size for mask in self.masks.values())
+            _, size = self._holder.count()
             warnings.warn(
                 f"weights from before pruning were put back into model "
                 f"{self.model.name!r}: {back} of {size} weights were pruned, but had "
@@ -251,46 +239,16 @@ class PruningCallback(keras.callbacks.Callback):
                 stacklevel=3,
             )
 
-    def _revived(self, name: str, weight: Any, mask: Any) -> int:
-        """How many pruned weights have come back; an older mask is mended."""
-        now = mask.numpy().astype(bool)
-        held = self._held.get(name, now)
-        back = now & ~held
-        if back.any():
-            mask.assign((now & held).astype("float32"))
-        if id(weight) not in self._wrapped:  # a wrapper zeroes by itself, as needed
-            back = (weight.numpy() != 0) & ~(now & held)
-        return int(np.count_nonzero(back))
-
-    def _zero(self) -> None:
-        for weight, mask in self._pairs.values():
-            zero_pruned(weight, mask)
-        self._zero_averages()
-
-    def _zero_averages(self) -> None:
-        optimizer = self.model.optimizer
-        # Under mixed_float16 Keras puts an optimizer around the optimizer.
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if not getattr(optimizer, "use_ema", False) or not self._pairs:
-            return
-        # Neither is there before the optimizer's first step.
-        averages = getattr(optimizer, "_model_variables_moving_average", [])
-        places = getattr(optimizer, "_index_dict", {})
-        for weight, mask in self._pairs.values():
-            place = places.get(optimizer._var_key(weight))
-            if place is not None and averages:
-                zero_pruned(averages[place], mask)
-
 
 def sparsity(model: Any) -> float:
     """The fraction of a model's trainable weights that are exactly zero, 0 to 1."""
     weights = model.trainable_variables
-    zeros = sum(int(tf.math.count_nonzero(tf.equal(w, 0))) for w in weights)
-    size = sum(weight.shape.num_elements() for weight in weights)
+    zeros = sum(int(np.count_nonzero(weight.numpy() == 0)) for weight in weights)
+    size = sum(math.prod(weight.shape) for weight in weights)
     return zeros / size if size else 0.0
 
 
-class SparsityCallback(keras.callbacks.Callback):
+class SparsityCallback(Callback):
     """Adds `sparsity` to the logs of each epoch, for the history and what comes after.
 
     It is the fraction, 0 to 1, of all trainable weights (kernels, biases and

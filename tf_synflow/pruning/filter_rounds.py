@@ -5,19 +5,19 @@ References:
   arXiv 2009.11839.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from tf_synflow.channels.shrinking import expand_masks, shrink
+from tf_synflow import frameworks
+from tf_synflow.channels.plan import ChannelPlan
+from tf_synflow.channels.shrinking import smaller_model
 from tf_synflow.checks import check_count
-from tf_synflow.keras2.reading import flatten, masks_of
 from tf_synflow.masks.counts import pruned_fraction
 from tf_synflow.masks.types import Masks
-from tf_synflow.policy import filters
 from tf_synflow.policy.pruning_policy import PruningPolicy
-from tf_synflow.pruning.masking import apply_masks, strip
 
 
 def prune_filters(
@@ -80,28 +80,32 @@ def in_rounds(
 ) -> tuple[Any, Masks]:
     """What `prune_filters` gives, and the masks of `model` that led there."""
     policy = policy or PruningPolicy("magnitude", granularity="filter")
-    _check(model, train, rounds, policy)
+    _check(train, rounds, policy)
     removed = pruned_fraction(ratio)
-    policy.check(model, ratio, data)
-    sizes = filters.Filters(policy.problem(model, data)[0]).sizes
-    fewest, total = filters.least(sizes), sum(sizes.values())
-    network, stages = strip(model), []
+    whole = frameworks.read(model)
+    if whole.masks:
+        raise ValueError(
+            f"model {model.name!r} is pruned by weights already; give the model as it "
+            "was before, or strip(shrink(model)) to go on from its alive channels"
+        )
+    task = policy.task(whole, data)
+    task.check(ratio)
+    fewest, total = task.fewest, sum(task.filters.sizes.values())
+    small, stages = frameworks.stripped(whole), []
     for number in range(1, rounds + 1):
-        train(network)
-        problem, masks = policy.problem(network, data)
-        problem = problem._replace(seed=problem.seed + number)  # of "random"
-        found = filters.Filters(problem)
+        train(small)
+        again = dataclasses.replace(policy, seed=policy.seed + number)  # of "random"
+        task = again.prepare(small, data)
         kept = _kept_after(number, rounds, removed, total)
-        steps = [[(list(found.sizes), kept)]]
-        masks = policy.remove_filters(found, problem, masks, steps, fewest)
-        pruned = apply_masks(network, masks)
-        stages.append(pruned)
-        network = strip(shrink(pruned))
-    whole = None
-    for pruned in reversed(stages):
-        own = masks_of(flatten(pruned))
-        whole = own if whole is None else expand_masks(whole, pruned)
-    return network, whole
+        masks = task.remove([[(list(task.filters.sizes), kept)]], fewest)
+        network = task.problem.network
+        plan = ChannelPlan(dataclasses.replace(network, masks=masks))
+        stages.append((masks, plan))
+        small = frameworks.stripped(frameworks.read(smaller_model(plan)))
+    masks = stages[-1][0]
+    for _, plan in reversed(stages[:-1]):
+        masks = plan.whole_masks(masks)
+    return small, masks
 
 
 def _kept_after(number: int, rounds: int, removed: Fraction, total: int) -> int:
@@ -110,7 +114,7 @@ def _kept_after(number: int, rounds: int, removed: Fraction, total: int) -> int:
     return total - math.floor((1 - whole / (number * removed + whole)) * total)
 
 
-def _check(model: Any, train: Any, rounds: Any, policy: Any) -> None:
+def _check(train: Any, rounds: Any, policy: Any) -> None:
     if not callable(train):
         raise TypeError(f"train must be a function of a model, got {train!r}")
     check_count("rounds", rounds)
@@ -120,9 +124,4 @@ def _check(model: Any, train: Any, rounds: Any, policy: Any) -> None:
         raise ValueError(
             'prune_filters ranks all filters together: it wants granularity="filter" '
             f'and scope="global", got {policy.granularity!r} and {policy.scope!r}'
-        )
-    if masks_of(flatten(model)):
-        raise ValueError(
-            f"model {model.name!r} is pruned by weights already; give the model as it "
-            "was before, or strip(shrink(model)) to go on from its living channels"
         )

@@ -1,33 +1,13 @@
-"""Masks in and out of models: tfmot wrappers, constraints, plain models again."""
+"""Masks in and out of models: get_masks, apply_masks, strip."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_synflow.keras2.reading import flatten, masks_of, prunable_weights
-from tf_synflow.keras2.wrapping import rebuilt
+from tf_synflow import frameworks
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Graph, named_weights
-
-
-def _in_old_form(config: Any) -> Any:
-    """The configuration of a wrapped layer as the reader of .h5 files understands it.
-
-    Wrappers write the new form, where `class_name` is "Own" and `registered_name` is
-    "package>Own", and a function is a dictionary. The old form has "package>Own" for
-    `class_name`, and a function's name.
-    """
-    if isinstance(config, (list, tuple)):
-        return type(config)(map(_in_old_form, config))
-    if not isinstance(config, dict):
-        return config
-    if config.get("class_name") == "function":
-        return config["config"]
-    config = {key: _in_old_form(value) for key, value in config.items()}
-    if config.get("registered_name"):
-        config["class_name"] = config["registered_name"]
-    return config
+from tf_synflow.network import Network
 
 
 def get_masks(model: Any) -> Masks:
@@ -45,7 +25,7 @@ def get_masks(model: Any) -> Masks:
       TypeError: `model` is no tf_keras model.
       ValueError: It has no masks.
     """
-    masks = masks_of(flatten(model))
+    masks = frameworks.read(model).masks
     if not masks:
         raise ValueError(
             f"model {model.name!r} has no masks: it was never pruned, or has been "
@@ -73,13 +53,19 @@ def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
       TypeError: `model` is no tf_keras model or `masks` no mapping.
       ValueError: A name, shape or value is wrong, or a pruned weight would come back.
     """
-    graph = flatten(model)
+    network = frameworks.read(model)
     if not isinstance(masks, Mapping):
         raise TypeError(
             "masks must be a mapping of weight names to arrays, as get_masks or "
             f"load_masks gives, got {type(masks).__name__}"
         )
-    return rebuilt(model, _checked(graph, masks))
+    return masked(network, masks)
+
+
+def masked(network: Network, masks: Mapping[str, np.ndarray]) -> Any:
+    """What `apply_masks` gives, for a network that was read already."""
+    adapter = frameworks.adapter_of(network.model)
+    return adapter.rebuild(network, _checked(network, masks)).model
 
 
 def strip(model: Any) -> Any:
@@ -96,53 +82,45 @@ def strip(model: Any) -> Any:
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built.
     """
-    masks = masks_of(flatten(model))
-    plain = rebuilt(model, masks, wrap=False)
-    variables = named_weights(flatten(plain))
-    for name, mask in masks.items():
-        left = np.count_nonzero(variables[name].numpy()[~mask])
-        if left:
-            raise AssertionError(f"{left} pruned weights of {name!r} are not zero")
-    return plain
+    return frameworks.stripped(frameworks.read(model))
 
 
-def _checked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Masks:
+def _checked(network: Network, masks: Mapping[str, np.ndarray]) -> Masks:
     """The masks as boolean arrays in the model's order, joined with those it has."""
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune by")
-    now = masks_of(graph)
-    variables = {
-        f"{call.name}/{short}": variable
-        for call in graph.calls
-        for short, variable in prunable_weights(call.layer).items()
-    }
-    unknown = [name for name in masks if name not in variables]
+    unknown = [name for name in masks if name not in network.prunable]
     if unknown:
         raise ValueError(
             f"masks name the weights {unknown}, but the model has no such weights that "
-            f"can be pruned; it has {list(variables)}"
+            f"can be pruned; it has {list(network.prunable)}"
         )
     joined = {}
-    for name, variable in variables.items():
-        if name not in masks:
-            if name in now:
-                joined[name] = now[name]
-            continue
-        mask = np.asarray(masks[name])
-        if mask.shape != tuple(variable.shape):
-            raise ValueError(
-                f"the mask of {name!r} has shape {mask.shape}, but the weight has "
-                f"shape {tuple(variable.shape)}"
-            )
-        if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
-            raise ValueError(
-                f"the mask of {name!r} must hold only True and False (or 1 and 0), got "
-                f"dtype {mask.dtype} with values like {mask.ravel()[:3].tolist()}"
-            )
-        joined[name] = mask.astype(bool)
-        if name in now and (joined[name] & ~now[name]).any():
-            raise ValueError(
-                f"the mask of {name!r} keeps weights that the model has pruned "
-                "already; their values are gone. Apply the masks to the original model"
-            )
+    for name in network.prunable:
+        now = network.masks.get(name)
+        if name in masks:
+            shape = tuple(network.weights[name].shape)
+            joined[name] = _as_mask(name, np.asarray(masks[name]), shape)
+            if now is not None and (joined[name] & ~now).any():
+                raise ValueError(
+                    f"the mask of {name!r} keeps weights that the model has pruned "
+                    "already; their values are gone. Apply the masks to the original "
+                    "model"
+                )
+        elif now is not None:
+            joined[name] = now
     return joined
+
+
+def _as_mask(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if mask.shape != shape:
+        raise ValueError(
+            f"the mask of {name!r} has shape {mask.shape}, but the weight has "
+            f"shape {shape}"
+        )
+    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+        raise ValueError(
+            f"the mask of {name!r} must hold only True and False (or 1 and 0), got "
+            f"dtype {mask.dtype} with values like {mask.ravel()[:3].tolist()}"
+        )
+    return mask.astype(bool)

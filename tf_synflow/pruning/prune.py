@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tf_synflow import frameworks
 from tf_synflow.policy.pruning_policy import PruningPolicy
-from tf_synflow.pruning.masking import apply_masks
+from tf_synflow.pruning.masking import masked
 
 
 def prune(
@@ -50,4 +51,5 @@ def prune(
         )
     if not isinstance(policy, PruningPolicy):
         raise TypeError(f"policy must be a tf_synflow.PruningPolicy, got {policy!r}")
-    return apply_masks(model, policy.masks(model, ratio, data))
+    network = frameworks.read(model)
+    return masked(network, policy.task(network, data).masks(ratio))

@@ -8,12 +8,13 @@ References:
 from collections.abc import Callable
 from typing import Any
 
+from tf_synflow import frameworks
 from tf_synflow.checks import check_count
-from tf_synflow.masks import counts as masks_lib
+from tf_synflow.masks.counts import plan
 from tf_synflow.masks.selection import iterate
 from tf_synflow.masks.types import Masks, Scores
 from tf_synflow.policy.pruning_policy import PruningPolicy
-from tf_synflow.pruning.masking import apply_masks
+from tf_synflow.pruning.masking import masked
 
 
 def prune_with_rewinding(
@@ -71,12 +72,14 @@ def prune_with_rewinding(
             "rewinding is for weights; for filters there is prune_filters, which goes "
             "on from the trained weights"
         )
-    masks = policy.check(model, ratio, data)
+    network = frameworks.read(model)
+    task = policy.task(network, data)
+    task.check(ratio)
 
     def scores_once_trained(masks: Masks) -> Scores:
-        network = apply_masks(model, masks)
-        train(network)
-        return policy.score(network, data)
+        level = masked(network, masks)
+        train(level)
+        return policy.score(level, data)
 
-    steps = masks_lib.plan(masks, ratio, levels, policy.schedule, policy.scope)
-    return apply_masks(model, iterate(scores_once_trained, masks, steps))
+    steps = plan(task.start, ratio, levels, policy.schedule, policy.scope)
+    return masked(network, iterate(scores_once_trained, task.start, steps))

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.channels.plan import shrunk_shapes
+from tf_synflow import frameworks
+from tf_synflow.channels.plan import ChannelPlan
 from tf_synflow.flow.paths import on_paths
-from tf_synflow.keras2.reading import flatten, masks_of, prunable_weights, revived
 from tf_synflow.masks.selection import emptied
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Graph, named_weights
+from tf_synflow.network import Network
 from tf_synflow.reporting.multiply_adds import uses_of_weights
 from tf_synflow.reporting.report import Report
 
@@ -36,50 +36,53 @@ def report(model: Any) -> Report:
       TypeError: `model` is no tf_keras model.
       ValueError: It is subclassed or not built, or nothing in it could be pruned.
     """
-    graph = flatten(model)
-    masks = _kept(graph)
+    return report_of(frameworks.read(model))
+
+
+def report_of(network: Network) -> Report:
+    """What `report` gives, of a network that was read already."""
+    masks = _kept(network)
     if not masks:
         raise ValueError(
-            f"model {model.name!r} has no weight that could be pruned, so there is "
+            f"model {network.name!r} has no weight that could be pruned, so there is "
             "nothing to report"
         )
     notes = []
     try:
-        effective, connected = on_paths(graph, masks)
+        effective, connected = on_paths(network, masks)
     except ValueError as error:
         effective, connected = None, None
         notes.append(f"Paths from input to output are not known: {error}")
-    positions, uncounted = uses_of_weights(graph)
+    positions, uncounted = uses_of_weights(network)
     if uncounted:
         notes.append(f"Multiply-adds leave out: {', '.join(uncounted)}")
-    if back := revived(graph):
+    if network.revived:
         notes.append(
-            f"{back:,} weights were pruned inside fit but are not zero now, and count "
-            "as kept: weights from before pruning were loaded"
+            f"{network.revived:,} weights were pruned inside fit but are not zero now, "
+            "and count as kept: weights from before pruning were loaded"
         )
     rows = [
-        _row(name, mask, positions[name], effective and effective[name], graph)
+        _row(name, mask, positions[name], effective and effective[name], network)
         for name, mask in masks.items()
     ]
-    totals = _totals(graph, rows, positions)
+    totals = _totals(network, rows, positions)
     totals |= {
-        "shrunk": _shrunk(graph, positions, totals["macs"] is not None),
+        "shrunk": _shrunk(network, positions, totals["macs"] is not None),
         "uncounted": uncounted,
         "emptied": emptied(masks),
         "connected": connected,
     }
-    return Report(model.name, rows, totals, notes)
+    return Report(network.name, rows, totals, notes)
 
 
-def _kept(graph: Graph) -> Masks:
+def _kept(network: Network) -> Masks:
     """Name to mask of every prunable weight: the mask it has, or where it is not 0."""
-    now = masks_of(graph)
-    masks = {}
-    for call in graph.calls:
-        for short, variable in prunable_weights(call.layer).items():
-            name = f"{call.name}/{short}"
-            masks[name] = now[name] if name in now else variable.numpy() != 0
-    return masks
+    return {
+        name: network.masks[name]
+        if name in network.masks
+        else network.weights[name].numpy() != 0
+        for name in network.prunable
+    }
 
 
 def _row(
@@ -87,7 +90,7 @@ def _row(
     mask: np.ndarray,
     positions: int | None,
     effective: np.ndarray | None,
-    graph: Graph,
+    network: Network,
 ) -> dict[str, Any]:
     kept, size = int(np.count_nonzero(mask)), mask.size
     row: dict[str, Any] = {
@@ -98,13 +101,13 @@ def _row(
         "density": kept / size,
         "effective": None,
         "effective_density": None,
-        "channels": mask.shape[_channel_axis(name, graph)],
+        "channels": mask.shape[_channel_axis(name, network)],
         "dead_channels": None,
         "macs": None if positions is None else size * positions,
         "sparse_macs": None if positions is None else kept * positions,
     }
     if effective is not None:
-        channels = np.moveaxis(effective, _channel_axis(name, graph), 0)
+        channels = np.moveaxis(effective, _channel_axis(name, network), 0)
         alive = channels.reshape(row["channels"], -1).any(1)
         row["effective"] = int(np.count_nonzero(effective))
         row["effective_density"] = row["effective"] / size
@@ -112,19 +115,18 @@ def _row(
     return row
 
 
-def _channel_axis(name: str, graph: Graph) -> int:
+def _channel_axis(name: str, network: Network) -> int:
     """The axis of a weight along which its output channels lie."""
-    layer = next(c.layer for c in graph.calls if c.name == name.rpartition("/")[0])
-    return -2 if "Transpose" in type(layer).__name__ else -1
+    call = network.layers()[name.rpartition("/")[0]]
+    return -2 if "Transpose" in call.class_name else -1
 
 
 def _totals(
-    graph: Graph,
+    network: Network,
     rows: list[dict[str, Any]],
     positions: Mapping[str, int | None],
 ) -> dict[str, Any]:
-    variables = named_weights(graph)
-    sizes = {name: v.shape.num_elements() for name, v in variables.items()}
+    sizes = {name: math.prod(v.shape) for name, v in network.weights.items()}
     size, kept = (sum(row[key] for row in rows) for key in ("size", "kept"))
     every = sum(sizes.values())
     # A size that is not fixed makes a total unknown; a layer of no known kind does not.
@@ -147,15 +149,15 @@ def _totals(
 
 
 def _shrunk(
-    graph: Graph, positions: Mapping[str, int | None], known: bool
+    network: Network, positions: Mapping[str, int | None], known: bool
 ) -> dict[str, Any]:
-    shapes, unfed = shrunk_shapes(graph)
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    plan = ChannelPlan(network)
+    sizes = {name: math.prod(shape) for name, shape in plan.shapes().items()}
     macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
     return {
         "parameters": sum(sizes.values()),
         "macs": macs if known else None,
-        "unfed_channels": unfed,
+        "unfed_channels": plan.unfed,
     }
 
 

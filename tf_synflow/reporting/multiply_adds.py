@@ -8,22 +8,17 @@ step; zeros that are padded on count as well, as is usual.
 
 import math
 
-from tf_synflow.keras2.imports import keras
-from tf_synflow.network import Call, Graph, layer_weights
-
-_layers = keras.layers
-
+from tf_synflow.network import Call, Network
 
 _BY_OUTPUT = (
-    *(_layers.Dense, _layers.Conv1D, _layers.Conv2D, _layers.Conv3D),
-    *(_layers.DepthwiseConv1D, _layers.DepthwiseConv2D),
-    *(_layers.SeparableConv1D, _layers.SeparableConv2D),
+    *("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
+    *("SeparableConv1D", "SeparableConv2D"),
 )
 
 
 _BY_INPUT = (
-    *(_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
-    *(_layers.SimpleRNN, _layers.GRU, _layers.LSTM),
+    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    *("SimpleRNN", "GRU", "LSTM"),
 )
 
 
@@ -34,11 +29,11 @@ _FREE = (
 )
 
 
-def uses_of_weights(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
+def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]:
     """How often each weight is used for one input.
 
     Args:
-      graph: The model, laid flat.
+      network: The network.
 
     Returns:
       Name to number of uses, over all calls of its layer: multiply-adds are the size of
@@ -47,12 +42,12 @@ def uses_of_weights(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
     """
     positions: dict[str, int | None] = {}
     uncounted = []
-    for call in graph.calls:
-        for short, variable in layer_weights(call.layer).items():
+    for call in network.calls:
+        for short, variable in call.weights.items():
             name = f"{call.name}/{short}"
             uses = 0
-            if short not in _FREE and variable.shape.rank > 1:
-                uses = _uses(graph, call)
+            if short not in _FREE and len(variable.shape) > 1:
+                uses = _uses(network, call)
                 if uses is None and call.name not in uncounted:
                     uncounted.append(call.name)
             before = positions.get(name, 0)
@@ -61,11 +56,11 @@ def uses_of_weights(graph: Graph) -> tuple[dict[str, int | None], list[str]]:
     return positions, uncounted
 
 
-def _uses(graph: Graph, call: Call) -> int | None:
-    if type(call.layer) in _BY_OUTPUT:
-        shape = graph.shapes[call.outputs[0]]
-    elif type(call.layer) in _BY_INPUT:
-        shape = graph.shapes[call.inputs[0]]
+def _uses(network: Network, call: Call) -> int | None:
+    if call.kind in _BY_OUTPUT:
+        shape = network.shapes[call.outputs[0]]
+    elif call.kind in _BY_INPUT:
+        shape = network.shapes[call.inputs[0]]
     else:
         return None
     first = getattr(call.layer, "data_format", None) == "channels_first"

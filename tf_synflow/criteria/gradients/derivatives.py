@@ -11,7 +11,6 @@ References:
   (Hv is the gradient of g'v, v held fixed; H itself is never formed.)
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,11 +20,9 @@ import tensorflow as tf
 from tf_synflow.criteria.gradients import losses
 from tf_synflow.criteria.gradients.samples import Batch, Samples
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.keras2.copying import copy_model
+from tf_synflow.keras2 import Rebuilt, rebuild
 from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten
 from tf_synflow.masks.types import Masks, Scores
-from tf_synflow.network import named_weights
 
 
 class _ByTheBatch(keras.layers.BatchNormalization):
@@ -50,12 +47,12 @@ class Derivatives:
           ValueError: See `Samples`, `losses.find_losses` and `losses.check_labels`; or
             a temperature is asked for where the logits cannot be told.
         """
-        self._samples = Samples(problem.data, problem.model)
-        count = len(problem.graph.outputs)
-        ends = [losses.ending(problem.graph, number) for number in range(count)]
+        self._samples = Samples(problem.data, problem.network.model)
+        count = len(problem.network.outputs)
+        ends = [losses.ending(problem.network, number) for number in range(count)]
         batch = next(iter(self._samples))
         self._terms = losses.find_losses(
-            problem.model, problem.loss, [end for end, _ in ends], batch.labels
+            problem.network.model, problem.loss, [end for end, _ in ends], batch.labels
         )
         temperature = problem.temperature or temperature
         for term in self._terms:
@@ -72,8 +69,9 @@ class Derivatives:
         self._summed = [losses.summed(term.loss, temperature) for term in self._terms]
         last = [ends[term.output] for term in self._terms if term.logits]
         activated = ("softmax", "sigmoid")
-        self._model = _copy(problem, [layer for end, layer in last if end in activated])
-        variables = named_weights(flatten(self._model))
+        self._model, variables = _copy(
+            problem, [layer for end, layer in last if end in activated]
+        )
         # Of a variable that is mirrored on several devices, the first one.
         self._variables = {
             name: getattr(variables[name], "values", [variables[name]])[0]
@@ -87,7 +85,7 @@ class Derivatives:
         self._weighted = [batch.weights[t.output] is not None for t in self._terms]
         self._dtypes = [tensor.dtype for tensor in batch.inputs]
         parts = self._parts(batch)
-        shapes = [(None, *tensor.shape[1:]) for tensor in problem.model.inputs]
+        shapes = [(None, *tensor.shape[1:]) for tensor in problem.network.model.inputs]
         signature = (
             [tf.TensorSpec(s, d) for s, d in zip(shapes, self._dtypes, strict=True)],
             *(
@@ -248,25 +246,7 @@ class Derivatives:
 _ZERO = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
 
 
-def over_total(scores: Scores) -> Scores:
-    """Scores divided by their total, so that they can be set side by side.
-
-    Signed scores are divided by the total's absolute value: their order, and with it
-    what is pruned, must not turn round where the total is negative.
-    """
-    total = abs(sum(float(score.sum()) for score in scores.values()))
-    if not total > 0:
-        if not any(score.any() for score in scores.values()):
-            warnings.warn(
-                "all scores are 0: no weight has a gradient on this data, so weights "
-                "are removed by their position",
-                stacklevel=2,
-            )
-        return scores
-    return {name: score / total for name, score in scores.items()}
-
-
-def _copy(problem: Problem, without_activation: list[Any]) -> Any:
+def _copy(problem: Problem, without_activation: list[Any]) -> Rebuilt:
     """A copy that computes in the problem's dtype; see `_ByTheBatch` for training."""
 
     def make(layer: Any) -> Any:
@@ -282,7 +262,7 @@ def _copy(problem: Problem, without_activation: list[Any]) -> Any:
         return type(layer).from_config(config)
 
     try:
-        return copy_model(problem.model, make)[0]
+        return rebuild(problem.network, {}, hold=False, make=make)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
             f"the model cannot be copied to compute in {problem.dtype}: {error}. "

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_synflow.criteria.gradients.samples import by_output, output_names
 from tf_synflow.keras2.imports import LossFunctionWrapper, keras
-from tf_synflow.network import Graph
+from tf_synflow.network import Network
 
 _losses, _layers = keras.losses, keras.layers
 
@@ -74,11 +74,11 @@ class Term(NamedTuple):
     factor: float
 
 
-def ending(graph: Graph, output: int = 0) -> tuple[str | None, Any]:
+def ending(network: Network, output: int = 0) -> tuple[str | None, Any]:
     """How a network ends.
 
     Args:
-      graph: The model, laid flat.
+      network: The network.
       output: Which of its outputs, counted from 0.
 
     Returns:
@@ -86,15 +86,15 @@ def ending(graph: Graph, output: int = 0) -> tuple[str | None, Any]:
       that cannot be told, None; and the layer. A layer that is called elsewhere too, or
       whose result is needed elsewhere, cannot be told: it could not be changed alone.
     """
-    tensor = graph.outputs[output]
-    calls = [call for call in graph.calls if tensor in call.outputs]
+    tensor = network.outputs[output]
+    calls = [call for call in network.calls if tensor in call.outputs]
     if not calls:
         return None, None
     layer = calls[0].layer
-    if sum(call.layer is layer for call in graph.calls) > 1:
+    if sum(call.layer is layer for call in network.calls) > 1:
         return None, layer
-    read = any(tensor in call.inputs for call in graph.calls)
-    if len(graph.outputs) > 1 and (read or graph.outputs.count(tensor) > 1):
+    read = any(tensor in call.inputs for call in network.calls)
+    if len(network.outputs) > 1 and (read or network.outputs.count(tensor) > 1):
         return None, layer
     if type(layer) is _layers.Softmax:
         return "softmax", layer

@@ -17,10 +17,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import train
 from absl import app, flags
-from plain_errors import in_one_line
 
+from tf_synflow.commands import train
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments import data
 from tf_synflow.keras2.imports import keras

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 from absl import app, flags
-from plain_errors import in_one_line
 
 from tf_synflow import models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.experiments.data import Dataset
 from tf_synflow.experiments.recipe import Recipe, optimizer
 from tf_synflow.keras2.imports import keras

@@ -12,13 +12,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tf_synflow import models
-from tf_synflow.criteria import Problem
+from tf_synflow import frameworks, models
 from tf_synflow.flow.linear_twin import LinearTwin, shared_tensor
 from tf_synflow.flow.loop import network_twin
 from tf_synflow.flow.survivors import Survivors
-from tf_synflow.keras2.reading import flatten
-from tf_synflow.network import named_weights
 from tf_synflow.policy.pruning_policy import PruningPolicy
 
 STAGES = {
@@ -69,9 +66,9 @@ def measure(
     result["emptied"] = [name for name, mask in masks.items() if not mask.any()]
     loops, floors, stages = [], [], []
     if repeats:
-        variables = named_weights(flatten(network))
-        weights = {name: variables[name].numpy() for name in masks}
-        twin, magnitudes = network_twin(Problem(flatten(network), weights, dtype=dtype))
+        read = frameworks.read(network)
+        weights = {name: read.weights[name].numpy() for name in masks}
+        twin, magnitudes = network_twin(read, weights, dtype=dtype, traced=True)
         tensors = {n: shared_tensor(w.array) for n, w in magnitudes.items()}
         twin.gradients(tensors)
     for _ in range(repeats):

@@ -30,11 +30,11 @@ from unittest import mock
 
 import numpy as np
 from absl import app, flags
-from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
 from tf_synflow import models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.experiments import run as experiment
 from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile, read_history
 from tf_synflow.experiments.recipe import Recipe, optimizer

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 from absl import app, flags
-from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
 from tf_synflow import models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.criteria import CRITERIA, DATA_FREE
 from tf_synflow.experiments.collapse import first_collapse
 from tf_synflow.files.whole import write_csv

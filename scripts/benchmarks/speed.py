@@ -17,11 +17,11 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
 import tf_synflow
 from tf_synflow import models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.keras2.imports import keras
 
 _MODELS = flags.DEFINE_list("models", ["vgg16_bn:100"], "Networks, as name:classes.")

@@ -14,11 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import timing as benchmarking
 from absl import app, flags
-from plain_errors import in_one_line
 from tqdm.auto import tqdm
 
-from tf_synflow.experiments import timing as benchmarking
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.files.whole import written_whole
 from tf_synflow.models import MODELS
 

@@ -1,6 +1,6 @@
-"""One line instead of a traceback, whenever a script fails or is stopped.
+"""One line instead of a traceback, whenever a program fails or is stopped.
 
-Scripts import this before TensorFlow, which takes seconds to import: Ctrl-C may come
+A program imports this before TensorFlow, which takes seconds to import: Ctrl-C may come
 then too.
 """
 
@@ -17,21 +17,30 @@ from types import TracebackType
 from typing import Any
 
 
-def in_one_line(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
+def in_one_line(
+    main: Callable[[list[str]], Any],
+    name: str | None = None,
+    say: Callable[[str], str] = str,
+) -> Callable[[list[str]], Any]:
     """Makes `main` end the program with one line when something cannot be done.
 
     These errors are about what the user gave: a flag, a file, a variable of the
     environment, a full disk, another process that died. Any other error is a mistake in
     the program, and keeps its traceback.
+
+    Args:
+      main: Takes the words of the command line.
+      name: What the program is called. Defaults to the name of the file of `main`.
+      say: Turns the library's words into the program's. Defaults to the same words.
     """
-    name = Path(inspect.getfile(main)).name
+    name = name or Path(inspect.getfile(main)).name
 
     @functools.wraps(main)
     def safe(argv: list[str]) -> Any:
         try:
             return main(argv)
         except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-            sys.exit(f"{name}: {error}")
+            sys.exit(f"{name}: {say(str(error))}")
         except MemoryError:
             sys.exit(f"{name}: there is not enough memory")
         except Exception as error:

@@ -16,14 +16,12 @@ import sys
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from plain_errors import in_one_line
 
 import tf_synflow
-from tf_synflow import models
+from tf_synflow import frameworks, models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.flow.paths import on_paths
 from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import flatten, masks_of
-from tf_synflow.network import named_weights
 
 _MODELS = flags.DEFINE_list(
     "models",
@@ -123,7 +121,7 @@ def kernels_apart(
     pruned: keras.Model, whole: keras.Model, conducting: dict[str, np.ndarray]
 ) -> float:
     """The largest difference of any kernel that conducts, of its largest weight."""
-    pairs = [named_weights(flatten(model)) for model in (pruned, whole)]
+    pairs = [frameworks.read(model).weights for model in (pruned, whole)]
     worst = 0.0
     for name, mask in conducting.items():
         a, b = (variables[name].numpy()[mask] for variables in pairs)
@@ -143,8 +141,8 @@ def compare(name: str, ratio: str, images: np.ndarray) -> list[str]:
     cells = [name, ratio, f"{shrunk['parameters'] / parameters:.2%}"]
     cells.append(f"{shrunk['macs'] / totals['macs']:.2%}")
     cells += [f"{difference(pruned, other, images):.1e}" for other in (small, close)]
-    graph = flatten(pruned)
-    conducting = on_paths(graph, masks_of(graph))[0]
+    network = frameworks.read(pruned)
+    conducting = on_paths(network, network.masks)[0]
     others = []
     if _TRAIN.value:
         others.append(tf_synflow.expand(train(small, classes), pruned))

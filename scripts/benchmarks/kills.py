@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
-from plain_errors import in_one_line
 
 import tf_synflow
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.experiments.checkpoints import read_history
 from tf_synflow.keras2.imports import keras
 

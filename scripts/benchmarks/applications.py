@@ -13,9 +13,9 @@ from concurrent import futures
 from typing import Any
 
 from absl import app, flags
-from plain_errors import in_one_line
 
 import tf_synflow
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
 

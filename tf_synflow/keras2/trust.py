@@ -17,8 +17,9 @@ from typing import Any
 
 import h5py
 import tensorflow as tf
+from tensorflow.python.util import tf_decorator, tf_export
 
-from tf_synflow.keras2.imports import keras, keras_lookup, unwrapped_symbol
+from tf_synflow.keras2.imports import keras, keras_lookup
 
 # Bytes that reading a small file may take; a large one may take RATIO times its size.
 # Keras does not compress: an archive that it wrote is as large as the model.
@@ -253,7 +254,7 @@ def _class(item: dict[str, Any], trust: Trust) -> type | None:
 
 
 def _check_operator(symbol: Any) -> None:
-    found = unwrapped_symbol(symbol) if isinstance(symbol, str) else None
+    found = _unwrapped_symbol(symbol) if isinstance(symbol, str) else None
     module = getattr(found, "__module__", "")
     path = module.split(".")
     if module in ("tf_keras.src.backend", "tf_keras.src.activations") or (
@@ -326,3 +327,16 @@ def bounded_variables(allowed: int) -> Iterator[None]:
 
     with tf.variable_creator_scope(counted):
         yield
+
+
+def _unwrapped_symbol(name: str) -> Any:
+    """What a public name of TensorFlow's or Keras's stands for, without decorators.
+
+    Args:
+      name: For example "math.add" or "keras.backend.mean".
+
+    Returns:
+      A function or class; None if there is none.
+    """
+    found = tf_export.get_symbol_from_name(name)
+    return None if found is None else tf_decorator.unwrap(found)[1]

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from absl import app, flags
-from plain_errors import in_one_line
 
 import tf_synflow
 from tf_synflow import models
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.keras2.imports import keras
 
 _MODELS = flags.DEFINE_list("models", ["lenet", "vgg16_bn", "resnet20"], "Networks.")

@@ -1,0 +1,83 @@
+"""Prunes a saved model without training it.
+
+tf-synflow prune --model=big.keras --output=pruned.keras --ratio=10
+
+The program also writes the masks to <output>.masks.npz and the report to
+<output>.report.json. The model that it writes keeps its masks, so that PruningCallback
+can keep it sparse in training; with --strip it is a plain model with zeros.
+"""
+
+from absl import flags
+
+import tf_synflow
+from tf_synflow.criteria import DATA_FREE
+from tf_synflow.files.models import checked_output, load_model, save_model
+from tf_synflow.files.whole import write_text
+from tf_synflow.masks.counts import SCOPES
+from tf_synflow.policy.collapse import ACTIONS
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "The model: a .keras or .h5 file, or the folder of a SavedModel.",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Where to write: .keras, .h5, or a name without ending for a SavedModel.",
+    required=True,
+)
+_RATIO = flags.DEFINE_float(
+    "ratio",
+    None,
+    "1 or more: the compression ratio, prunable weights over kept weights. Below 1: "
+    "the fraction of the prunable weights to remove.",
+    required=True,
+)
+_CRITERION = flags.DEFINE_enum("criterion", "synflow", DATA_FREE, "Pruning criterion.")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations",
+    None,
+    "Number of times to score and remove. Default: 100 for synflow, 1 for the others.",
+)
+_SCOPE = flags.DEFINE_enum(
+    "scope",
+    "global",
+    SCOPES,
+    "global ranks all weights together; local prunes each weight tensor to the ratio.",
+)
+_EXCLUDE = flags.DEFINE_list(
+    "exclude", [], "Layers, nested models and patterns (base/*) to leave dense."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the criterion random.")
+_ON_COLLAPSE = flags.DEFINE_enum(
+    "on_collapse", "warn", ACTIONS, "What to do when nothing is kept of a layer."
+)
+_STRIP = flags.DEFINE_bool(
+    "strip", False, "Write a plain model that holds no masks, only zeros."
+)
+_IMPORT = flags.DEFINE_list(
+    "import", [], "Python modules to import first, which register your own layers."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Prunes the model that the flags name."""
+    output = checked_output(_OUTPUT.value)
+    pruned = tf_synflow.prune(
+        load_model(_MODEL.value, _IMPORT.value),
+        _RATIO.value,
+        criterion=_CRITERION.value,
+        iterations=_ITERATIONS.value,
+        scope=_SCOPE.value,
+        exclude=_EXCLUDE.value,
+        seed=_SEED.value,
+        on_collapse=_ON_COLLAPSE.value,
+    )
+    found = tf_synflow.report(pruned)
+    tf_synflow.save_masks(f"{output}.masks.npz", tf_synflow.get_masks(pruned))
+    write_text(f"{output}.report.json", found.to_json() + "\n")
+    # The model last: where it is, the others are too.
+    save_model(output, tf_synflow.strip(pruned) if _STRIP.value else pruned)
+    print(found)

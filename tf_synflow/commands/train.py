@@ -1,0 +1,261 @@
+"""Prunes a network before training, trains it, and writes what came out.
+
+tf-synflow train --flagfile=quickstart
+
+A run that was killed goes on where it was, with the same command. A run that is
+finished is left alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+import tf_synflow
+from tf_synflow import models
+from tf_synflow.criteria import CRITERIA
+from tf_synflow.experiments import data, distribution
+from tf_synflow.experiments import run as experiment
+from tf_synflow.experiments.recipe import DECAYS, Recipe
+from tf_synflow.experiments.settings import Place, Pruning
+from tf_synflow.masks.counts import SCHEDULES, SCOPES
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder to write the run to.", required=True
+)
+_MODEL = flags.DEFINE_enum(
+    "model", None, sorted(models.MODELS), "Network to build.", required=True
+)
+_DATASET = flags.DEFINE_enum(
+    "dataset", None, sorted(data.DATASETS), "Data set to train on.", required=True
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of tensorflow_datasets; for tiny_imagenet also the official zip file or "
+    "folder. Default: ~/tensorflow_datasets.",
+)
+_DOWNLOAD = flags.DEFINE_bool(
+    "download", True, "Download the data set if it is not in the folder."
+)
+_RATIO = flags.DEFINE_float(
+    "ratio",
+    None,
+    "1 or more: the compression ratio, prunable weights over kept weights. Below 1: "
+    "the fraction of the prunable weights to remove.",
+    required=True,
+)
+_CRITERION = flags.DEFINE_enum("criterion", "synflow", CRITERIA, "Pruning criterion.")
+_ITERATIONS = flags.DEFINE_integer(
+    "iterations",
+    None,
+    "Number of times to score and remove. Default: 100 for synflow, 1 for the others.",
+)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", "exponential", SCHEDULES, "How the density falls over the iterations."
+)
+_SCOPE = flags.DEFINE_enum(
+    "scope",
+    "global",
+    SCOPES,
+    "global ranks all weights together; local prunes each weight tensor to the ratio.",
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float64", ["float64", "float32"], "Floating-point type for scoring."
+)
+_PRUNE_IMAGES = flags.DEFINE_integer(
+    "prune_images",
+    None,
+    "Number of training images to score by. Default: ten times the classes.",
+)
+_PRUNE_IN_TRAINING_MODE = flags.DEFINE_bool(
+    "prune_in_training_mode",
+    False,
+    "BatchNormalization uses the statistics of the batch while scoring.",
+)
+_LEVELS = flags.DEFINE_integer(
+    "levels",
+    0,
+    "Number of levels of training, pruning and rewinding before the final training.",
+    lower_bound=0,
+)
+_GRANULARITY = flags.DEFINE_enum(
+    "granularity", "weight", ["weight", "filter"], "What to remove and to count."
+)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds",
+    0,
+    "Prune filters in this number of rounds, with one epoch of training before each.",
+    lower_bound=0,
+)
+_INVERT = flags.DEFINE_bool(
+    "invert", False, "Ablation: remove the highest scores, not the lowest."
+)
+_SHUFFLE = flags.DEFINE_bool(
+    "shuffle", False, "Ablation: shuffle the mask within each weight tensor."
+)
+_REINITIALISE = flags.DEFINE_bool(
+    "reinitialise", False, "Ablation: draw new weights after pruning."
+)
+_SHRINK = flags.DEFINE_bool(
+    "shrink", False, "Train the smaller network that is left without dead channels."
+)
+# None, not 1: runs begun before there was the flag can be gone on with.
+_MULTIPLE_OF = flags.DEFINE_integer(
+    "multiple_of",
+    None,
+    "With --shrink: round the number of channels up to a multiple of this. Default: 1.",
+)
+_OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "sgd", ["sgd", "grda"], "Optimizer to train with."
+)
+_C = flags.DEFINE_float("c", 5e-4, "GRDA: strength of the threshold, 0 or more.")
+_MU = flags.DEFINE_float("mu", 0.51, "GRDA: growth of the threshold, 0.5 to 1.")
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", 20, "Number of passes over the training images.", lower_bound=1
+)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images",
+    None,
+    "Use only this number of training images, also for scoring. Default: all.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 128, "Number of images in a step, over all devices.", lower_bound=1
+)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 0.1, "Learning rate at the first step.", lower_bound=0.0
+)
+_DECAY = flags.DEFINE_enum(
+    "decay",
+    "cosine",
+    DECAYS,
+    "How the learning rate falls: cosine ends at 0, step drops at --drops.",
+)
+_DROPS = flags.DEFINE_list(
+    "drops", [], "With --decay=step: epochs after which the learning rate drops."
+)
+_DROP_FACTOR = flags.DEFINE_float(
+    "drop_factor",
+    0.1,
+    "With --decay=step: factor of the learning rate at each drop.",
+    lower_bound=0.0,
+)
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay",
+    0.0,
+    "L2 weight decay, added to the gradient of every variable.",
+    lower_bound=0.0,
+)
+_DISTRIBUTE = flags.DEFINE_enum(
+    "distribute",
+    "auto",
+    distribution.DISTRIBUTIONS,
+    "Devices that train together. auto: all GPUs of this machine.",
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    distribution.PRECISIONS,
+    "Floating-point type of the activations in training.",
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the weights, the order of the images and their augmentation."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the experiment that the flags describe, and prints the result."""
+    results = experiment.run(
+        Path(_WORKDIR.value),
+        model=_MODEL.value,
+        dataset=_DATASET.value,
+        pruning=_pruning(),
+        recipe=_recipe(),
+        place=Place(
+            data_dir=_DATA_DIR.value,
+            download=_DOWNLOAD.value,
+            distribute=_DISTRIBUTE.value,
+            precision=_PRECISION.value,
+        ),
+        flags={
+            flag.name: flag.value
+            for flag in flags.FLAGS.get_key_flags_for_module(__name__)
+        },
+    )
+    print(summary(results, _WORKDIR.value))
+
+
+def _pruning() -> Pruning:
+    policy = tf_synflow.PruningPolicy(
+        criterion=_CRITERION.value,
+        iterations=_ITERATIONS.value,
+        schedule=_SCHEDULE.value,
+        scope=_SCOPE.value,
+        seed=_SEED.value,
+        dtype=_DTYPE.value,
+        training=_PRUNE_IN_TRAINING_MODE.value,
+        invert=_INVERT.value,
+        granularity=_GRANULARITY.value,
+    )
+    return Pruning(
+        ratio=_RATIO.value,
+        policy=policy,
+        images=_PRUNE_IMAGES.value,
+        levels=_LEVELS.value,
+        rounds=_ROUNDS.value,
+        shuffle=_SHUFFLE.value,
+        reinitialise=_REINITIALISE.value,
+        shrink=_SHRINK.value,
+        multiple_of=1 if _MULTIPLE_OF.value is None else _MULTIPLE_OF.value,
+    )
+
+
+def _recipe() -> Recipe:
+    return Recipe(
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        seed=_SEED.value,
+        decay=_DECAY.value,
+        drops=_drops(),
+        drop_factor=_DROP_FACTOR.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        images=_TRAIN_IMAGES.value,
+        grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+    )
+
+
+def _drops() -> tuple[int, ...]:
+    try:
+        return tuple(int(drop) for drop in _DROPS.value)
+    except ValueError as error:
+        raise ValueError(
+            f"drops={','.join(_DROPS.value)}: expected whole numbers of epochs, "
+            "separated by commas"
+        ) from error
+
+
+def summary(results: dict[str, Any], workdir: str) -> str:
+    """The results of a run in a few lines."""
+    prune, train = results["prune"], results["train"]
+    final, best = (100 * train[f"{which}_accuracy"] for which in ("final", "best"))
+    lines = []
+    if "filters" in prune:
+        left = prune["filters"]
+        lines.append(f"kept {left['kept']:,} of {left['prunable']:,} filters")
+    lines.append(
+        f"kept {prune['kept']:,} of {prune['prunable']:,} weights; test accuracy "
+        f"{final:.2f} % (best {best:.2f} %) after {train['epochs']} epochs; pruned in "
+        f"{prune['seconds']:.1f} s, trained in {train['seconds']:.0f} s; files in "
+        f"{workdir}"
+    )
+    if "shrink" in results:
+        left, whole = (results["shrink"][which] for which in ("after", "before"))
+        lines.append(
+            f"trained smaller: {left['parameters']:,} of "
+            f"{whole['parameters']:,} parameters, "
+            f"{left['macs'] / whole['macs']:.1%} of the multiply-adds"
+        )
+    if prune["collapsed_layers"]:
+        lines.append(f"nothing is left of {', '.join(prune['collapsed_layers'])}")
+    return "\n".join(lines)

@@ -1,0 +1,282 @@
+"""The linear parts of operators, by what an operator does.
+
+The functions `arithmetic`, `contraction`, `rearrangement` and `merge` give the linear
+part for the `Operands` of a call, or None where there is none.
+"""
+
+import contextlib
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.flow import linear_parts
+from tf_synflow.flow.linear_parts import LinearPart
+from tf_synflow.flow.operands import Operands, is_tensor, short_name
+from tf_synflow.flow.parts import images
+from tf_synflow.network import Slot
+
+SUMS = (
+    *("__operators__.add", "math.add", "math.subtract", "math.add_n"),
+    *("math.accumulate_n", "math.maximum", "math.minimum"),
+)
+PRODUCTS = ("math.multiply", "math.scalar_mul")
+QUOTIENTS = ("math.truediv", "math.divide", "math.divide_no_nan")
+POWERS = {"math.square": 2.0, "math.sqrt": 0.5, "math.squared_difference": 2.0}
+# Linear, and non-negative on non-negative signals, as they are.
+LINEAR = (
+    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem"),
+    *("math.reduce_mean", "math.reduce_sum", "unstack", "split", "math.cumsum"),
+    *("tile", "repeat", "slice", "strided_slice", "gather", "broadcast_to"),
+    *("roll", "reverse", "linalg.matrix_transpose", "math.reduce_max"),
+    *("nn.depth_to_space", "nn.space_to_depth", "image.extract_patches"),
+    *("image.flip_left_right", "image.flip_up_down", "image.transpose"),
+    *("image.crop_to_bounding_box", "image.central_crop"),
+    "image.resize_with_crop_or_pad",
+)
+# Linear as they are, too; TensorFlow has them in float64 for up to two dimensions.
+POOLS = (
+    *("nn.avg_pool", "nn.avg_pool1d", "nn.avg_pool2d"),
+    *("nn.max_pool", "nn.max_pool1d", "nn.max_pool2d"),
+)
+# Linear in each of two arguments, of these names.
+CONTRACTIONS = {
+    "linalg.matmul": ("a", "b"),
+    "tensordot": ("a", "b"),
+    "einsum": ("inputs",),
+    "nn.conv2d": ("input", "filters", "filter"),
+    "nn.depthwise_conv2d": ("input", "filter"),
+}
+# Layers that may read constants beside signals.
+MERGES = (
+    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+    *("Concatenate", "Dot"),
+)
+
+
+def number(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+    """What depends on shapes only, as in the model; a random number counts as 1."""
+    values = tf.nest.flatten(inputs)
+    for place, number in enumerate(own.call.inputs):
+        if number in own.signals:  # only its shape and type matter
+            shape = values[place].shape
+            if not shape.is_fully_defined():
+                shape = tf.shape(values[place])
+            with _at_once(shape):
+                values[place] = tf.zeros(shape, own.dtype_of(number))
+    with _at_once(values):
+        if short_name(own.call).startswith("random."):
+            shape = own.placed(own.arguments["shape"], values)
+            return tf.ones(shape, own.dtype_of(own.call.outputs[0]))
+        return own.applied(values)
+
+
+def _at_once(values: Any) -> Any:
+    """Computes outside of the twin's graph what can be: sizes have to be known."""
+    symbolic = any(map(tf.is_symbolic_tensor, tf.nest.flatten(values)))
+    return contextlib.nullcontext() if symbolic else tf.init_scope()
+
+
+def arithmetic(own: Operands, short: str) -> LinearPart | None:
+    """The rule of sums, products, quotients and powers."""
+    parts = own.parts("inputs", "scalar", "x", "y")
+    if short in SUMS:
+        return functools.partial(total, own, parts, 1.0)
+    if short in PRODUCTS:
+        return functools.partial(_product, own, parts)
+    if short in POWERS:
+        return functools.partial(total, own, parts, POWERS[short])
+    base, other = parts
+    if not own.is_signal(base) or own.is_signal(other):
+        return None
+    if short in QUOTIENTS:
+        return functools.partial(_quotient, own, base, other)
+    if is_tensor(other) or np.ndim(other) or not float(other) > 0:
+        return None
+    return functools.partial(total, own, [base], float(other))
+
+
+def total(
+    own: Operands,
+    parts: list[Any],
+    times: float,
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """The sum of the signals; an offset drops out, but for its shape."""
+    dtype = own.dtype(inputs)
+    terms = [own.without_offset(part, inputs, dtype) for part in parts]
+    total = functools.reduce(tf.add, terms)
+    return total if times == 1 else total * tf.constant(times, dtype)
+
+
+def _product(
+    own: Operands,
+    parts: list[Any],
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """The signals' sum, times what is constant."""
+    dtype = own.dtype(inputs)
+    values = [(part, own.sizes(part, inputs, dtype)) for part in parts]
+    total = functools.reduce(tf.add, [v for part, v in values if own.is_signal(part)])
+    factors = [value for part, value in values if not own.is_signal(part)]
+    return functools.reduce(tf.multiply, factors, total)
+
+
+def _quotient(
+    own: Operands,
+    signal: Any,
+    constant: Any,
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """The signal, divided by what is constant."""
+    x = own.placed(signal, inputs)
+    return x / own.sizes(constant, inputs, x.dtype)
+
+
+def contraction(own: Operands, short: str) -> LinearPart | None:
+    """The rule of matrix products and the like, one factor of which is constant."""
+    names = [name for name in CONTRACTIONS[short] if name in own.arguments]
+    if len(own.signals) != 1 or own.channels_first():
+        return None
+    if "conv" in short and not own.is_signal(own.arguments["input"]):
+        return None
+
+    def rule(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+        dtype = own.dtype(inputs)
+
+        def sizes(value: Any) -> Any:
+            return own.sizes(value, inputs, dtype)
+
+        changed = {
+            name: tuple(map(sizes, own.arguments[name]))
+            if name == "inputs"
+            else sizes(own.arguments[name])
+            for name in names
+        }
+        return own.applied(inputs, changed)
+
+    return rule
+
+
+def rearrangement(own: Operands, short: str) -> LinearPart | None:
+    """The rule of what moves, pools or interpolates the entries of one argument."""
+    first = next(iter(own.arguments.values()))
+    parts = first if isinstance(first, (list, tuple)) else [first]
+    placed = {part.number for part in parts if is_tensor(part)}
+    if not placed.issuperset(own.signals):
+        return None  # a signal says where or how
+    if short in ("concat", "stack"):
+        return functools.partial(_join, own, parts)
+    if short == "pad":
+        return functools.partial(_pad, own)
+    if short == "math.reduce_min":
+        return functools.partial(_maximum, own)
+    if own.call.layer.symbol == "image.resize":
+        return _resize(own)
+    if short in POOLS and (own.channels_first() or len(own.shape_of(first.number)) > 4):
+        return None
+    return functools.partial(_as_it_is, own) if short in (*LINEAR, *POOLS) else None
+
+
+def _as_it_is(
+    own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
+    """The operator itself."""
+    return own.applied(inputs)
+
+
+def _join(
+    own: Operands,
+    parts: list[Any],
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """Signals side by side; constants are offsets, of which 0 is left."""
+    dtype = own.dtype(inputs)
+    values = [own.without_offset(part, inputs, dtype) for part in parts]
+    return own.applied(inputs, {"values": values})
+
+
+def _pad(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+    """Padding, with zeros if it is by a constant."""
+    return own.applied(inputs, {"constant_values": 0})
+
+
+def _maximum(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+    """The minimum along an axis: the maximum, up to a sign."""
+    return tf.reduce_max(**own.placed(own.arguments, inputs))
+
+
+def _resize(own: Operands) -> LinearPart | None:
+    """The rule of tf.image.resize."""
+    given = own.arguments
+    method = given.get("method", "bilinear")
+    if method not in images.INTERPOLATIONS or given.get("antialias"):
+        return None
+    wanted = own.shape_of(own.call.outputs[0])[1:3]
+
+    def rule(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+        size = wanted
+        if None in size:  # known here, where all shapes are
+            size = tf.get_static_value(own.placed(given["size"], x))
+        (x,) = (own.placed(Slot(number), x) for number in own.signals)
+        return images.resized(x, size, method)
+
+    return rule
+
+
+def merge(own: Operands) -> LinearPart | None:
+    """The rule of a layer that reads constants or numbers beside signals."""
+    kind, rule = own.call.kind, linear_parts.find(own.call)
+    if kind not in MERGES or not own.signals or linear_parts.is_registered(own.call):
+        return None
+    parts = [*own.call.arguments, *own.call.options.values()][0]
+    if all(map(own.is_signal, parts)):
+        return None
+    if kind == "Multiply":
+        return functools.partial(_product, own, parts)
+    if kind == "Dot":
+        constants = [part for part in parts if not own.is_signal(part)]
+        alone = constants[0].shape[0] in (1, None)
+        return functools.partial(_dot, own, parts) if alone else None
+
+    def with_zeros(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+        dtype = own.dtype(inputs)
+        values = [own.without_offset(part, inputs, dtype) for part in parts]
+        return rule(layer, values, weights)
+
+    return with_zeros
+
+
+def _dot(
+    own: Operands,
+    parts: list[Any],
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """The layer Dot of a signal and a constant; a normalised signal is itself."""
+    dtype = own.dtype(inputs)
+    axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
+    values, names = [], iter("cdefghij")
+    spelt = []
+    for part, axis in zip(parts, axes, strict=True):
+        value = own.sizes(part, inputs, dtype)
+        if layer.normalize and not own.is_signal(part):
+            value = tf.math.l2_normalize(value, axis)
+        letters = ["b", *(next(names) for _ in value.shape[1:])]
+        letters[axis % value.shape.rank] = "a"
+        values.append(value)
+        spelt.append("".join(letters))
+    kept = "".join(letter for letter in "".join(spelt) if letter not in "ab")
+    y = tf.einsum(f"{spelt[0]},{spelt[1]}->b{kept}", *values)
+    return y if kept else y[:, None]

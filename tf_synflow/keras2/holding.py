@@ -1,0 +1,132 @@
+"""Holds the pruned weights of a model at zero while it is trained."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.keras2.constraints import constrain, zero_pruned
+from tf_synflow.keras2.reading import lay_flat, mask_variables, wrapped_weights
+from tf_synflow.masks.types import Masks
+from tf_synflow.network import Call
+
+
+class Holder:
+    """The masks of one model, for a callback; see `pruning.callbacks`.
+
+    `look` has to be called first, and again when somebody else may have pruned.
+    """
+
+    def __init__(self, model: Any):
+        """Takes a model, built and compiled."""
+        self._model = model
+        self._pairs: dict[str, tuple[Any, Any]] = {}
+        self._wrapped: set[int] = set()
+        self._held: Masks = {}  # what `take` was given
+
+    def look(self) -> None:
+        """Finds the masks that the model has, whoever wrote them."""
+        calls = lay_flat(self._model).calls
+        self._pairs = mask_variables(calls)
+        self._wrapped = wrapped_weights(calls)
+
+    @property
+    def masks(self) -> Masks:
+        """Name to boolean array, True where a weight is kept; empty before pruning."""
+        return {n: mask.numpy().astype(bool) for n, (_, mask) in self._pairs.items()}
+
+    def count(self) -> tuple[int, int]:
+        """How many weights are kept, and how many there are."""
+        masks = self.masks.values()
+        kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+        return kept, sum(mask.size for mask in masks)
+
+    def begin(self) -> None:
+        """Puts the constraints on, if they are not there yet."""
+        self._trace_again(hold(lay_flat(self._model).calls))
+
+    def take(self, masks: Masks) -> None:
+        """Writes masks into the wrappers, or makes variables for a plain model."""
+        flat = lay_flat(self._model)
+        pairs = mask_variables(flat.calls)
+        with self._model.distribute_strategy.scope():
+            for name, mask in masks.items():
+                if name not in pairs:
+                    weight = flat.weights[name]
+                    variable = tf.Variable(
+                        tf.ones(weight.shape, tf.float32),
+                        trainable=False,
+                        aggregation=tf.VariableAggregation.MEAN,
+                    )
+                    pairs[name] = (weight, variable)
+                pairs[name][1].assign(mask.astype("float32"))
+        new = [constrain(weight, mask) for weight, mask in pairs.values()]
+        self._held = masks
+        self.look()
+        self.zero()
+        self._trace_again(any(new))
+
+    def forget(self) -> None:
+        """Forgets what `take` was given: another training begins."""
+        self._held = {}
+
+    def mend(self) -> int:
+        """Zeroes what is pruned; gives how many weights had come back."""
+        back = sum(
+            self._revived(name, weight, mask)
+            for name, (weight, mask) in self._pairs.items()
+        )
+        self.zero()
+        return back
+
+    def zero(self) -> None:
+        """Zeroes what is pruned, in the weights and in their averages."""
+        for weight, mask in self._pairs.values():
+            zero_pruned(weight, mask)
+        self.zero_averages()
+
+    def zero_averages(self) -> None:
+        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        optimizer = self._model.optimizer
+        # Under mixed_float16 Keras puts an optimizer around the optimizer.
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if not getattr(optimizer, "use_ema", False) or not self._pairs:
+            return
+        # Neither is there before the optimizer's first step.
+        averages = getattr(optimizer, "_model_variables_moving_average", [])
+        places = getattr(optimizer, "_index_dict", {})
+        for weight, mask in self._pairs.values():
+            place = places.get(optimizer._var_key(weight))
+            if place is not None and averages:
+                zero_pruned(averages[place], mask)
+
+    def _revived(self, name: str, weight: Any, mask: Any) -> int:
+        """How many pruned weights have come back; an older mask is mended."""
+        now = mask.numpy().astype(bool)
+        held = self._held.get(name, now)
+        back = now & ~held
+        if back.any():
+            mask.assign((now & held).astype("float32"))
+        if id(weight) not in self._wrapped:  # a wrapper zeroes by itself, as needed
+            back = (weight.numpy() != 0) & ~(now & held)
+        return int(np.count_nonzero(back))
+
+    def _trace_again(self, new: bool) -> None:
+        """A training step that was traced before knows of no new constraint."""
+        if new and self._model.train_function is not None:
+            self._model.make_train_function(force=True)
+
+
+def hold(calls: tuple[Call, ...]) -> bool:
+    """Has the pruned weights of a model kept at zero by every training step.
+
+    Returns:
+      Whether that is new to a weight; see `constrain`.
+    """
+    new = [constrain(weight, mask) for weight, mask in mask_variables(calls).values()]
+    for call in calls:
+        if call.wrapper is not None:
+            # At -1 tfmot stops training and demands its own callback.
+            step = call.wrapper.pruning_step
+            step.assign(tf.maximum(step, 0))
+    return any(new)

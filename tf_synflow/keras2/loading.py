@@ -1,0 +1,149 @@
+"""Reads saved models of tf_keras, after a look at what they name."""
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from tf_synflow.checks import COMPRESSIONS, first_line
+from tf_synflow.keras2.constraints import zero_pruned
+from tf_synflow.keras2.holding import hold
+from tf_synflow.keras2.imports import SavedMetadata, keras, tfmot
+from tf_synflow.keras2.reading import lay_flat, mask_variables
+from tf_synflow.keras2.trust import (
+    Trust,
+    UntrustedFileError,
+    allowance,
+    bounded_variables,
+    check_config,
+    check_weights,
+)
+from tf_synflow.keras2.wrapping import PruneLowMagnitude
+
+_WEIGHTS = "model.weights.h5"
+
+# JSON takes up to twenty times its size once it is read.
+_LARGEST_CONFIG = 32 * 2**20
+
+
+def load(
+    path: Path,
+    modules: Collection[str],
+    custom_objects: Mapping[str, Any] | None,
+    safe_mode: bool,
+) -> Any:
+    """Reads a model; see `files.models.load_model`."""
+    custom_objects = dict(custom_objects or {})
+    bounds = contextlib.ExitStack()
+    try:
+        wrapper = {"PruneLowMagnitude": PruneLowMagnitude}
+        with (
+            tfmot.sparsity.keras.prune_scope(),
+            keras.saving.custom_object_scope(wrapper),
+            bounds,
+        ):
+            if path.suffix == ".keras":
+                _check_archive(path, safe_mode)
+            if safe_mode:
+                allowed = _check_trust(path, custom_objects, modules)
+                if allowed is not None:
+                    bounds.enter_context(bounded_variables(allowed))
+            model = keras.models.load_model(
+                path, custom_objects, compile=False, safe_mode=safe_mode
+            )
+    except UntrustedFileError as error:
+        raise ValueError(
+            f"{str(path)!r} is not read, because a file from a stranger could do harm "
+            f"this way: {error}. If you trust the file, name its classes and functions "
+            "(custom_objects=), name the module that registers them (modules=), or "
+            "switch all checks off (safe_mode=False). Expected a model of layers that "
+            "Keras, tfmot or tf_synflow have"
+        ) from error
+    # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
+    except Exception as error:
+        raise ValueError(
+            f"cannot read a tf_keras model from {str(path)!r} "
+            f"({type(error).__name__}: {first_line(error)}). Expected a whole "
+            ".keras or .h5 file, or the folder of a SavedModel, as model.save of "
+            "tf_keras writes. If it has layers of your own, name the module that "
+            "registers them"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"what {str(path)!r} holds is no Keras model but {type(model).__name__}: "
+            "a SavedModel that Keras did not write cannot be pruned"
+        )
+    calls = lay_flat(model).calls
+    hold(calls)
+    for weight, mask in mask_variables(calls).values():
+        zero_pruned(weight, mask)  # tfmot alone saves what an update left there
+    return model
+
+
+def _check_archive(path: Path, safe_mode: bool) -> None:
+    """Refuses what is no whole zip archive: Keras would read it as HDF5, unsafely."""
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        raise zipfile.BadZipFile("a .keras file is a zip archive, and this is none")
+    with zipfile.ZipFile(path) as archive:
+        if safe_mode:
+            allowed = allowance(path.stat().st_size)
+            size = sum(info.file_size for info in archive.infolist())
+            if size > allowed:
+                raise UntrustedFileError(
+                    f"it would unpack to {size:,} bytes; at most {allowed:,} are "
+                    "allowed"
+                )
+            if {info.compress_type for info in archive.infolist()} - set(COMPRESSIONS):
+                raise UntrustedFileError("it is compressed in an unusual way")
+        # Keras reads the weights in pieces, past the checksum.
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
+def _check_trust(
+    path: Path, custom_objects: Mapping[str, Any], modules: Collection[str]
+) -> int | None:
+    """Looks through a file; gives how many bytes it may take, None if that is unknown.
+
+    Raises:
+      UntrustedFileError: It names or takes more than it may.
+    """
+    if path.is_dir():
+        trust = Trust(custom_objects, modules, by_module=False)
+        if not (path / "keras_metadata.pb").is_file():
+            raise FileNotFoundError(
+                "keras_metadata.pb is missing: Keras did not write this folder"
+            )
+        metadata = SavedMetadata()
+        metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
+        for node in metadata.nodes:
+            check_config(_parsed(node.metadata), trust)
+        return None
+    allowed = allowance(path.stat().st_size)
+    if path.suffix == ".keras":
+        trust = Trust(custom_objects, modules, by_module=True)
+        with zipfile.ZipFile(path) as archive:
+            config = _parsed(archive.read("config.json"))
+            # Keras does not read it either: the model is not compiled.
+            check_config({**config, "compile_config": None}, trust)
+            with archive.open(_WEIGHTS) as member, h5py.File(member) as file:
+                check_weights(file, allowed)
+    else:
+        trust = Trust(custom_objects, modules, by_module=False)
+        with h5py.File(path) as file:
+            check_config(_parsed(file.attrs["model_config"]), trust)
+            check_weights(file, allowed)
+    return allowed
+
+
+def _parsed(config: str | bytes) -> Any:
+    if len(config) > _LARGEST_CONFIG:
+        raise UntrustedFileError(
+            f"its configuration has {len(config):,} bytes; at most "
+            f"{_LARGEST_CONFIG:,} are allowed"
+        )
+    return json.loads(config)

@@ -1,0 +1,93 @@
+"""Checks that a copy shares nothing with its model: no weight tied, none read."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.reading import layer_nodes
+from tf_synflow.network import Network
+
+
+def check_ancillary(models: Iterable[Any]) -> None:
+    """Refuses a Sequential model with loss terms, on which Keras's own copy fails."""
+    for part in models:
+        if isinstance(part, keras.Sequential) and min(part._nodes_by_depth) < 0:
+            raise ValueError(
+                f"model {part.name!r} is Sequential and has an add_loss or add_metric "
+                "on one of its tensors, which Keras cannot copy; build it with "
+                "keras.Model(inputs, outputs) and add the loss to that"
+            )
+
+
+def check_ties(network: Network) -> None:
+    """Refuses layers that compute with a weight of another layer."""
+    owners: dict[int, str] = {}
+    for call in network.calls:
+        arguments = tf.nest.flatten([call.arguments, call.options])
+        for argument in arguments:
+            if isinstance(argument, tf.Variable):
+                raise ValueError(
+                    f"{call.name!r} is given the variable {argument.name!r} as an "
+                    "argument. A copy of the model would go on using it, or a constant "
+                    "in its place. Make it a layer of your own that has this weight "
+                    "(add_weight in its build)"
+                )
+        for short, variable in call.weights.items():
+            owner = owners.setdefault(id(variable), call.name)
+            if owner != call.name:
+                raise ValueError(
+                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
+                    "tf_synflow does not support tied weights: a copy of the model "
+                    f"would not be tied. Give {call.name!r} a weight of its own"
+                )
+
+
+def check_shares_nothing(
+    model: Any, result: Any, copies: list[Any], read: Iterable[Any]
+) -> None:
+    """Refuses a copy that has, or reads, a variable that is not its own.
+
+    Args:
+      model: The original.
+      result: Its copy.
+      copies: All layers copied.
+      read: The trainable variables that the layers of the copy read.
+    """
+    old = {id(part) for weight in model.weights for part in _parts(weight)}
+    for original, layer, _ in copies:
+        for variable in layer.weights:
+            if old & {id(part) for part in _parts(variable)}:
+                raise ValueError(
+                    f"a copy of layer {original.name!r} ({type(original).__name__}) "
+                    f"would share the variable {variable.name!r} with the model. Its "
+                    "get_config() gives away a layer or a variable that it holds; let "
+                    "it give keras.layers.serialize(layer) and read that in from_config"
+                )
+    own = {id(part) for weight in result.weights for part in _parts(weight)}
+    foreign = [variable for variable in read if id(variable) not in own]
+    if foreign:
+        name, kind = _reader(result, foreign[0])
+        raise ValueError(
+            f"layer {name!r} ({kind}) computes with the variable {foreign[0].name!r}, "
+            "which is not among its weights, so a copy of the model would share it. "
+            "Make it a layer of your own that has this weight (add_weight in its "
+            "build); a weight of another layer cannot be used"
+        )
+
+
+def _parts(variable: Any) -> list[Any]:
+    """A variable and those that it stands for: cast, or one for each replica."""
+    inner = getattr(variable, "_variable", variable)
+    return [variable, inner, *getattr(inner, "values", ())]
+
+
+def _reader(model: Any, variable: Any) -> tuple[str, str]:
+    """Name and class of the layer that reads a variable."""
+    for node in layer_nodes(model):
+        with tf.GradientTape() as tape:
+            node.layer(*node.call_args, **node.call_kwargs)
+        if any(seen is variable for seen in tape.watched_variables()):
+            return node.layer.name, type(node.layer).__name__
+    return model.name, type(model).__name__

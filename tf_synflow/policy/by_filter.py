@@ -1,0 +1,95 @@
+"""Pruning by whole filters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tf_synflow.criteria import Problem
+from tf_synflow.masks.counts import plan, pruned_fraction
+from tf_synflow.masks.selection import inverted, iterate
+from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
+from tf_synflow.policy.by_weight import masks_now
+from tf_synflow.policy.filters import (
+    FORMS,
+    Filters,
+    check_filter_reach,
+    least,
+    never_less,
+)
+from tf_synflow.policy.progress import progress_bar
+
+__all__ = ["FORMS", "FilterTask"]
+
+
+class FilterTask:
+    """A network and how its filters are to be pruned; made by `PruningPolicy.prepare`.
+
+    Attributes:
+      problem: The network, and the weights to score.
+      start: Name to mask: the weights that there are now.
+      filters: The filters that may be pruned.
+      fewest: Name of a kernel to the number of filters that it keeps at least.
+    """
+
+    def __init__(self, problem: Problem, policy: Any):
+        """Finds the filters.
+
+        Args:
+          problem: The network, and the weights to score.
+          policy: The `PruningPolicy`.
+
+        Raises:
+          ValueError: No filter may be pruned.
+        """
+        self.problem = problem
+        self.start = masks_now(problem)
+        self.filters = Filters(problem.network, set(problem.weights))
+        self.fewest = least(self.filters.sizes)
+        self._policy = policy
+
+    @property
+    def standing(self) -> Masks:
+        """Name of a kernel to boolean vector: the filters that there are now."""
+        return self.filters.standing(self.start)
+
+    def check(self, ratio: float) -> None:
+        """Raises what `masks` would raise before it scores."""
+        self._plan(ratio)
+        self.prepare_scores()
+
+    def score(self) -> Scores:
+        """The score of every filter, once; see `PruningPolicy.score`."""
+        return self.prepare_scores()(self.standing)
+
+    def masks(self, ratio: float) -> Masks:
+        """The weights to keep; see `PruningPolicy.masks`."""
+        return self.remove(self._plan(ratio), self.fewest)
+
+    def remove(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
+        """The weights to keep once a plan for filters is carried out.
+
+        Args:
+          steps: The plan.
+          fewest: Name of a kernel to the number of filters that it keeps at least.
+        """
+        policy = self._policy
+        bar = progress_bar(
+            f"pruning filters ({policy.criterion})", "iteration", policy.progress
+        )
+        scorer = never_less(self.prepare_scores(), fewest)
+        left = iterate(scorer, self.standing, steps, bar)
+        return self.filters.weight_masks(left, self.start)
+
+    def prepare_scores(self) -> Scorer:
+        """What gives the scores under masks; raises what it can raise beforehand."""
+        name = self._policy.criterion_name
+        scorer = self.filters.scorer(self.problem, name, self.start)
+        return inverted(scorer) if self._policy.invert else scorer
+
+    def _plan(self, ratio: float) -> Plan:
+        policy = self._policy
+        pruned_fraction(ratio)
+        steps = plan(
+            self.standing, ratio, policy.iterations, policy.schedule, policy.scope
+        )
+        check_filter_reach(steps, self.standing, self.fewest)
+        return steps
