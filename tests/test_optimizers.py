@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import images, layers, randomise, residual_net
+from nets import images, layers, randomise, residual_net
 
 import tf_synflow
 from tf_synflow.keras2.imports import keras

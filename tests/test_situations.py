@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import layers, masked_by_hand
+from nets import layers, masked_by_hand
 
 import tf_synflow
 from tf_synflow.keras2.imports import keras

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tf_synflow import models, optimizers
     from tf_synflow.channels.rules import register_channels
     from tf_synflow.channels.shrinking import expand, shrink
+    from tf_synflow.checks import LayerCollapseError, LayerCollapseWarning
     from tf_synflow.files.exporting import Exported, export
     from tf_synflow.files.masks import load_masks, save_masks
     from tf_synflow.files.models import load_model
     from tf_synflow.flow.linear_parts import register_linear_part
-    from tf_synflow.policy.collapse import LayerCollapseError, LayerCollapseWarning
     from tf_synflow.policy.pruning_policy import PruningPolicy
     from tf_synflow.pruning import ablations
     from tf_synflow.pruning.callbacks import PruningCallback, SparsityCallback
@@ -33,8 +33,8 @@ __version__ = "0.2.0"
 # Each public name, and the module that defines it.
 _PLACES = {
     "Exported": "files.exporting",
-    "LayerCollapseError": "policy.collapse",
-    "LayerCollapseWarning": "policy.collapse",
+    "LayerCollapseError": "checks",
+    "LayerCollapseWarning": "checks",
     "PruningCallback": "pruning.callbacks",
     "PruningPolicy": "policy.pruning_policy",
     "Report": "reporting.report",

@@ -1,4 +1,4 @@
-"""Checks of arguments, and what the errors of other libraries say."""
+"""Checks of arguments, errors of our own, and what those of other libraries say."""
 
 import re
 import zipfile
@@ -24,6 +24,14 @@ _AFTER_CODE = re.compile(r"in user code:.*?\n *\w+Error: *", re.DOTALL)
 # How a zip archive of ours may be compressed, as numpy and Keras write it. The other
 # ways can make 100 MB of a few kilobytes in one step.
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class LayerCollapseWarning(UserWarning):
+    """A layer has lost all of its prunable weights, or no flow ever passed it."""
+
+
+class LayerCollapseError(ValueError):
+    """The same, where `on_collapse="raise"` was asked for."""
 
 
 def first_line(error: BaseException) -> str:

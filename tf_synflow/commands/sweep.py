@@ -60,7 +60,10 @@ def main(argv: list[str]) -> None:
     # Told to end, it ends the run that it has begun too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("tf-synflow sweep: told to end"))
     failed = sweep.carry_out(
-        folder, runs, [*recipe, *argv[1:]], lambda runs: tqdm(runs, unit="run")
+        folder,
+        runs,
+        [*recipe, *argv[1:]],
+        progress=lambda runs: tqdm(runs, unit="run"),
     )
     every = sweep.rows(folder, sweep.grid(axes))  # of all shards, so far
     write_csv(folder / "runs.csv", every)

@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 from tf_synflow.experiments.results import read_results
 from tf_synflow.files.whole import written_whole
 
+TRAIN = (sys.executable, "-m", "tf_synflow", "train")
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
 
 
@@ -117,6 +118,7 @@ def carry_out(
     sweep: Path,
     runs: Sequence[Run],
     flags: Sequence[str],
+    program: Sequence[str] = TRAIN,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[Run]:
     """Carries out the runs that have no results yet, one after the other.
@@ -130,6 +132,7 @@ def carry_out(
       sweep: Folder of the sweep; made if need be.
       runs: What `grid` gave.
       flags: More flags for each run. A flag file stands for what it holds now.
+      program: The command that carries out one run. Defaults to `tf-synflow train`.
       progress: Wraps the runs, as tqdm does.
 
     Returns:
@@ -155,8 +158,7 @@ def carry_out(
             continue
         final = folder(sweep, run)
         error = final.with_name(final.name + ".error.txt")
-        command = [sys.executable, "-m", "tf_synflow", "train", *flags]
-        command += [f"--workdir={final}"]
+        command = [*program, *flags, f"--workdir={final}"]
         command += [f"--{axis}={value}" for axis, value in run.items()]
         done = subprocess.run(
             [sys.executable, "-I", "-c", _UNDER_THE_SWEEP, str(os.getpid()), *command],

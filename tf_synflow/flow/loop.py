@@ -12,6 +12,7 @@ import numpy as np
 
 from tf_synflow.channels import rules
 from tf_synflow.channels.groups import Channels
+from tf_synflow.checks import LayerCollapseWarning
 from tf_synflow.flow import linear_parts
 from tf_synflow.flow.linear_twin import (
     LinearTwin,
@@ -163,5 +164,6 @@ def warn_of_no_flow(network: Network, masks: Mapping[str, np.ndarray]) -> None:
         "the synaptic flow is 0 before SynFlow removes anything: no path from input to "
         "output has kept weights that are all other than 0. So all scores are 0, and "
         f"weights are removed by their position only, the last ones first. {why}",
+        LayerCollapseWarning,
         stacklevel=2,
     )

@@ -7,20 +7,13 @@ References:
 
 import warnings
 
+from tf_synflow.checks import LayerCollapseError, LayerCollapseWarning
 from tf_synflow.criteria import Problem
 from tf_synflow.flow.paths import on_paths
 from tf_synflow.masks.selection import emptied
 from tf_synflow.masks.types import Masks
 
 ACTIONS = ("warn", "raise", "ignore")
-
-
-class LayerCollapseWarning(UserWarning):
-    """A layer has lost all of its prunable weights."""
-
-
-class LayerCollapseError(ValueError):
-    """The same, where `on_collapse="raise"` was asked for."""
 
 
 def notice(
