@@ -18,7 +18,7 @@ TEST = [
 
 setup(
     name="tf_synflow",
-    version="0.1.0",
+    version="0.2.0",
     description=(
         "Prune Keras networks before training, without data, by iteratively "
         "conserving synaptic flow"
@@ -27,12 +27,28 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["tf_synflow", "tf_synflow.*"]),
-    package_data={"tf_synflow": ["py.typed"]},
+    # Flag files and the papers' numbers travel in the package. In a clone they lie
+    # where people look for them, and `commands.flag_files` finds them in both places.
+    packages=[
+        *find_packages(include=["tf_synflow", "tf_synflow.*"]),
+        "tf_synflow.configs",
+        "tf_synflow.published",
+    ],
+    package_dir={
+        "tf_synflow.configs": "configs",
+        "tf_synflow.published": "docs/published",
+    },
+    package_data={
+        "tf_synflow": ["py.typed"],
+        "tf_synflow.configs": ["*.flags", "*/*.flags"],
+        "tf_synflow.published": ["*.csv", "*.md"],
+    },
+    entry_points={"console_scripts": ["tf-synflow = tf_synflow.commands:main"]},
     install_requires=[
         "absl-py>=1.4",
         # tensorflow-datasets 4.9.10 imports importlib_resources undeclared.
         "importlib_resources>=6",
+        "h5py>=3.10",
         "numpy>=1.26,<3",
         # TensorFlow 2.21 no longer brings TensorBoard along.
         "tensorboard>=2.18,<2.22",

@@ -1,6 +1,6 @@
 """Prunes the networks that Keras ships, and says what is left of them.
 
-python scripts/applications.py --output=applications.csv
+python scripts/benchmarks/applications.py --output=applications.csv
 
 Each network is built with its stated input shape and new weights, and pruned by SynFlow
 in a process of its own. Lines of a Markdown table are printed as they come.

@@ -1,6 +1,6 @@
 """Finds the compression ratio at which each criterion empties a layer.
 
-python scripts/collapse.py --output=collapse.csv
+python scripts/benchmarks/collapse.py --output=collapse.csv
 
 A network of the papers, new weights for each seed, images of standard normal noise and
 random labels for the criteria that need data.

@@ -1,6 +1,6 @@
 """Damages the small files of a run at random, and counts what is believed all the same.
 
-python scripts/damages.py
+python scripts/benchmarks/damages.py
 
 A tiny network is trained for two epochs on the digits, twice: with seed 0, whose files
 are damaged, and with seed 1, whose files are swapped with them. Each damage is done to

@@ -1,6 +1,6 @@
 """Proves what the README says of depth: scores neither overflow nor underflow.
 
-python scripts/depth.py            # under twenty minutes on two cores
+python scripts/benchmarks/depth.py            # under twenty minutes on two cores
 
 Prints a line for each proof, and fails at the first that does not hold.
 """

@@ -1,6 +1,6 @@
 """Kills runs at random moments, goes on, and compares them with undisturbed ones.
 
-python scripts/kills.py --folder=runs/kills
+python scripts/benchmarks/kills.py --folder=runs/kills
 
 Each kill is a SIGKILL, which nothing can catch. Two of three fall at a random time,
 the third while a file or a checkpoint is being written. Files, masks, weights and
@@ -50,14 +50,15 @@ _CASES = flags.DEFINE_multi_enum("cases", list(CASES), list(CASES), "What to run
 _KILLS = flags.DEFINE_integer("kills", 12, "Kills of each case.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the moments.")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # scripts/train.py with one more network, and with so many logical CPU devices.
 PROGRAM = """
 import ctypes, runpy, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # when kills.py itself is ended
 from tf_synflow import models
-from tf_synflow._compat import keras, tf
+import tensorflow as tf
+from tf_synflow.keras2.imports import keras
 devices, sys.argv = int(sys.argv[1]), sys.argv[2:]
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

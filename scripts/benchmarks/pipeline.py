@@ -1,6 +1,6 @@
 """How fast the input pipeline is, beside the network that it feeds.
 
-python scripts/pipeline.py
+python scripts/benchmarks/pipeline.py
 
 Images of noise in CIFAR-10's number and size, cropped, mirrored and normalised; and
 training steps of a network on one batch, so that nothing waits for images. In turn.

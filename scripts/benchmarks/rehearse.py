@@ -1,6 +1,6 @@
 """Runs the first two steps of every flag file on made-up images: has one gone stale?
 
-python scripts/rehearse.py
+python scripts/benchmarks/rehearse.py
 
 Of a sweep, every network on every data set, with its first criterion that needs no data
 and its second ratio; in batches of two. The images are made up, so nothing is
@@ -25,7 +25,7 @@ from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments import data
 from tf_synflow.keras2.imports import keras
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def read(path: Path) -> dict[str, str]:
@@ -61,8 +61,8 @@ def draw(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         short = ["--alphas=1", "--iterations=1", "--seeds=0", "--images=2"]
         short += ["--size=32", "--criteria=random,snip", f"--output={folder}/figure"]
-        script = Path(__file__).with_name("figures.py")
-        command = [sys.executable, str(script), f"--flagfile={path}", *short]
+        command = [sys.executable, "-m", "tf_synflow", "figures"]
+        command += [f"--flagfile={path}", *short]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr.strip().splitlines()[-1])
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
                     contextlib.redirect_stdout(nowhere),
                 ):
                     draw(path) if "figure" in read(path) else rehearse(command)
-            except (SystemExit, flags.Error) as error:
+            except (SystemExit, flags.Error, ValueError, OSError) as error:
                 outcome, failed = f"FAILS ({error})", failed + 1
             what = " ".join(part for part in command if "flagfile" not in part)
             seconds = time.perf_counter() - start

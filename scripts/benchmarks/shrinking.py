@@ -1,7 +1,7 @@
 """Masked and shrunk networks side by side: the same function, and how much smaller.
 
-python scripts/shrinking.py
-python scripts/shrinking.py --train --models=vgg16_bn:100 --ratios=10,100
+python scripts/benchmarks/shrinking.py
+python scripts/benchmarks/shrinking.py --train --models=vgg16_bn:100 --ratios=10,100
 
 Each network is pruned by SynFlow and shrunk; the outputs of both on random images, in
 training and in inference mode, are compared before training and after --steps steps of

@@ -1,6 +1,6 @@
 """How small files become: networks exported dense and pruned, checked against Keras.
 
-python scripts/sizes.py
+python scripts/benchmarks/sizes.py
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Times dense, masked and shrunk networks, in turn, so that drifts of speed cancel.
 
-python scripts/speed.py --models=vgg16_bn:100 --ratios=10,100,1000
+python scripts/benchmarks/speed.py --models=vgg16_bn:100 --ratios=10,100,1000
 
 A masked network computes with its zeros; a shrunk one, masks and wrappers still on,
 has only the channels that live. Plain, the control, is the same without masks and

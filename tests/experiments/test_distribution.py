@@ -82,7 +82,7 @@ def free_port():
 WORKER = """
 import functools, sys, shutil, pathlib, numpy as np
 from tf_synflow import PruningPolicy, distribution, experiment, training
-from tf_synflow._compat import keras
+from tf_synflow.keras2.imports import keras
 from tf_synflow.data import Dataset
 from tf_synflow.training import Recipe
 folder, number = pathlib.Path(sys.argv[1]), sys.argv[2]

@@ -110,7 +110,7 @@ def test_runs_fail_by_themselves_and_are_never_repeated(tmp_path, program):
     names = {path.name for path in folder.iterdir()}
     assert len(names) == 13
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("calls")}
-    program.write_text(PROGRAM.replace('"z"', '"none"'))
+    Path(program[1]).write_text(PROGRAM.replace('"z"', '"none"'))
     assert sweep.carry_out(folder, runs, ["--epochs=3"], program) == []
     assert not list(folder.glob("*.error.txt"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -155,7 +155,9 @@ def test_the_dense_network_is_trained_once():
 
 
 def test_the_error_file_is_utf_8_whatever_the_locale(tmp_path, program, monkeypatch):
-    program.write_text("import sys\nsys.exit('wrong: \u00e9 \u2603')\n", "utf-8")
+    Path(program[1]).write_text(
+        "import sys\nsys.exit('wrong: \u00e9 \u2603')\n", "utf-8"
+    )
     monkeypatch.setenv("LC_ALL", "C")
     monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
     monkeypatch.setenv("PYTHONUTF8", "0")
@@ -194,7 +196,7 @@ def wait_until(reached):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_ended_ends_its_run(how, tmp_path, program):
     """Killed outright too, when it has no time to say anything to its run."""
-    program.write_text(
+    Path(program[1]).write_text(
         "import os, pathlib, time\n"
         "folder = pathlib.Path(__file__).parent\n"
         "(folder / 'aside').write_text(str(os.getpid()))\n"

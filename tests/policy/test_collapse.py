@@ -58,8 +58,9 @@ def test_one_scoring_serves_all_alphas():
 
 def test_the_script_writes_a_table(tmp_path):
     command = [
-        sys.executable, "scripts/benchmarks/collapse.py", "--model=resnet20", "--classes=4",
-        "--size=8", "--images=8", "--criteria=magnitude,snip", "--seeds=2",
+        sys.executable, "scripts/benchmarks/collapse.py", "--model=resnet20",
+        "--classes=4", "--size=8", "--images=8", "--criteria=magnitude,snip",
+        "--seeds=2",
         "--first=1.5", "--last=3.5", "--step=1", f"--output={tmp_path / 'table.csv'}",
     ]  # fmt: skip
     root = Path(__file__).parents[2]

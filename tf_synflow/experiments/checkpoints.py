@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a run keeps after each epoch, so that it can go on after a kill."""
 
 import csv
 import re

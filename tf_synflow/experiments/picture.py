@@ -1,4 +1,4 @@
-"""TODO."""
+"""The picture of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

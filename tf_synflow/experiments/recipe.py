@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a network is trained: epochs, learning rates, optimizer."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a run is to do: how to prune, and where."""
 
 from typing import NamedTuple
 

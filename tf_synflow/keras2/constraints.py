@@ -1,4 +1,4 @@
-"""TODO."""
+"""The constraint that keeps pruned weights at zero while a model is trained."""
 
 from typing import Any
 

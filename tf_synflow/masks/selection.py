@@ -1,4 +1,4 @@
-"""TODO."""
+"""Which weights stay: the highest scores, step by step."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping

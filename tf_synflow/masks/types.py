@@ -1,4 +1,4 @@
-"""TODO."""
+"""The types that masks and scores travel as."""
 
 from collections.abc import Callable
 

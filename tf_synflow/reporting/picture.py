@@ -1,4 +1,4 @@
-"""TODO."""
+"""Pictures: matplotlib without a screen, and that of a report."""
 
 import os
 from collections.abc import Mapping, Sequence

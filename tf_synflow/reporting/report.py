@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is left of a network, as a table, a dictionary or JSON."""
 
 import json
 from os import PathLike
