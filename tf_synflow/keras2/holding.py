@@ -66,10 +66,6 @@ class Holder:
         self.zero()
         self._trace_again(any(new))
 
-    def forget(self) -> None:
-        """Forgets what `take` was given: another training begins."""
-        self._held = {}
-
     def mend(self) -> int:
         """Zeroes what is pruned; gives how many weights had come back."""
         back = sum(

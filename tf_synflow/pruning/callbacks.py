@@ -153,6 +153,7 @@ class PruningCallback(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prunes, if this is the epoch for it."""
+        self._mend()  # what another callback put back since the last epoch
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
