@@ -81,18 +81,21 @@ def free_port():
 # process also puts aside what it has itself of each variable.
 WORKER = """
 import functools, sys, shutil, pathlib, numpy as np
-from tf_synflow import PruningPolicy, distribution, experiment, training
+from tf_synflow import PruningPolicy
+from tf_synflow.experiments import distribution, training
+from tf_synflow.experiments import run as experiment
+from tf_synflow.experiments.data import Dataset
+from tf_synflow.experiments.recipe import Recipe
+from tf_synflow.experiments.settings import Place, Pruning
 from tf_synflow.keras2.imports import keras
-from tf_synflow.data import Dataset
-from tf_synflow.training import Recipe
 folder, number = pathlib.Path(sys.argv[1]), sys.argv[2]
 experiment.distribution.strategy = functools.cache(distribution.strategy)
 write = experiment._write
-def both(workdir, pruned, title, results):
-    own = pruned.distribute_strategy.experimental_local_results
-    weights = {w.name: own(w)[0].numpy() for w in pruned.weights}
+def both(workdir, trained, title, results):
+    own = trained.model.distribute_strategy.experimental_local_results
+    weights = {w.name: own(w)[0].numpy() for w in trained.model.weights}
     np.savez(folder / f"weights_{name}_{number}.npz", **weights)
-    write(workdir, pruned, title, results)
+    write(workdir, trained, title, results)
 experiment._write = both
 generator = np.random.default_rng(0)
 small = lambda n: (generator.random((n, 8, 8, 3), "float32"), np.arange(n) % 10)
@@ -111,9 +114,9 @@ training.PruningCallback = Copying
 for name in ("whole", "cut"):
     results = experiment.run(
         folder / name, model="small", dataset="noise",
-        pruning=experiment.Pruning(10, PruningPolicy(iterations=3)),
+        pruning=Pruning(10, PruningPolicy(iterations=3)),
         recipe=Recipe(2, 16, 0.1, 0),
-        place=experiment.Place(distribute="multi_worker"), flags={"a": 1},
+        place=Place(distribute="multi_worker"), flags={"a": 1},
     )
     print("RESULTS", results["train"]["final_accuracy"])
 """

@@ -381,9 +381,9 @@ def test_half_precision_reaches_every_layer_and_no_mask(
     monkeypatch.setattr(experiment.models, "build", lambda *_: small_net())
     train, trained = training.train, []
 
-    def kept(model, *args):
-        trained.append(model)
-        return train(model, *args)
+    def kept(network, *args):
+        trained.append(network.model)
+        return train(network, *args)
 
     monkeypatch.setattr(training, "train", kept)
     for precision in ("float32", f"mixed_{half}"):

@@ -1,5 +1,6 @@
 """Recipes, batches and going on: against numpy, and against undisturbed runs."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile, read_hi
 from tf_synflow.experiments.data import Dataset, Share
 from tf_synflow.experiments.recipe import Recipe
 from tf_synflow.experiments.recipe import optimizer as make_optimizer
+from tf_synflow.frameworks import read
 from tf_synflow.keras2.imports import keras
 from tf_synflow.optimizers import SGD
 
@@ -53,7 +55,7 @@ def test_momentum_and_weight_decay_are_those_of_pytorch(nesterov, decay):
     generator = np.random.default_rng(1)
     start = generator.standard_normal((3, 2))
     gradients = generator.standard_normal((20, 3, 2))
-    recipe = RECIPE._replace(epochs=20, decay="step", drops=(7, 15), drop_factor=0.2)
+    recipe = dataclasses.replace(RECIPE, epochs=20, decay="step", drops=(7, 15), drop_factor=0.2)
     schedule = make_optimizer(recipe, steps=1)._learning_rate
     variable = tf.Variable(start, dtype=tf.float64)
     optimizer = SGD(schedule, 0.9, nesterov, decay)
@@ -104,7 +106,7 @@ def test_the_optimizer_survives_saving(tmp_path):
 )
 def test_a_recipe_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        make_optimizer(RECIPE._replace(**change), steps=3)
+        make_optimizer(dataclasses.replace(RECIPE, **change), steps=3)
 
 
 def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
@@ -228,11 +230,11 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(
     batch, grda, net, tmp_path, monkeypatch
 ):
     data = data_set(padding=1, mirrored=True)
-    recipe = RECIPE._replace(grda=grda, weight_decay=0.0 if grda else 1e-3)
+    recipe = dataclasses.replace(RECIPE, grda=grda, weight_decay=0.0 if grda else 1e-3)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     undisturbed = pruned(net)
-    expected = training.train(undisturbed, data, tmp_path / "a", recipe)
+    expected = training.train(read(undisturbed), data, tmp_path / "a", recipe)
     with monkeypatch.context() as patch:
         callback = training.PruningCallback
         kill = [Kill(batch)]
@@ -244,9 +246,9 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(
 
         patch.setattr(training, "PruningCallback", Both)
         with pytest.raises(Killed):
-            training.train(pruned(net), data, tmp_path / "b", recipe)
+            training.train(read(pruned(net)), data, tmp_path / "b", recipe)
     again = pruned(net)
-    found = training.train(again, data, tmp_path / "b", recipe)
+    found = training.train(read(again), data, tmp_path / "b", recipe)
     for a, b in zip(undisturbed.weights, again.weights, strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes(), a.name
     assert {**found, "seconds": 0} == {**expected, "seconds": 0}
@@ -257,7 +259,7 @@ def test_a_run_cut_short_ends_as_an_undisturbed_one(
     assert [p.name for p in (tmp_path / "b" / "checkpoints").iterdir()] == ["epoch_3"]
     # And once more: it is finished, so nothing is trained.
     third = pruned(net)
-    assert training.train(third, data, tmp_path / "b", recipe) == found
+    assert training.train(read(third), data, tmp_path / "b", recipe) == found
     assert third.weights[0].numpy().tobytes() == again.weights[0].numpy().tobytes()
 
 
@@ -298,7 +300,7 @@ def another_epoch(checkpoint):
 def checkpoint(tmp_path_factory):
     """Of three epochs; and a model to set to it."""
     folder = tmp_path_factory.mktemp("trained")
-    training.train(pruned(), data_set(), folder, RECIPE, run="mine")
+    training.train(read(pruned()), data_set(), folder, RECIPE, run="mine")
     return folder / "checkpoints", pruned()
 
 
@@ -325,7 +327,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_refused(
     else:
         damage(tmp_path / "checkpoints" / "epoch_3")
     with pytest.raises(ValueError, match=f"{tmp_path}.*is damaged .*{message}"):
-        training.train(model, data_set(), tmp_path, RECIPE, run=run)
+        training.train(read(model), data_set(), tmp_path, RECIPE, run=run)
     # Nothing of it is in the model, which a program may go on with.
     for a, b in zip(model.weights, before, strict=True):
         assert a.numpy().tobytes() == b.tobytes()
@@ -353,13 +355,13 @@ def without_batch_norm():
 
 def test_two_devices_compute_what_one_does(two_devices, tmp_path):
     data = data_set(80, padding=1, mirrored=True)
-    recipe = RECIPE._replace(epochs=2)  # of ten steps each
+    recipe = dataclasses.replace(RECIPE, epochs=2)  # of ten steps each
     models = []
     for name, strategy in [("one", tf.distribute.get_strategy()), ("two", two_devices)]:
         with strategy.scope():
             model = tf_synflow.prune(without_batch_norm(), 3, iterations=3)
         (tmp_path / name).mkdir()
-        training.train(model, data, tmp_path / name, recipe)
+        training.train(read(model), data, tmp_path / name, recipe)
         models.append(model)
     assert int(models[1].optimizer.iterations.numpy()) == 20
     for a, b in zip(*(model.weights for model in models), strict=True):
@@ -387,7 +389,7 @@ def test_a_run_of_two_replicas_cut_short_ends_as_an_undisturbed_one(
     two_devices, tmp_path, monkeypatch
 ):
     """Bit for bit on both replicas: weights, statistics, and all of the optimizer."""
-    data, recipe = data_set(16, mirrored=True), RECIPE._replace(epochs=2)
+    data, recipe = data_set(16, mirrored=True), dataclasses.replace(RECIPE, epochs=2)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
 
@@ -406,7 +408,7 @@ def test_a_run_of_two_replicas_cut_short_ends_as_an_undisturbed_one(
         with two_devices.scope():
             plain = with_all_that_training_changes()
         model = tf_synflow.prune(plain, 2, criterion="magnitude")
-        found = training.train(model, data, workdir, recipe)
+        found = training.train(read(model), data, workdir, recipe)
         rows = read_history(workdir)
         return model, {**found, "seconds": 0}, [{**r, "seconds": 0} for r in rows]
 
@@ -435,7 +437,7 @@ def averaging(recipe):
     "optimizer",
     [
         lambda recipe: make_optimizer(recipe, 1),
-        lambda recipe: make_optimizer(recipe._replace(grda=(1e-3, 0.6)), 1),
+        lambda recipe: make_optimizer(dataclasses.replace(recipe, grda=(1e-3, 0.6)), 1),
         averaging,
     ],
     ids=["sgd", "grda", "averaging"],
@@ -448,7 +450,7 @@ def test_a_checkpoint_has_every_variable_as_each_replica_has_it(
     def model_and_state(strategy):
         with strategy.scope():
             model = with_all_that_training_changes()
-            model.compile(optimizer(RECIPE._replace(weight_decay=0.0)))
+            model.compile(optimizer(dataclasses.replace(RECIPE, weight_decay=0.0)))
         return model, Checkpoints(
             tmp_path / "checkpoints", HistoryFile(tmp_path / "h.csv", [])
         )

@@ -108,8 +108,13 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
     network, found = frameworks.read(original), frameworks.read(small)
     plan = ChannelPlan(network, int(multiple_of))
     _check_same(plan, found, multiple_of)
-    smaller = plan.masks()
-    adapter = frameworks.adapter_of(original)
+    return whole_model(plan, found)
+
+
+def whole_model(plan: ChannelPlan, found: Network) -> Any:
+    """The whole network with the weights of a small one; see `expand`."""
+    smaller, network = plan.masks(), plan.network
+    adapter = frameworks.adapter_of(network.model)
     whole, variables = adapter.rebuild(network, network.masks)
     with adapter.scope(whole):
         for name, variable in variables.items():

@@ -1,6 +1,7 @@
 """How a network is trained: epochs, learning rates, optimizer."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 from tf_synflow.checks import check_choice
 from tf_synflow.keras2.imports import keras
@@ -9,7 +10,8 @@ from tf_synflow.optimizers import GRDA, SGD
 DECAYS = ("cosine", "step", "constant")
 
 
-class Recipe(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
     """How to train.
 
     Attributes:

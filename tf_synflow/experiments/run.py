@@ -1,5 +1,6 @@
 """One run: build, prune, retrain, evaluate, and write what came out."""
 
+import dataclasses
 import itertools
 import platform
 import time
@@ -9,8 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tf_synflow import models
-from tf_synflow.channels.shrinking import expand, shrink
+from tf_synflow import frameworks, models
+from tf_synflow.channels.plan import ChannelPlan
+from tf_synflow.channels.shrinking import smaller_model, whole_model
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments import data as data_lib
 from tf_synflow.experiments import distribution, training
@@ -22,12 +24,13 @@ from tf_synflow.experiments.settings import Place, Pruning
 from tf_synflow.files.whole import write_json, written_whole
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks
+from tf_synflow.network import Network
 from tf_synflow.policy.pruning_policy import PruningPolicy
 from tf_synflow.pruning.ablations import reinitialise, shuffle
 from tf_synflow.pruning.filter_rounds import in_rounds
-from tf_synflow.pruning.masking import apply_masks, get_masks, strip
+from tf_synflow.pruning.masking import get_masks, masked, strip
 from tf_synflow.pruning.rewinding import prune_with_rewinding
-from tf_synflow.reporting.counting import report
+from tf_synflow.reporting.counting import report_of
 from tf_synflow.reporting.picture import pyplot
 
 _PACKAGES = ("tf_synflow", "tensorflow", "tf_keras", "tensorflow-model-optimization")
@@ -98,42 +101,46 @@ def run(
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             network = models.build(model, data.input_shape, data.classes)
-        masks, small = _pruned(folder, network, data, pruning, recipe)
+        whole = frameworks.read(network)
+        masks, small = _pruned(folder, whole, data, pruning, recipe)
         # Dropout draws its seed as it is copied: the same, if masks were there already.
         keras.utils.set_random_seed(recipe.seed)
-        pruned = apply_masks(network, masks)
+        pruned = masked(whole, masks)
         if pruning.reinitialise:
             pruned = reinitialise(pruned, recipe.seed + 1)
-        before = report(pruned)
+        start = trained = frameworks.read(pruned)
+        plan = ChannelPlan(start, pruning.multiple_of)
+        before = report_of(start, plan if pruning.multiple_of == 1 else None)
         if pruning.rounds:  # copied too, whether it was trained just now or before
             small = strip(small)
         if pruning.shrink:
-            small = shrink(pruned, pruning.multiple_of)
-        trained = pruned if small is None else small
-        recipe = recipe._replace(seen=pruning.rounds)
+            small = smaller_model(plan)
+        if small is not None:
+            trained = frameworks.read(small)
+        recipe = dataclasses.replace(recipe, seen=pruning.rounds)
         numbers = training.train(
             trained, data, workdir, recipe, folder.written, folder.run
         )
         prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
-            prune["filters"] = _filters(network, pruning.policy, masks)
+            prune["filters"] = _filters(whole, pruning.policy, masks)
         results = {"flags": dict(flags), "versions": used, "prune": prune}
         if earlier:
             results["earlier_versions"] = earlier
         results |= {"train": numbers, "layers": before.layers}
         results["files"] = folder.digests()
         if small is not None:
-            results["shrink"] = _shrunk(before.totals, report(small).totals)
+            results["shrink"] = _shrunk(before.totals, report_of(trained).totals)
         if pruning.shrink:
             with written_whole(folder.written / "small.keras") as aside:
-                strip(small).save(aside)
-            trained = expand(small, pruned, pruning.multiple_of)
+                frameworks.stripped(trained).save(aside)
+            trained = frameworks.read(whole_model(plan, trained))
         _write(folder.written, trained, _title(model, dataset, pruning), results)
     return results
 
 
 def _pruned(
-    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+    folder: RunFolder, network: Network, data: Any, pruning: Pruning, recipe: Recipe
 ) -> tuple[Masks, Any]:
     """The masks; and the network, if it was trained meanwhile. Made, or found."""
     masks = folder.masks()
@@ -146,12 +153,12 @@ def _pruned(
         return masks, small
     if not pruning.rounds:
         return masks, None
-    with network.distribute_strategy.scope():
+    with network.model.distribute_strategy.scope():
         return masks, folder.network()
 
 
 def _prune(
-    folder: RunFolder, network: Any, data: Any, pruning: Pruning, recipe: Recipe
+    folder: RunFolder, network: Network, data: Any, pruning: Pruning, recipe: Recipe
 ) -> tuple[Masks, Any]:
     """The masks of a run that has none yet; and the network, if it was trained."""
     policy, sample = pruning.policy, None
@@ -164,22 +171,28 @@ def _prune(
         number = next(numbers)
         # Rounds go on with the weights, so they go on with the images; levels do not.
         seen = number - 1 if pruning.rounds else 0
-        _train_level(folder, number, network, data, level._replace(seen=seen))
+        own = dataclasses.replace(level, seen=seen)
+        _train_level(folder, number, network, data, own)
 
     if pruning.rounds:
-        level = recipe._replace(epochs=1, decay="constant", drops=())
+        level = dataclasses.replace(recipe, epochs=1, decay="constant", drops=())
         small, masks = in_rounds(
-            network, pruning.ratio, train, pruning.rounds, policy, sample
+            network.model, pruning.ratio, train, pruning.rounds, policy, sample
         )
         return masks, small
     if pruning.levels:
         level = recipe
         pruned = prune_with_rewinding(
-            network, pruning.ratio, train, pruning.levels, policy=policy, data=sample
+            network.model,
+            pruning.ratio,
+            train,
+            pruning.levels,
+            policy=policy,
+            data=sample,
         )
         masks = get_masks(pruned)
     else:
-        masks = policy.masks(network, pruning.ratio, sample)
+        masks = policy.task(network, sample).masks(pruning.ratio)
     return shuffle(masks, recipe.seed) if pruning.shuffle else masks, None
 
 
@@ -206,9 +219,9 @@ def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any
     return dict(zip(("before", "after"), sizes, strict=True))
 
 
-def _filters(network: Any, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
+def _filters(network: Network, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
     """How many filters may be pruned, and how many of them are left."""
-    standing = policy.prepare(network).filters.standing(masks)
+    standing = policy.task(network).filters.standing(masks)
     kept = sum(int(flags.sum()) for flags in standing.values())
     return {"prunable": sum(flags.size for flags in standing.values()), "kept": kept}
 
@@ -227,7 +240,7 @@ def _train_level(
     name = f"level_{level}"
     (folder.written / name).mkdir(parents=True, exist_ok=True)
     training.train(
-        pruned,
+        frameworks.read(pruned),
         data,
         folder.workdir / name,
         recipe,
@@ -236,10 +249,12 @@ def _train_level(
     )
 
 
-def _write(workdir: Path, pruned: Any, title: str, results: Mapping[str, Any]) -> None:
+def _write(
+    workdir: Path, trained: Network, title: str, results: Mapping[str, Any]
+) -> None:
     """Writes the trained model, the picture and, last, the results."""
     with written_whole(workdir / "model.keras") as aside:
-        strip(pruned).save(aside)
+        frameworks.stripped(trained).save(aside)
     history = read_history(workdir)
     run_figure(workdir / "run.png", title, results["layers"], history)
     write_json(workdir / "results.json", results)

@@ -1,13 +1,14 @@
 """What a run is to do: how to prune, and where."""
 
-from typing import NamedTuple
+import dataclasses
 
 from tf_synflow.checks import check_count
 from tf_synflow.criteria import DEFAULT_ITERATIONS
 from tf_synflow.policy.pruning_policy import PruningPolicy
 
 
-class Pruning(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pruning:
     """How a network is pruned, and what is done to it then.
 
     Attributes:
@@ -70,7 +71,8 @@ class Pruning(NamedTuple):
             raise ValueError("rounds follow the paper, so a schedule has no place")
 
 
-class Place(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Place:
     """Where a run finds its data, and on what it is trained.
 
     Attributes:

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from tf_synflow import frameworks
 from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile
 from tf_synflow.experiments.data import Dataset, ImageNet, Share
 from tf_synflow.experiments.recipe import Recipe, optimizer
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
+from tf_synflow.network import Network
 from tf_synflow.pruning.callbacks import PruningCallback, SparsityCallback, sparsity
 
 
 def train(
-    model: Any,
+    network: Network,
     data: Dataset | ImageNet,
     workdir: Path,
     recipe: Recipe,
@@ -23,8 +23,8 @@ def train(
     """Trains a pruned model, or goes on with it where a killed run has left it.
 
     Args:
-      model: What `prune` or `prune_filters` returned; made under a `tf.distribute`
-        strategy, it is trained under that.
+      network: What `prune` or `prune_filters` returned, read; its model is trained,
+        under the `tf.distribute` strategy that it was made under.
       data: The data set.
       workdir: Folder for `history.csv`, TensorBoard's event files and checkpoints,
         which are left in `checkpoints/`; it must exist.
@@ -39,7 +39,7 @@ def train(
       images (0 to 1), `final_sparsity` (zeros over all trainable weights, 0 to 1), and
       `seconds`, all epochs together.
     """
-    steps = data.steps(recipe.batch_size)
+    model, steps = network.model, data.steps(recipe.batch_size)
     with model.distribute_strategy.scope():
         model.compile(
             optimizer(recipe, steps),
@@ -60,7 +60,7 @@ def train(
             initial_epoch=done,
             validation_data=data.testing(),
             callbacks=[
-                *_keeping_pruned(model, written / "tensorboard" / "pruning"),
+                *_keeping_pruned(network, written / "tensorboard" / "pruning"),
                 SparsityCallback(),
                 history,
                 Checkpoints(written / "checkpoints", history, run),
@@ -80,10 +80,9 @@ def train(
     }
 
 
-def _keeping_pruned(model: Any, log_dir: Path) -> list[PruningCallback]:
+def _keeping_pruned(network: Network, log_dir: Path) -> list[PruningCallback]:
     """The callback for a pruned network; none for a plain one, of filters left."""
-    pruned = bool(frameworks.read(model).masks)
-    return [PruningCallback(log_dir=log_dir)] if pruned else []
+    return [PruningCallback(log_dir=log_dir)] if network.masks else []
 
 
 def _training(

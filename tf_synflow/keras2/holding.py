@@ -6,9 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_synflow.keras2.constraints import constrain, zero_pruned
-from tf_synflow.keras2.reading import lay_flat, mask_variables, wrapped_weights
+from tf_synflow.keras2.reading import (
+    lay_flat,
+    mask_variables,
+    with_masks,
+    wrapped_weights,
+)
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Call
+from tf_synflow.network import Call, Network
 
 
 class Holder:
@@ -20,15 +25,19 @@ class Holder:
     def __init__(self, model: Any):
         """Takes a model, built and compiled."""
         self._model = model
+        self._flat = lay_flat(model)
         self._pairs: dict[str, tuple[Any, Any]] = {}
         self._wrapped: set[int] = set()
         self._held: Masks = {}  # what `take` was given
 
     def look(self) -> None:
         """Finds the masks that the model has, whoever wrote them."""
-        calls = lay_flat(self._model).calls
-        self._pairs = mask_variables(calls)
-        self._wrapped = wrapped_weights(calls)
+        self._pairs = mask_variables(self._flat.calls)
+        self._wrapped = wrapped_weights(self._flat.calls)
+
+    def network(self) -> Network:
+        """The model as a `Network` with the masks that it has now."""
+        return with_masks(self._flat)
 
     @property
     def masks(self) -> Masks:
@@ -43,16 +52,15 @@ class Holder:
 
     def begin(self) -> None:
         """Puts the constraints on, if they are not there yet."""
-        self._trace_again(hold(lay_flat(self._model).calls))
+        self._trace_again(hold(self._flat.calls))
 
     def take(self, masks: Masks) -> None:
         """Writes masks into the wrappers, or makes variables for a plain model."""
-        flat = lay_flat(self._model)
-        pairs = mask_variables(flat.calls)
+        pairs = mask_variables(self._flat.calls)
         with self._model.distribute_strategy.scope():
             for name, mask in masks.items():
                 if name not in pairs:
-                    weight = flat.weights[name]
+                    weight = self._flat.weights[name]
                     variable = tf.Variable(
                         tf.ones(weight.shape, tf.float32),
                         trainable=False,

@@ -29,7 +29,15 @@ def read(model: Any) -> Network:
       TypeError: See `check_model`.
       ValueError: See `check_model`.
     """
-    network = lay_flat(model)
+    return with_masks(lay_flat(model))
+
+
+def with_masks(network: Network) -> Network:
+    """A network with the masks that it has now, which describe the weights as they are.
+
+    Args:
+      network: What `lay_flat` gave.
+    """
     wrapped = wrapped_weights(network.calls)
     masks, revived = {}, 0
     for name, (weight, mask) in mask_variables(network.calls).items():

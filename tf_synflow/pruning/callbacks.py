@@ -13,7 +13,7 @@ from tf_synflow.checks import check_count
 from tf_synflow.masks.counts import pruned_fraction
 from tf_synflow.masks.types import Masks
 from tf_synflow.policy.pruning_policy import PruningPolicy
-from tf_synflow.reporting.counting import report
+from tf_synflow.reporting.counting import report_of
 from tf_synflow.reporting.report import Report
 
 
@@ -148,7 +148,7 @@ class PruningCallback(Callback):
         self._holder.begin()
         if self._to_prune:
             # Now, and not after the epochs that come before pruning.
-            self._policy().prepare(self.model, self.data).check(self.ratio)
+            self._task().check(self.ratio)
         self._come_last()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -157,8 +157,7 @@ class PruningCallback(Callback):
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
-            masks = self._policy().masks(self.model, self.ratio, self.data)
-            self._holder.take(masks)
+            self._holder.take(self._task().masks(self.ratio))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
@@ -209,7 +208,7 @@ class PruningCallback(Callback):
         kept, _ = self._holder.count()
         # A pruned weight stays pruned, so other masks are masks of another size.
         if self._report is None or kept != self._reported:
-            self._report, self._reported = report(self.model), kept
+            self._report, self._reported = report_of(self._holder.network()), kept
         whole = self._report.totals
         with self._writer.as_default(step=epoch):
             tf.summary.scalar("density", whole["prunable"]["density"])
@@ -222,8 +221,10 @@ class PruningCallback(Callback):
                         tf.summary.scalar(f"{what}/{row['name']}", row[what])
         self._writer.flush()
 
-    def _policy(self) -> PruningPolicy:
-        return self.policy or PruningPolicy()
+    def _task(self) -> Any:
+        """The model as it is now, and how to prune it."""
+        policy = self.policy or PruningPolicy()
+        return policy.task(self._holder.network(), self.data)
 
     def _mend(self) -> None:
         """Zeroes what is pruned, and warns if it had come back."""

@@ -39,8 +39,9 @@ def report(model: Any) -> Report:
     return report_of(frameworks.read(model))
 
 
-def report_of(network: Network) -> Report:
-    """What `report` gives, of a network that was read already."""
+def report_of(network: Network, plan: ChannelPlan | None = None) -> Report:
+    """What `report` gives, of a network that was read, and its plan if there is one."""
+    plan = plan or ChannelPlan(network)
     masks = _kept(network)
     if not masks:
         raise ValueError(
@@ -67,7 +68,7 @@ def report_of(network: Network) -> Report:
     ]
     totals = _totals(network, rows, positions)
     totals |= {
-        "shrunk": _shrunk(network, positions, totals["macs"] is not None),
+        "shrunk": _shrunk(plan, positions, totals["macs"] is not None),
         "uncounted": uncounted,
         "emptied": emptied(masks),
         "connected": connected,
@@ -149,9 +150,8 @@ def _totals(
 
 
 def _shrunk(
-    network: Network, positions: Mapping[str, int | None], known: bool
+    plan: ChannelPlan, positions: Mapping[str, int | None], known: bool
 ) -> dict[str, Any]:
-    plan = ChannelPlan(network)
     sizes = {name: math.prod(shape) for name, shape in plan.shapes().items()}
     macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
     return {
