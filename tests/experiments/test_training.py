@@ -55,7 +55,9 @@ def test_momentum_and_weight_decay_are_those_of_pytorch(nesterov, decay):
     generator = np.random.default_rng(1)
     start = generator.standard_normal((3, 2))
     gradients = generator.standard_normal((20, 3, 2))
-    recipe = dataclasses.replace(RECIPE, epochs=20, decay="step", drops=(7, 15), drop_factor=0.2)
+    recipe = dataclasses.replace(
+        RECIPE, epochs=20, decay="step", drops=(7, 15), drop_factor=0.2
+    )
     schedule = make_optimizer(recipe, steps=1)._learning_rate
     variable = tf.Variable(start, dtype=tf.float64)
     optimizer = SGD(schedule, 0.9, nesterov, decay)

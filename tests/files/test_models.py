@@ -532,7 +532,7 @@ def test_nothing_is_left_half_written_when_the_disk_is_full(tmp_path):
     big.save(tmp_path / "big.keras")
     program = (
         "import resource, signal, sys\n"
-        "from tf_synflow.model_files import load_model, save_model\n"
+        "from tf_synflow.files.models import load_model, save_model\n"
         "model = load_model(sys.argv[1])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
