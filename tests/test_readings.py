@@ -1,4 +1,4 @@
-"""How often a model is read, and a twin traced: it is work that grows with the model."""
+"""How often a model is read and a twin traced: work that grows with the model."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """Times SynFlow beside its floor, the bare gradient passes, for a list of networks.
 
-python scripts/benchmarks/benchmark.py --models=vgg16_bn:32:100,resnet20:32:10 --output=bench.json
+python scripts/benchmarks/benchmark.py --models=vgg16_bn:32:100 --output=bench.json
 
 Each network is timed in a process of its own, so that the peak memory is its own. All
 three of --models, --ratios and --iterations are lists; every combination is measured,
