@@ -56,6 +56,7 @@ HOSTILE = [
     instance("keras.src.saving.saving_lib", "zipfile.ZipFile"),
     instance("keras.src.utils.data_utils", "closing"),
     instance(None, "get_file"),
+    instance("tensorflow.python.ops.init_ops_v2", "constant_op"),
     instance("keras.layers", "Lambda", function="os"),
     instance(None, "Lambda", function="os"),
     instance("keras.src.engine.base_layer", "TensorFlowOpLayer", node_def="x"),
@@ -131,11 +132,13 @@ def many_kinds():
     x = tf.reshape(x, (-1, tf.shape(x)[1], 16))
     x = tf.transpose(tf.concat([x, tf.zeros_like(x)], -1), (0, 2, 1))
     x = layers.TimeDistributed(layers.Dense(5, keras.activations.gelu))(x)
-    x = layers.Bidirectional(layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)]))(x)
+    x = layers.Bidirectional(layers.SimpleRNN(2))(x)
+    x = layers.Dense(4, kernel_initializer=tf.constant_initializer(0.1))(x)
     x = layers.Normalization(mean=[0.0] * 4, variance=[1.0] * 4)(x)
     return keras.Model(inputs, keras.Sequential([layers.Dense(2)])(x))
 
 
+@pytest.mark.filterwarnings("ignore:.*keras.initializers.serialize")
 def test_what_keras_and_tfmot_write_is_allowed():
     pruned = tf_synflow.prune(residual_net(), 2, criterion="random")
     for model in (many_kinds(), pruned):

@@ -31,6 +31,11 @@ RATIO = 4
 
 _PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")
 
+<<<<<<< ours
+=======
+# TensorFlow's own initializers, which some networks of keras.applications use.
+_MODULES = ("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2")
+>>>>>>> theirs
 
 # The parts of Keras that have functions which a layer or a loss may name.
 _FUNCTIONS = (
@@ -236,6 +241,7 @@ def _class(item: dict[str, Any], trust: Trust) -> type | None:
     if not (
         trust.vouches_for(module)
         or package in _PACKAGES
+        or module in _MODULES
         or (spec and module.startswith("tensorflow.python."))
     ):
         raise _unknown(name, module)
@@ -246,7 +252,7 @@ def _class(item: dict[str, Any], trust: Trust) -> type | None:
     own = getattr(found, "__module__", "")
     if not isinstance(found, type) or not (
         own.partition(".")[0] in _PACKAGES
-        or (own == module and trust.vouches_for(module))
+        or (own == module and (module in _MODULES or trust.vouches_for(module)))
         or (spec and issubclass(found, tf.TypeSpec))
     ):
         raise _unknown(name, module)
