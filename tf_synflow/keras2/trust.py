@@ -31,11 +31,8 @@ RATIO = 4
 
 _PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")
 
-<<<<<<< ours
-=======
 # TensorFlow's own initializers, which some networks of keras.applications use.
 _MODULES = ("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2")
->>>>>>> theirs
 
 # The parts of Keras that have functions which a layer or a loss may name.
 _FUNCTIONS = (
