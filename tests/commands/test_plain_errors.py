@@ -69,6 +69,8 @@ def test_one_line_for_what_is_no_mistake_in_the_program(kind, code, said, tmp_pa
         cwd=ROOT,
         capture_output=True,
         text=True,
+        # A process in the background is begun with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == code
     if said is None:

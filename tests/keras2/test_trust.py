@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from nets import layers, residual_net
-from tf_synflow.files.trust import Trust, UntrustedFileError, check_config
 
 import tf_synflow
 from tf_synflow.keras2.imports import keras, tfmot
+from tf_synflow.keras2.trust import Trust, UntrustedFileError, check_config
 
 
 def function(module, name, alias=None):

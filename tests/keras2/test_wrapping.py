@@ -12,7 +12,7 @@ from nets import images, layers, masked_by_hand, randomise, residual_net
 
 import tf_synflow
 from tf_synflow.files.models import load_model, save_model
-from tf_synflow.keras2.imports import PruneLowMagnitude, keras, tfmot
+from tf_synflow.keras2.imports import TfmotWrapper, keras, tfmot
 
 L1 = keras.regularizers.L1
 
@@ -38,7 +38,7 @@ def test_masks_come_back_from_the_model_they_were_applied_to(masks):
 def test_weights_are_sparse_before_any_forward_pass(masks):
     model = residual_net()
     pruned = tf_synflow.apply_masks(model, masks)
-    wrapped = [layer for layer in pruned.layers if isinstance(layer, PruneLowMagnitude)]
+    wrapped = [layer for layer in pruned.layers if isinstance(layer, TfmotWrapper)]
     assert [w.layer.name for w in wrapped] == ["conv1", "conv2", "conv3", "fc"]
     for wrapper in wrapped:
         mask = masks[f"{wrapper.layer.name}/kernel"]
@@ -120,7 +120,7 @@ def test_strip_predicts_exactly_the_same_and_leaves_no_wrapper(masks):
     assert (
         plain.predict(x, verbose=0).tobytes() == pruned.predict(x, verbose=0).tobytes()
     )
-    assert not any(isinstance(layer, PruneLowMagnitude) for layer in plain.layers)
+    assert not any(isinstance(layer, TfmotWrapper) for layer in plain.layers)
     expected = [type(layer) for layer in residual_net().layers]
     assert [type(layer) for layer in plain.layers] == expected
     for name, mask in masks.items():

@@ -147,11 +147,10 @@ def test_a_head_of_zeros_among_others_is_said_to_be_why_it_is_cut():
 def test_advice_after_a_collapse_is_no_advice_to_do_what_was_done(settings, advice):
     model = randomise(residual_net())
     masks = policy(criterion="magnitude").masks(model, 1)
-    problem, _ = policy().problem(model, None)
     after = {**masks, "fc/kernel": np.zeros((16, 4), bool)}
-    own = policy(**settings)
+    task = policy(**settings).prepare(model)
     with pytest.warns(tf_synflow.LayerCollapseWarning, match=advice):
-        notice(problem, masks, after, "warn", own._advice())
+        notice(task.problem, masks, after, "warn", task._advice())
 
 
 def nested():

@@ -119,6 +119,8 @@ def _try(
     count = len(call.inputs)
     given, made = shapes[:count], shapes[count:]
     places = _places(channels, call, given, place)
+    if any(at >= len(shape) for shape, at in zip(given, places, strict=True)):
+        return None  # a number, as of a loss
     sizes = [shape[at] for shape, at in zip(given, places, strict=True)]
     if not sizes or None in sizes or 0 in places:
         return None

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow.checks import first_line
 from tf_synflow.flow import linear_parts, operators
 from tf_synflow.flow.linear_parts import LinearPart
 from tf_synflow.flow.parts import shapes
@@ -191,7 +192,13 @@ class LinearTwin:
           they are the scores, divided by `2**R.exponent`.
         """
         with tf.device("CPU"):
-            flow, exponent, gradients = self._pass(dict(tensors))
+            try:
+                flow, exponent, gradients = self._pass(dict(tensors))
+            except tf.errors.InvalidArgumentError as error:  # eager; a trace says Value
+                raise ValueError(
+                    f"sizes do not fit in the linear twin ({first_line(error)}): a "
+                    "layer has an activation that changes the number of channels"
+                ) from error
         return Signal(flow, exponent), [np.asarray(gradient) for gradient in gradients]
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_synflow.network import Call, Network, Shape, Slot, filled, is_operator
@@ -72,7 +73,11 @@ class Operands:
     def sizes(self, part: Any, inputs: Any, dtype: Any) -> Any:
         """A signal as it is; of a constant or a number the absolute value."""
         value = self.placed(part, inputs)
-        return value if self.is_signal(part) else tf.abs(tf.cast(value, dtype))
+        if self.is_signal(part):
+            return value
+        if not (tf.is_tensor(value) or isinstance(value, tf.Variable)):
+            value = np.asarray(value, "float64")  # TensorFlow would take float32
+        return tf.abs(tf.cast(value, dtype))
 
     def without_offset(self, part: Any, inputs: Any, dtype: Any) -> Any:
         """A signal as it is; of a constant or a number the shape, filled with 0."""

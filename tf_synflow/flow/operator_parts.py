@@ -108,7 +108,8 @@ def total(
 ) -> Any:
     """The sum of the signals; an offset drops out, but for its shape."""
     dtype = own.dtype(inputs)
-    terms = [own.without_offset(part, inputs, dtype) for part in parts]
+    values = [(part, own.without_offset(part, inputs, dtype)) for part in parts]
+    terms = [x for part, x in values if own.is_signal(part) or x.shape.rank]
     total = functools.reduce(tf.add, terms)
     return total if times == 1 else total * tf.constant(times, dtype)
 

@@ -50,12 +50,12 @@ _IDENTITIES = (
 _OF_SHAPES = ("shape", "size", "rank", "zeros_like", "ones_like")
 # A maximum lets one of its signals through, and its mean lets all, as paths go.
 _MEANS = {
-    "math.reduce_max": tf.reduce_mean,
-    "math.reduce_min": tf.reduce_mean,
-    "nn.max_pool": tf.nn.avg_pool,
-    "nn.max_pool1d": tf.nn.avg_pool1d,
-    "nn.max_pool2d": tf.nn.avg_pool2d,
-    "compat.v1.nn.max_pool": tf.compat.v1.nn.avg_pool,
+    "math.reduce_max": ("math.reduce_mean", tf.reduce_mean),
+    "math.reduce_min": ("math.reduce_mean", tf.reduce_mean),
+    "nn.max_pool": ("nn.avg_pool", tf.nn.avg_pool),
+    "nn.max_pool1d": ("nn.avg_pool1d", tf.nn.avg_pool1d),
+    "nn.max_pool2d": ("nn.avg_pool2d", tf.nn.avg_pool2d),
+    "compat.v1.nn.max_pool": ("nn.avg_pool", tf.compat.v1.nn.avg_pool),
 }
 
 
@@ -73,14 +73,16 @@ def numbers(network: Network) -> frozenset[int]:
 class _Function:
     """A function of TensorFlow in the place of an operator's layer."""
 
-    def __init__(self, function: Any):
-        self.function = self.call = function
+    def __init__(self, symbol: str, function: Any):
+        self.symbol, self.function, self.call = symbol, function, function
 
 
 def averaged(call: Call) -> Call:
     """A call that takes a maximum along an axis, with the mean in its place."""
-    mean = _MEANS.get(call.layer.symbol) if is_operator(call) else None
-    return call if mean is None else call._replace(layer=_Function(mean))
+    if not is_operator(call) or call.layer.symbol not in _MEANS:
+        return call
+    name, mean = _MEANS[call.layer.symbol]
+    return call._replace(kind=f"tf.{name}", layer=_Function(name, mean))
 
 
 def find(network: Network, call: Call, numbers: Collection[int]) -> LinearPart | None:

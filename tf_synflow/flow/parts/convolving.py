@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from tf_synflow.flow.parts.shapes import channels_last
 
+# By the rank of the signal. In eager mode TensorFlow's gradients want it spelt out.
+_FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
+
 
 def dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """X W, over the last axis."""
@@ -34,7 +37,9 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         groups = tf.split(x, layer.groups, -1), tf.split(kernel, layer.groups, -1)
         parts = zip(*groups, strict=True)
     outputs = [
-        tf.nn.convolution(part, own, strides, padding, dilations=layer.dilation_rate)
+        tf.nn.convolution(
+            part, own, strides, padding, _FORMATS[x.shape.rank], layer.dilation_rate
+        )
         for part, own in parts
     ]
     return outputs[0] if len(outputs) == 1 else tf.concat(outputs, -1)
@@ -47,7 +52,8 @@ def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> An
     sizes = [1, *_transposed_sizes(layer, x.shape[1:-1]), tf.shape(kernel)[-2]]
     padding = layer.padding.upper()
     kernel = _dilate(kernel, layer.dilation_rate)
-    return tf.nn.conv_transpose(x, kernel, sizes, layer.strides, padding)
+    form = _FORMATS[x.shape.rank]
+    return tf.nn.conv_transpose(x, kernel, sizes, layer.strides, padding, form)
 
 
 def _dilate(kernel: Any, rate: tuple[int, ...]) -> Any:
