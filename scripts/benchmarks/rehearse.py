@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from tf_synflow.commands import train
 from tf_synflow.commands.plain_errors import in_one_line
@@ -123,4 +123,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main(sys.argv)

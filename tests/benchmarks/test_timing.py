@@ -1,4 +1,4 @@
-from tf_synflow.experiments import timing as benchmarking
+import timing as benchmarking
 from tf_synflow.masks.counts import kept_count
 
 

@@ -131,7 +131,7 @@ def zipped(root):
 
 PROGRAM = """
 import json, sys, numpy as np
-from tf_synflow import data
+from tf_synflow.experiments import data
 for path in sys.argv[1:]:
     try:
         found = data.load("tiny_imagenet", path)

@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_this_runs_is_refused_and_left_as_it_is(run, tmp_pa
     other.mkdir()
     (other / "thesis.tex").write_text("years of work")
     before = contents(finished), contents(other)
-    start = command("x")[2:]
+    start = command("x")[4:]
     with run_folder(taken, {"model": "resnet20"}):
         answers = refusals(
             "train",
@@ -429,7 +429,7 @@ BAD_FLAGS = {
     "--train_images=1438": "cannot train on 1438 of the 1437",
     "--multiple_of=16": "it wants shrink",
     "--decay=step": "and only then; got decay 'step'",
-    "--decay=step --drops=a": "--drops must be whole numbers",
+    "--decay=step --drops=a": "--drops=a: expected whole numbers",
     "--distribute=multi_worker": "environment variable TF_CONFIG",
     "--dataset=imagenet2012 --data_dir=/none": "tfds build imagenet2012",
     "--dataset=mnist --data_dir=/none --nodownload": "there is no mnist in",

@@ -320,7 +320,8 @@ def bounded_variables(allowed: int) -> Iterator[None]:
         nonlocal size
         shape, kind = arguments.get("shape"), arguments.get("dtype")
         if shape is not None and kind is not None:
-            size += math.prod(tf.TensorShape(shape).as_list()) * tf.as_dtype(kind).size
+            sides = [side or 0 for side in tf.TensorShape(shape)]  # a table has none
+            size += math.prod(sides) * tf.as_dtype(kind).size
         if size > allowed:
             raise UntrustedFileError(
                 f"its variables would take {size:,} bytes of memory; at most "
