@@ -12,11 +12,9 @@ _AROUND = re.compile(
     r"|Error in user-defined function passed to .*?: (Iterator::\S+: )?"
 )
 
-
 _NO_WORDS = re.compile(
     r"Graph execution error|Detected at node|<stack traces|File \"|\d+ root error|\[\["
 )
-
 
 # An error while a graph was made comes after all the lines of code that led to it.
 _AFTER_CODE = re.compile(r"in user code:.*?\n *\w+Error: *", re.DOTALL)

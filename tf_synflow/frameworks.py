@@ -4,8 +4,10 @@ An adapter is a package with the same few functions for its framework:
 
     read(model) -> Network
     rebuild(network, masks, ...) -> Rebuilt      a copy, pruned by masks or plain
-    load(path) -> model
-    ...
+    same_layer(layer) -> layer                   one of the same configuration
+    hold(model, masks) -> Holder                 keeps what is pruned at zero
+    kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
+    scope(model), set_random_seed(seed)          of Keras itself
 
 Nothing of a framework is imported before a model of it comes along.
 """

@@ -136,13 +136,6 @@ def filled(argument: Any, tensors: Mapping[int, Any]) -> Any:
     return mapped(lambda slot: tensors[slot.number], argument)
 
 
-def slots_in(argument: Any) -> list[Slot]:
-    """The `Slot`s among the arguments of a call, in their order."""
-    found: list[Slot] = []
-    mapped(found.append, argument)
-    return found
-
-
 def mapped(function: Callable[[Slot], Any], argument: Any) -> Any:
     """The same structure of lists, tuples and dictionaries, `Slot`s replaced."""
     if isinstance(argument, Slot):

@@ -1,4 +1,5 @@
 import timing as benchmarking
+
 from tf_synflow.masks.counts import kept_count
 
 

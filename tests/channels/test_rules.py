@@ -108,7 +108,10 @@ def test_a_kernel_of_another_name_is_cut_on_both_sides():
     model.get_layer("last").kernel.assign(
         model.get_layer("last").kernel * tf.constant([[1.0], [0.0], [1.0], [1.0]])
     )
-    masks = {"first/kernel": np.ones((5, 6), bool), "last/kernel": np.ones((4, 3), bool)}
+    masks = {
+        "first/kernel": np.ones((5, 6), bool),
+        "last/kernel": np.ones((4, 3), bool),
+    }
     masks["first/kernel"][:, :2] = masks["last/kernel"][1] = False
     pruned = tf_synflow.apply_masks(model, masks)
     small = tf_synflow.shrink(pruned)

@@ -20,7 +20,6 @@ from tf_synflow.network import Network
 # the end of its memory, on the CPU in float32, unless a multiple of these go in.
 _STRIDED = 16
 
-
 # Group to boolean vector, one flag for each of its channels.
 Flags = dict[int, np.ndarray]
 

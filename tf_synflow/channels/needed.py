@@ -64,7 +64,6 @@ _ELEMENTWISE = (
     *("exponential", "mish"),
 )
 
-
 _ACTIVATIONS = (
     *("ReLU", "LeakyReLU", "ELU"),
     *("ThresholdedReLU", "Rescaling"),
@@ -232,14 +231,12 @@ _INEXACT = (
     *("GaussianNoise", "AlphaDropout"),
 )
 
-
 _KERNELS = (
     *("Dense", "Conv1D", "Conv2D", "Conv3D"),
     *("Conv2DTranspose", "Conv3DTranspose"),
     *("SeparableConv1D", "SeparableConv2D"),
     *("DepthwiseConv1D", "DepthwiseConv2D"),
 )
-
 
 _APART = (
     *(kind for kind in PASSES if kind not in _INEXACT),
@@ -251,7 +248,6 @@ _APART = (
     *("SpatialDropout3D", "Permute", "RepeatVector"),
     *("Resizing", "CenterCrop"),
 )
-
 
 # By these a channel is dead only if the network's function does not need it.
 EXACT: dict[str, Rule] = {

@@ -26,17 +26,14 @@ _ELEMENTWISE = (
     *("identity", "cast", "stop_gradient", "zeros_like"),
 )
 
-
 # What is 0 where all signals are.
 _SUMS = (
     *("__operators__.add", "math.add", "math.subtract", "math.add_n"),
     *("math.maximum", "math.minimum", "concat", "stack"),
 )
 
-
 # What is 0 where one signal is.
 _PRODUCTS = ("math.multiply",)
-
 
 # What moves numbers, or joins some of them, within a channel.
 _WITHIN = (
@@ -54,7 +51,6 @@ _WITHIN = (
     *("math.reduce_mean", "math.reduce_sum", "math.reduce_max", "math.reduce_min"),
     *("nn.avg_pool", "nn.avg_pool2d", "nn.max_pool", "nn.max_pool2d", "image.resize"),
 )
-
 
 _ANY_SIZE = 8  # tried where a size is not fixed
 

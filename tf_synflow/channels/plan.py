@@ -14,7 +14,7 @@ Cuts = dict[str, dict[int, np.ndarray]]
 
 
 class ChannelPlan:
-    """What `shrink` takes out of a network, found once for each network.
+    """What `shrink` takes out of a network.
 
     A worked example: of this network nothing is kept of `b/kernel[..., 1, :]`, so that
     nobody reads channel 1 of "a".
@@ -33,6 +33,7 @@ class ChannelPlan:
       channels: Its groups of channels.
       alive: Group to boolean vector: the channels on a path from input to output.
       kept: Group to boolean vector: those that stay, alive or not.
+      sizes: Number of a tensor to how many of its channels stay.
       cuts: See `Cuts`.
       unfed: Number of channels that are cut and read, though nothing feeds them.
     """

@@ -118,7 +118,6 @@ ANYWHERE: dict[str, Rule] = {
     "Flatten": _flatten,
 }
 
-
 RULES = {kind: _channels_last(rule) for kind, rule in ANYWHERE.items()}
 
 

@@ -1,7 +1,7 @@
 """The programs: `tf-synflow prune ...`, `python -m tf_synflow prune ...`.
 
 Each module here is one program: its flags, and `main`, which calls the library and
-prints what came out. `run` is the one place where errors become a line of text.
+prints what came out. In `run` errors of the library become a line of text.
 """
 
 import importlib

@@ -18,9 +18,7 @@ from tqdm.auto import tqdm
 from tf_synflow import models
 from tf_synflow.commands.flag_files import resource_folder
 from tf_synflow.criteria import CRITERIA
-from tf_synflow.experiments import paper_figures as figures
-from tf_synflow.experiments import paper_tables as paper_figures
-from tf_synflow.experiments import sweep
+from tf_synflow.experiments import paper_figures, paper_tables, sweep
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
 from tf_synflow.reporting.picture import pyplot
@@ -71,14 +69,14 @@ def _accuracies() -> tuple[Any, tuple]:
     runs = [row for folder in _RUNS.value for row in sweep.read_rows(Path(folder))]
     if not runs:
         raise ValueError("name the folders of finished sweeps with --runs")
-    rows = paper_figures.accuracies(runs, which)
+    rows = paper_tables.accuracies(runs, which)
     published = []
     for model, dataset in sorted({(r["model"], r["dataset"]) for r in rows}):
         of_figure_1 = (model, dataset) == ("vgg16_bn", "cifar100")
         if _FIGURE.value == "6" or of_figure_1:
             path = Path(_PUBLISHED.value or resource_folder("published")) / file
-            published += paper_figures.published(path, model, dataset, which)
-    return rows, (figures.accuracy_figure, published, which)
+            published += paper_tables.published(path, model, dataset, which)
+    return rows, (paper_figures.accuracy_figure, published, which)
 
 
 def _network(seed: int) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
@@ -101,21 +99,21 @@ def _from_networks() -> tuple[Any, tuple]:
     alphas = [float(alpha) for alpha in _ALPHAS.value]
     if _FIGURE.value == "2":
         tables = [
-            paper_figures.layer_densities(
-                *_network(seed), _CRITERIA.value, alphas, seed
-            )
+            paper_tables.layer_densities(*_network(seed), _CRITERIA.value, alphas, seed)
             for seed in tqdm(seeds, unit="network")
         ]
-        return paper_figures.mean_densities(tables), (figures.densities_figure,)
+        return paper_tables.mean_densities(tables), (paper_figures.densities_figure,)
     model, data = _network(seeds[0])
     if _FIGURE.value == "3":
-        return paper_figures.conservation(model, data), (figures.conservation_figure,)
+        return paper_tables.conservation(model, data), (
+            paper_figures.conservation_figure,
+        )
     if _FIGURE.value == "4":
-        rows = paper_figures.layer_sizes(model, data, _CRITERIA.value)
-        return rows, (figures.sizes_figure,)
+        rows = paper_tables.layer_sizes(model, data, _CRITERIA.value)
+        return rows, (paper_figures.sizes_figure,)
     counts = [int(count) for count in _ITERATIONS.value]
-    rows = paper_figures.largest_steps(model, alphas, counts, progress=tqdm)
-    return rows, (figures.steps_figure,)
+    rows = paper_tables.largest_steps(model, alphas, counts, progress=tqdm)
+    return rows, (paper_figures.steps_figure,)
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,6 @@ from tf_synflow.keras2.imports import keras
 
 DISTRIBUTIONS = ("auto", "none", "mirrored", "multi_worker")
 
-
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 

@@ -1,4 +1,4 @@
-"""Pictures: of a run, of a report, and the figures of the SynFlow paper."""
+"""The figures of the SynFlow paper, drawn from tables."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,6 @@ _STYLES = {
     "gradient_norm_preservation": ("gradient norm", "black", "d"),
 }
 
-
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -29,8 +28,8 @@ def accuracy_figure(path: Path, rows: Rows, published: Rows, which: str) -> None
 
     Args:
       path: .png or .svg.
-      rows: See `paper_figures.accuracies`.
-      published: See `paper_figures.published`; drawn dashed and pale.
+      rows: See `paper_tables.accuracies`.
+      published: See `paper_tables.published`; drawn dashed and pale.
       which: "final" or "best", for the axis.
     """
     panels = sorted({(row["dataset"], row["model"]) for row in rows})

@@ -1,6 +1,6 @@
 """What the figures of the SynFlow paper show, computed from networks and from runs.
 
-Each function gives a table, a list of rows; `figures` draws them.
+Each function gives a table, a list of rows; `paper_figures` draws them.
 
 References:
   Tanaka et al., arXiv 2006.05467: figures 1 and 6 (accuracy against compression), 2
@@ -28,7 +28,6 @@ from tf_synflow.masks.types import Scores
 from tf_synflow.policy.pruning_policy import PruningPolicy
 
 Table = list[dict[str, Any]]
-
 
 Progress = Callable[[Iterable], Iterable]
 

@@ -11,7 +11,6 @@ from tf_synflow.files.whole import read_either_json
 
 _PARTS = ("flags", "versions", "prune", "train", "layers")
 
-
 _AGAIN = "Restore it from a copy, or delete the folder of the run to do the run again"
 
 

@@ -25,24 +25,17 @@ from tf_synflow.masks.types import Masks
 
 _LOCK = ".tf_synflow.lock"
 
-
 _FLAGS = "flags.json"
-
 
 _NETWORK = "pruned.keras"
 
-
 _PRUNED = "pruned.json"
-
 
 _DIGESTED = ("masks.npz", "history.csv")  # whose digests stand in results.json
 
-
 _VERSIONS = "versions.json"
 
-
 _LEVEL = re.compile(r"level_\d+")
-
 
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(

@@ -19,9 +19,7 @@ from tf_synflow.files.whole import written_whole
 TRAIN = (sys.executable, "-m", "tf_synflow", "train")
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
 
-
 Run = dict[str, str]  # axis to value, as written on the command line
-
 
 # Becomes the program of a run, which Linux kills when the sweep is gone, however it
 # ended. The new process asks for that itself: between fork and exec it would not be

@@ -24,7 +24,6 @@ from tf_synflow.network import Network
 # more than this.
 TOLERANCE = 1e-4
 
-
 # Where outputs vary by little beside what they are summed from, rounding is larger than
 # that. What rounding does is measured: inputs and weights are changed by one unit in
 # the last place, at random, and a file may differ by this many times the effect.

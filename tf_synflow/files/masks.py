@@ -20,15 +20,12 @@ from tf_synflow.masks.types import Masks
 # thousandfold, so the size of a file does not say how much memory it will take.
 LIMIT = 512 * 2**20
 
-
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 
-
 _END = struct.Struct("<4s6xH10x")  # a zip archive's last record, without a comment
-
 
 # What numpy and zipfile raise on damaged archives: a flipped bit may ask for a place
 # before the file's beginning, a password, or a compression that nobody knows.

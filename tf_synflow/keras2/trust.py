@@ -25,9 +25,7 @@ from tf_synflow.keras2.imports import keras, keras_lookup
 # Keras does not compress: an archive that it wrote is as large as the model.
 UNPACKED = 512 * 2**20
 
-
 RATIO = 4
-
 
 _PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")
 
@@ -45,7 +43,6 @@ _FUNCTIONS = (
     "regularizers",
 )
 
-
 # Where TensorFlow defines the operators that a layer may stand for. Not there: those
 # that read, write or download files, print to one, or call Python.
 _OPERATORS = {
@@ -58,13 +55,10 @@ _OPERATORS = {
     *("stateless_random_ops", "weak_tensor_ops", "embedding_ops", "sparse_ops"),
 }
 
-
 # Keras's layers that take code or any method or operator of TensorFlow from the file.
 _RUNS_ANYTHING = {"TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
 
-
 _OPERATOR_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
-
 
 _VALUES = {"__tensor__", "__numpy__", "__bytes__"}
 

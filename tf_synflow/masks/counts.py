@@ -1,4 +1,4 @@
-"""Masks of an exact size from scores: plain numpy in, plain numpy out.
+"""How many weights are kept, exactly, and after each iteration.
 
 A mask is a boolean array of its weight's shape, True where the weight is kept. Masks
 and scores travel as dictionaries by weight name, whose order is the order of the model:
@@ -16,7 +16,6 @@ import numpy as np
 from tf_synflow.masks.types import Masks, Plan
 
 SCHEDULES = ("exponential", "linear")
-
 
 SCOPES = ("global", "local")
 

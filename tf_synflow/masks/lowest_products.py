@@ -15,19 +15,14 @@ import numpy as np
 
 Pair = tuple[np.ndarray, np.ndarray]  # the two factors, flat and of one size
 
-
 _SAMPLE = 1 << 14
-
 
 _BLOCK = 1 << 16  # elements that a core looks at together: half a megabyte of float64
 
-
 _TASK = 1 << 20  # elements that a thread takes at once
-
 
 # numpy lets go of Python's lock in its loops, so threads share them out over the cores.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
 
 _POOL = ThreadPoolExecutor(_CORES or os.cpu_count())
 

@@ -12,7 +12,6 @@ from tf_synflow.models import parts
 
 layers = keras.layers
 
-
 # Width and stride of the separable blocks, after a first convolution of 32.
 _BLOCKS = (
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),

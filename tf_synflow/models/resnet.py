@@ -15,7 +15,6 @@ from tf_synflow.models import parts
 
 layers = keras.layers
 
-
 # Blocks in each of the four stages, and whether they are bottlenecks.
 _STAGES = {
     18: ((2, 2, 2, 2), False),
@@ -25,9 +24,7 @@ _STAGES = {
     152: ((3, 8, 36, 3), True),
 }
 
-
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
-
 
 DEPTHS = (*_STAGES, *CIFAR_DEPTHS)
 

@@ -14,7 +14,6 @@ from tf_synflow.models import parts
 
 layers = keras.layers
 
-
 # Convolutions in each of the five blocks; their widths are 64, 128, 256, 512, 512.
 _BLOCKS = {
     11: (1, 1, 2, 2, 2),
@@ -23,9 +22,7 @@ _BLOCKS = {
     19: (2, 2, 4, 4, 4),
 }
 
-
 _WIDTHS = (64, 128, 256, 512, 512)
-
 
 # Width of the two hidden Dense layers.
 _HIDDEN = {"tiny": 1024, "imagenet": 4096}

@@ -9,15 +9,12 @@ from tf_synflow.masks.selection import inverted, iterate
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 from tf_synflow.policy.by_weight import masks_now
 from tf_synflow.policy.filters import (
-    FORMS,
     Filters,
     check_filter_reach,
     least,
     never_less,
 )
 from tf_synflow.policy.progress import progress_bar
-
-__all__ = ["FORMS", "FilterTask"]
 
 
 class FilterTask:

@@ -33,9 +33,9 @@ class WeightTask:
 
     def check(self, ratio: float) -> None:
         """Raises what `masks` would raise before it scores."""
-        pruned_fraction(ratio)
         check_reach(self.start, ratio, self._policy.scope)
-        self.prepare_scores()
+        if pruned_fraction(ratio):
+            self.prepare_scores()
 
     def score(self) -> Scores:
         """The score of every weight, once; see `PruningPolicy.score`."""

@@ -196,7 +196,7 @@ def check_filter_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) 
     """Refuses a plan that ends with too few filters, or with more than there are.
 
     Args:
-      steps: What `masks.plan` gave for filters.
+      steps: What `masks.counts.plan` gave for filters.
       standing: Name to boolean vector, the filters that there are.
       fewest: Name to the number that is kept at least.
 

@@ -13,7 +13,8 @@ def progress_bar(
     Args:
       what: What is being done.
       unit: What is counted.
-      shown: Whether it is shown at all; if so, after a second.
+      shown: Whether it is shown at all; if so, after a second, or after three if it
+        does not stay.
       leave: Whether it stays when it is done. Defaults to True.
     """
 

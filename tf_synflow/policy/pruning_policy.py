@@ -14,9 +14,10 @@ from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.counts import SCHEDULES, SCOPES
 from tf_synflow.masks.types import Masks, Scores
 from tf_synflow.network import Network
-from tf_synflow.policy.by_filter import FORMS, FilterTask
+from tf_synflow.policy.by_filter import FilterTask
 from tf_synflow.policy.by_weight import WeightTask
 from tf_synflow.policy.collapse import ACTIONS
+from tf_synflow.policy.filters import FORMS
 from tf_synflow.policy.progress import progress_bar
 from tf_synflow.policy.prunable import excluded_layers, prunable_values
 

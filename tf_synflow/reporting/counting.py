@@ -1,4 +1,4 @@
-"""What is left of a network, by layer and in total: table, dictionary, picture."""
+"""Counts what is left of a network, by layer and in total."""
 
 import math
 from collections.abc import Mapping

@@ -15,12 +15,10 @@ _BY_OUTPUT = (
     *("SeparableConv1D", "SeparableConv2D"),
 )
 
-
 _BY_INPUT = (
     *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
     *("SimpleRNN", "GRU", "LSTM"),
 )
-
 
 # Weights that are added, looked up, or applied once a channel.
 _FREE = (

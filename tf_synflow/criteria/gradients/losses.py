@@ -27,14 +27,12 @@ _CLASSES = {
     _losses.binary_crossentropy: _losses.BinaryCrossentropy,
 }
 
-
 # Each cross-entropy, and the activation whose inputs are its logits.
 _ENDINGS = {
     _losses.SparseCategoricalCrossentropy: "softmax",
     _losses.CategoricalCrossentropy: "softmax",
     _losses.BinaryCrossentropy: "sigmoid",
 }
-
 
 # Layers whose `activation` is the last thing that they do.
 _ACTIVATED = (
@@ -43,7 +41,6 @@ _ACTIVATED = (
     *(_layers.Conv1DTranspose, _layers.Conv2DTranspose, _layers.Conv3DTranspose),
 )
 
-
 _ACTIVATIONS = {
     keras.activations.softmax: "softmax",
     tf.nn.softmax: "softmax",
@@ -51,7 +48,6 @@ _ACTIVATIONS = {
     tf.nn.sigmoid: "sigmoid",
     keras.activations.linear: "logits",
 }
-
 
 SummedLoss = Callable[[Any, Any, Any], tuple[Any, Any]]
 

@@ -12,12 +12,10 @@ from tf_synflow.keras2.imports import keras
 # Only the memory depends on it: gradients are summed over all batches.
 _BATCH_SIZE = 128
 
-
 _EXPECTED = (
     "expected data=(x, y), two arrays, or (x, y, sample_weight); or a tf.data.Dataset "
     "or a keras.utils.Sequence of such batches"
 )
-
 
 _WRAPPED = "prune_low_magnitude_"  # what tfmot puts before the name of an output
 

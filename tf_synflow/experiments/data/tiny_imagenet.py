@@ -18,9 +18,7 @@ import tensorflow_datasets as tfds
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
-
 CLASSES = 200
-
 
 _FOLDER = "tiny-imagenet-200"
 
