@@ -60,7 +60,8 @@ def network(make):
 
 
 def shapes(model):
-    return {weight.name.split(":")[0]: tuple(weight.shape) for weight in model.weights}
+    weights = tf_synflow.strip(model).weights
+    return {weight.name.split(":")[0]: tuple(weight.shape) for weight in weights}
 
 
 def same(one, other):

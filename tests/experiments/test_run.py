@@ -136,7 +136,7 @@ def test_a_folder_that_is_not_this_runs_is_refused_and_left_as_it_is(run, tmp_pa
                 [*start, f"--workdir={taken}"],
             ],
         )
-    assert "was begun with seed=0, not 5" in answers[0]
+    assert "was begun with --seed=0, not 5" in answers[0]
     assert "holds files, but no run of this library" in answers[1]
     assert "another process is at work in" in answers[2]
     assert (contents(finished), contents(other)) == before

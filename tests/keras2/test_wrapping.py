@@ -600,7 +600,7 @@ def test_losses_metrics_state_and_defaults_of_a_wrapped_layer_survive():
 
 def test_what_is_frozen_inside_the_model_stays_frozen():
     """Keras lists no weight of a frozen model, whatever its layers say."""
-    inner_input = keras.Input((4,))
+    inner_input = keras.Input((5, 4))
     x = layers.Dense(4, name="a")(inner_input)
     inner = keras.Model(inner_input, layers.Dense(4, name="b")(x), name="inner")
     inner.trainable = False

@@ -121,8 +121,7 @@ class Channels:
         for number in call.outputs:
             shape = self.network.shapes[number]
             place = self.places.setdefault(number, len(shape) - 1)
-            # A model may be called on more axes than it was built with.
-            if not 0 < place < len(shape) or shape[place] != self._size(groups):
+            if not shape[1:] or shape[place] != self._size(groups):
                 return False
         return True
 
