@@ -12,7 +12,7 @@ from nets import randomise, residual_net
 from programs import ROOT, run
 
 import tf_synflow
-from tf_synflow.files import exporting
+from tf_synflow.files import exporting, tflite
 from tf_synflow.keras2.imports import keras, tfmot
 
 layers = keras.layers
@@ -254,7 +254,7 @@ def test_sparse_kernels_of_few_inputs_are_right_and_the_others_stay_sparse(tmp_p
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_a_wrong_sparse_file_gives_way_to_the_dense_one(tmp_path, monkeypatch):
     """The repair of TFLite's fault is taken out, so that the fault is there."""
-    monkeypatch.setattr(exporting, "_with_whole_blocks", lambda sparse, dense: sparse)
+    monkeypatch.setattr(tflite, "_with_whole_blocks", lambda sparse, dense: sparse)
     model, x, expected = few_inputs(3, np.random.default_rng(0))
     found = tf_synflow.export(model, tmp_path / "m.tflite")
     assert not found.sparse and found.bytes == found.dense_bytes

@@ -86,15 +86,7 @@ def run(
     ):
         if folder.results is not None:
             return folder.results
-        used = versions()
-        earlier = folder.note_versions(used)
-        if earlier:
-            warnings.warn(
-                f"parts of the run in {str(workdir)!r} were computed with other "
-                "versions, so its numbers may differ from those of a run that was not "
-                f"interrupted: {_changes(earlier[-1], used)}",
-                stacklevel=2,
-            )
+        used = _versions_of(folder)
         data = data_lib.load(dataset, place.data_dir, place.download)
         if recipe.images is not None:
             data = data.first(recipe.images)
@@ -124,11 +116,8 @@ def run(
         prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
             prune["filters"] = _filters(whole, pruning.policy, masks)
-        results = {"flags": dict(flags), "versions": used, "prune": prune}
-        if earlier:
-            results["earlier_versions"] = earlier
-        results |= {"train": numbers, "layers": before.layers}
-        results["files"] = folder.digests()
+        results = {"flags": dict(flags), **used, "prune": prune, "train": numbers}
+        results |= {"layers": before.layers, "files": folder.digests()}
         if small is not None:
             results["shrink"] = _shrunk(before.totals, report_of(trained).totals)
         if pruning.shrink:
@@ -137,6 +126,21 @@ def run(
             trained = frameworks.read(whole_model(plan, trained))
         _write(folder.written, trained, _title(model, dataset, pruning), results)
     return results
+
+
+def _versions_of(folder: RunFolder) -> dict[str, Any]:
+    """The versions in use, and others that the run was gone on with; as results."""
+    used = versions()
+    earlier = folder.note_versions(used)
+    if not earlier:
+        return {"versions": used}
+    warnings.warn(
+        f"parts of the run in {str(folder.workdir)!r} were computed with other "
+        "versions, so its numbers may differ from those of a run that was not "
+        f"interrupted: {_changes(earlier[-1], used)}",
+        stacklevel=3,
+    )
+    return {"versions": used, "earlier_versions": earlier}
 
 
 def _pruned(

@@ -1,36 +1,22 @@
 """Models as files that run without Keras: SavedModel and TFLite."""
 
-import contextlib
 import os
 import re
-import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.tools import flatbuffer_utils
 
 from tf_synflow import frameworks
 from tf_synflow.checks import first_line
+from tf_synflow.files import tflite
+from tf_synflow.files.comparing import Comparison, outputs_of
 from tf_synflow.files.models import checked_output
 from tf_synflow.files.whole import written_whole
 from tf_synflow.network import Network
-
-# Largest difference to Keras, over how much an output varies from sample to sample.
-# Float32 kernels that sum in another order differ by 1e-6 or so; a wrong weight by far
-# more than this.
-TOLERANCE = 1e-4
-
-# Where outputs vary by little beside what they are summed from, rounding is larger than
-# that. What rounding does is measured: inputs and weights are changed by one unit in
-# the last place, at random, and a file may differ by this many times the effect.
-ROUNDINGS = 16
-
-
-_FULLY_CONNECTED, _DENSIFY = 9, 124  # numbers of TFLite's operators
 
 
 class Exported(NamedTuple):
@@ -119,18 +105,20 @@ def export(
     if path.suffix:
         _check_float32(network)
     inputs = _inputs(plain, data)
-    check = _Check(plain, list(inputs.values()))
+    check = Comparison(plain, list(inputs.values()))
     note = ""
     with written_whole(path) as aside:
         if path.suffix:
-            sparse, dense = _convert(plain, aside.with_name("saved_model"))
+            folder = aside.with_name("saved_model")
+            _write_saved_model(plain, folder)
+            sparse, dense = tflite.convert(folder)
             is_sparse = len(sparse) < len(dense)
             try:
-                found = check(path, _run_tflite(min(sparse, dense, key=len), inputs))
+                found = check(path, tflite.run(min(sparse, dense, key=len), inputs))
             except ValueError as error:
                 if not is_sparse:
                     raise
-                found = check(path, _run_tflite(dense, inputs))
+                found = check(path, tflite.run(dense, inputs))
                 is_sparse = False
                 note = (
                     "The weights are stored dense: in TFLite's sparse encoding, which "
@@ -239,12 +227,6 @@ def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
     return dict(zip(_input_names(model), arrays, strict=True))
 
 
-def _outputs(model: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs in inference mode, in a flat list."""
-    arranged = tf.nest.pack_sequence_as(model.input, inputs)
-    return tf.nest.flatten(model(arranged, training=False))
-
-
 def _write_saved_model(model: Any, path: Path) -> None:
     specs = [
         tf.TensorSpec(spec.shape, spec.dtype, name)
@@ -253,7 +235,7 @@ def _write_saved_model(model: Any, path: Path) -> None:
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
-        return {f"output_{i}": y for i, y in enumerate(_outputs(model, inputs))}
+        return {f"output_{i}": y for i, y in enumerate(outputs_of(model, inputs))}
 
     # The variables alone: with the model, Keras would write down its own structure.
     module = tf.Module()
@@ -269,180 +251,6 @@ def _write_saved_model(model: Any, path: Path) -> None:
             "has a table or something else beside its weights. model.save(path) of "
             "Keras can write it"
         ) from error
-
-
-def _convert(model: Any, folder: Path) -> tuple[bytes, bytes]:
-    """A model as TFLite files: sparse and dense. The folder is for use on the way."""
-    _write_saved_model(model, folder)
-    dense = _converted(folder, [])
-    sparse = _converted(folder, [tf.lite.Optimize.EXPERIMENTAL_SPARSITY])
-    return _with_whole_blocks(sparse, dense), dense
-
-
-def _with_whole_blocks(sparse: bytes, dense: bytes) -> bytes:
-    """Stores those kernels dense that TFLite's sparse encoding gets wrong.
-
-    For a Dense layer TFLite may store blocks of 4 inputs. It mixes the kernel up where
-    the number of inputs is no multiple of that, as with 1 to 3.
-    """
-    right = flatbuffer_utils.convert_bytearray_to_object(bytearray(dense))
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(sparse))
-    changed = False
-    for graph, twin in zip(model.subgraphs, right.subgraphs, strict=True):
-        # A sparse file has the same operators, and some that unpack weights for them.
-        operators = [
-            operator
-            for operator in graph.operators
-            if _code(model, operator) != _DENSIFY
-        ]
-        if len(operators) != len(twin.operators):
-            return sparse
-        for operator, other in zip(operators, twin.operators, strict=True):
-            if _code(model, operator) != _FULLY_CONNECTED:
-                continue
-            tensor, whole = (
-                graph.tensors[operator.inputs[1]],
-                twin.tensors[other.inputs[1]],
-            )
-            if not _broken_blocks(tensor):
-                continue
-            tensor.sparsity = None
-            tensor.buffer = len(model.buffers)
-            model.buffers.append(right.buffers[whole.buffer])
-            changed = True
-    if not changed:
-        return sparse
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _code(model: Any, operator: Any) -> int:
-    return model.operatorCodes[operator.opcodeIndex].builtinCode
-
-
-def _broken_blocks(tensor: Any) -> bool:
-    if tensor.sparsity is None or not len(tensor.sparsity.blockMap):
-        return False
-    blocks = tensor.sparsity.dimMetadata[len(tensor.shape) :]
-    return any(
-        tensor.shape[axis] % block.denseSize
-        for axis, block in zip(tensor.sparsity.blockMap, blocks, strict=True)
-    )
-
-
-def _converted(folder: Path, optimizations: list) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    converter.optimizations = optimizations
-    with _explained():
-        return converter.convert()
-
-
-def _run_tflite(file: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    with warnings.catch_warnings(), _explained():
-        # TensorFlow announces that its interpreter moves to another package.
-        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated")
-        interpreter = tf.lite.Interpreter(model_content=file)
-        return interpreter.get_signature_runner("serving_default")(**inputs)
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Says what can be done about an operation that TFLite does not have, or breaks."""
-    try:
-        yield
-    # The converter has a class of its own for errors, the interpreter several.
-    except Exception as error:
-        raise ValueError(
-            f"TFLite cannot express this model ({type(error).__name__}: "
-            f"{first_line(error)}). A path without an ending writes a SavedModel, "
-            "which can hold far more"
-        ) from error
-
-
-class _Check:
-    """Compares outputs with those of Keras on the same inputs."""
-
-    def __init__(self, model: Any, inputs: Sequence[np.ndarray]):
-        self._model = model
-        self._inputs = inputs
-        self._expected = self._run(inputs)
-
-    def __call__(self, path: Path, found: Mapping[str, Any]) -> tuple[float, float]:
-        """Largest difference, and largest output; refuses a file that is wrong."""
-        difference = largest = 0.0
-        for i, want in enumerate(self._expected):
-            have = np.asarray(found[f"output_{i}"]).astype("float64")
-            off, scale = self._compare(path, i, have, want)
-            difference, largest = max(difference, off), max(largest, scale)
-        return difference, largest
-
-    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        tensors = [tf.constant(x) for x in inputs]
-        outputs = _outputs(self._model, tensors)
-        return [y.numpy().astype("float64") for y in outputs]
-
-    def _compare(
-        self, path: Path, i: int, have: np.ndarray, want: np.ndarray
-    ) -> tuple[float, float]:
-        wrong = f"{path.name} would not compute what Keras does: output {i} "
-        if have.shape != want.shape:
-            raise ValueError(
-                f"{wrong}has the shape {have.shape}, not {want.shape}. It was not "
-                "written"
-            )
-        finite = np.isfinite(want)
-        if want.size and not finite.any():
-            raise ValueError(
-                f"Keras gives only NaN and infinities for output {i}, so no file can "
-                "be compared with it: give other inputs, as data=, or repair the "
-                "weights"
-            )
-        unequal = ~finite & (have != want) & ~(np.isnan(have) & np.isnan(want))
-        if unequal.any() or not np.isfinite(have[finite]).all():
-            raise ValueError(
-                f"{wrong}is NaN or infinite for the one and not for the other. It was "
-                "not written"
-            )
-        highest = np.max(want, 0, keepdims=True, where=finite, initial=-np.inf)
-        lowest = np.min(want, 0, keepdims=True, where=finite, initial=np.inf)
-        spread = _by_unit(highest - lowest)  # from sample to sample
-        have, want = np.where(finite, have, 0), np.where(finite, want, 0)
-        off = np.abs(have - want)
-        allowed = TOLERANCE * spread
-        if (_by_unit(off) > allowed).any():
-            allowed = allowed + ROUNDINGS * self._rounding(i)
-        if (bad := _by_unit(off) > allowed).any():
-            worst = int(np.argmax(np.where(bad, _by_unit(off), 0)))
-            raise ValueError(
-                f"{wrong}differs by {_by_unit(off)[worst]:.3g} where it varies by "
-                f"{spread[worst]:.3g} over the data; at most {allowed[worst]:.3g} is "
-                "allowed. It was not written"
-            )
-        return float(off.max(initial=0)), float(np.abs(want).max(initial=0))
-
-    def _rounding(self, i: int) -> np.ndarray:
-        """What one unit in the last place of all inputs and weights does, by unit."""
-        generator = np.random.default_rng(0)
-
-        def nudged(x: np.ndarray) -> np.ndarray:
-            if not np.issubdtype(x.dtype, np.floating):
-                return x
-            steps = generator.integers(-1, 2, x.shape) * np.finfo(x.dtype).eps
-            return (x * (1 + steps)).astype(x.dtype)
-
-        weights = self._model.get_weights()
-        self._model.set_weights([nudged(weight) for weight in weights])
-        try:
-            outputs = self._run([nudged(x) for x in self._inputs])
-        finally:
-            self._model.set_weights(weights)
-        want = self._expected[i]
-        change = np.abs(outputs[i] - want) + np.finfo("float32").eps * np.abs(want)
-        return _by_unit(np.where(np.isfinite(change), change, 0))
-
-
-def _by_unit(x: np.ndarray) -> np.ndarray:
-    """The largest values along the last axis, whose entries are units or channels."""
-    return x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1).max(axis=0, initial=0)
 
 
 def _files(path: Path) -> list[Path]:
