@@ -8,7 +8,7 @@ from tf_synflow.keras2.imports import keras
 
 
 def channels_of(model, names):
-    return Channels(read(model), names, rules.find)
+    return Channels(read(model), names, rules.rule_of)
 
 
 def joins_of(channels, model):
@@ -98,7 +98,9 @@ def test_a_product_lives_if_all_factors_do_by_hand():
     x, gate = (layers.Dense(4, name=name)(inputs) for name in "xg")
     y = layers.Multiply()([x, gate])
     model = keras.Model(inputs, layers.Dense(2, name="c")(y))
-    channels = Channels(read(model), ["x/kernel", "g/kernel", "c/kernel"], needed.find)
+    channels = Channels(
+        read(model), ["x/kernel", "g/kernel", "c/kernel"], needed.rule_of
+    )
     joins = joins_of(channels, model)
     joins["x/kernel"][:, 0] = joins["g/kernel"][:, 1] = False
     joins["c/kernel"][2] = False

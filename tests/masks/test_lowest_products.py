@@ -43,7 +43,7 @@ def test_the_lowest_are_those_of_a_sort_whatever_the_bound(zeros, ties, share):
     expected = by_sorting(pairs, count)
     guess = ranking.guess_bound(pairs, share)
     for bound in (0.0, guess, np.inf):
-        found = ranking.find(pairs, bound)
+        found = ranking.products_up_to(pairs, bound)
         for own, wanted in zip(
             ranking.lowest(pairs, found, count), expected, strict=True
         ):
@@ -55,7 +55,7 @@ def test_tasks_and_blocks_meet_without_a_seam():
     weight = np.ones(size)
     gradient = np.arange(1.0, size + 1)
     gradient[[0, ranking._BLOCK, ranking._TASK, size - 1]] = 0
-    found = ranking.find([(gradient, weight)], 2.0 * ranking._TASK)
+    found = ranking.products_up_to([(gradient, weight)], 2.0 * ranking._TASK)
     lost = [0, ranking._BLOCK, ranking._TASK, size - 1]
     assert found.lost[0].tolist() == lost
     expected = np.setdiff1d(np.arange(size), lost)
@@ -67,7 +67,7 @@ def test_what_is_lost_is_a_weight_without_a_product():
     rng = np.random.default_rng(5)
     pairs = pairs_of(rng, (5000, 200), 0.3)
     for (gradient, weight), lost in zip(
-        pairs, ranking.find(pairs, 0.1).lost, strict=True
+        pairs, ranking.products_up_to(pairs, 0.1).lost, strict=True
     ):
         expected = np.flatnonzero((weight > 0) & (gradient * weight == 0))
         np.testing.assert_array_equal(lost, expected)

@@ -65,7 +65,7 @@ class Channels:
         self,
         network: Network,
         names: Collection[str],
-        find: Callable[[Call], "Rule | None"],
+        rule_of: Callable[[Call], "Rule | None"],
     ):
         """Finds the groups.
 
@@ -73,7 +73,7 @@ class Channels:
           network: The network.
           names: The weights that may be pruned. What is not among them holds the
             channels that it joins.
-          find: Gives the rule for a call: `rules.find` or `needed.find`.
+          rule_of: Gives the rule for a call: `rules.rule_of` or `needed.rule_of`.
         """
         self.names = names
         self._parents: list[int] = []
@@ -94,7 +94,7 @@ class Channels:
             shapes = [
                 network.shapes[number] for number in (*call.inputs, *call.outputs)
             ]
-            rule = find(call)
+            rule = rule_of(call)
             known = rule is not None and _plain(call.layer)
             output = rule(self, call, inputs, shapes) if known else None
             if output is not None and self._fits(output, call):

@@ -43,7 +43,7 @@ def find_kept(network: Network, channels: Channels, multiple_of: int) -> Kept:
 
     Args:
       network: The network; if it is stripped, weights that are 0 count as pruned.
-      channels: Its channels, found with `needed.find`.
+      channels: Its channels, found with `needed.rule_of`.
       multiple_of: See `shrink`.
     """
     masks = network.masks

@@ -30,7 +30,7 @@ def find_sources(network: Network, channels: Channels) -> dict[int, np.ndarray]:
 
     Args:
       network: The network.
-      channels: Its channels, found with `find`.
+      channels: Its channels, found with `rule_of`.
 
     Returns:
       Group to boolean vector.
@@ -260,7 +260,7 @@ EXACT: dict[str, Rule] = {
 }
 
 
-def find(call: Call) -> Rule | None:
+def rule_of(call: Call) -> Rule | None:
     """The rule for a call, or None where its channels are not known."""
     if type(call.layer) in REGISTERED:
         return REGISTERED[type(call.layer)].rule

@@ -45,7 +45,7 @@ class ChannelPlan:
           network: The network; if it has no masks, weights that are 0 count as pruned.
           multiple_of: See `shrink`. Defaults to 1.
         """
-        channels = Channels(network, set(network.weights), needed.find)
+        channels = Channels(network, set(network.weights), needed.rule_of)
         for number in network.outputs:
             channels.hold(channels.signals[number])
         self.network, self.channels = network, channels

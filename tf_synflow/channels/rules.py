@@ -121,7 +121,7 @@ ANYWHERE: dict[str, Rule] = {
 RULES = {kind: _channels_last(rule) for kind, rule in ANYWHERE.items()}
 
 
-def find(call: Call) -> Rule | None:
+def rule_of(call: Call) -> Rule | None:
     """The rule for a call, or None where its channels are not known."""
     if type(call.layer) in REGISTERED:
         return REGISTERED[type(call.layer)].rule

@@ -149,7 +149,7 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
     _REGISTERED[layer_class] = rule
 
 
-def find(call: Call) -> LinearPart | None:
+def rule_of(call: Call) -> LinearPart | None:
     """The linear part of the layer of a call, or None where none is known."""
     if type(call.layer) in _REGISTERED:
         return _REGISTERED[type(call.layer)]

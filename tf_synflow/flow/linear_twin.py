@@ -163,7 +163,7 @@ class LinearTwin:
             like._replace(tensor=s.tensor) if is_known else next(rest)
             for s, is_known in zip(inputs, known, strict=True)
         ]
-        if operators.find(self._network, call, self._numbers) is not None:
+        if operators.rule_of(self._network, call, self._numbers) is not None:
             return met
         dtype = self._inputs[0].dtype
         return [
@@ -296,7 +296,7 @@ def _linear_parts(
 ) -> list[LinearPart]:
     """The linear part of each call, or an error that names all layers without one."""
     parts = [
-        operators.find(network, call, numbers) or linear_parts.find(call)
+        operators.rule_of(network, call, numbers) or linear_parts.rule_of(call)
         for call in network.calls
     ]
     unknown: dict[str, list[Call]] = {}

@@ -77,7 +77,7 @@ def prune_by_flow(
     Returns:
       New masks.
     """
-    channels = Channels(network, set(weights), rules.find)
+    channels = Channels(network, set(weights), rules.rule_of)
     sizes = _magnitudes(network, weights, dtype)
     for name, weight in sizes.items():
         weight.array[~masks[name]] = 0
@@ -118,7 +118,7 @@ def _magnitudes(
     linear = {
         call.name
         for call in network.calls
-        if linear_parts.find(call) in linear_parts.LINEAR_IN_KERNEL
+        if linear_parts.rule_of(call) in linear_parts.LINEAR_IN_KERNEL
     }
     return {
         name: magnitudes(weight, dtype, name.rpartition("/")[0] in linear)

@@ -30,7 +30,7 @@ class Operands:
     """
 
     def __init__(self, network: Network, call: Call, numbers: Collection[int]):
-        """Looks at a call; see `operators.find`."""
+        """Looks at a call; see `operators.rule_of`."""
         self.call = call
         self._network = network
         self._numbers = numbers

@@ -237,7 +237,7 @@ def _resize(own: Operands) -> LinearPart | None:
 
 def merge(own: Operands) -> LinearPart | None:
     """The rule of a layer that reads constants or numbers beside signals."""
-    kind, rule = own.call.kind, linear_parts.find(own.call)
+    kind, rule = own.call.kind, linear_parts.rule_of(own.call)
     if kind not in MERGES or not own.signals or linear_parts.is_registered(own.call):
         return None
     parts = [*own.call.arguments, *own.call.options.values()][0]

@@ -85,7 +85,9 @@ def averaged(call: Call) -> Call:
     return call._replace(kind=f"tf.{name}", layer=_Function(name, mean))
 
 
-def find(network: Network, call: Call, numbers: Collection[int]) -> LinearPart | None:
+def rule_of(
+    network: Network, call: Call, numbers: Collection[int]
+) -> LinearPart | None:
     """The rule for an operator, or for a layer that merges signals with constants.
 
     Args:

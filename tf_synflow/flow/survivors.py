@@ -83,7 +83,7 @@ class Survivors:
         pairs = [(gradients[n].reshape(-1), self.arrays[n].reshape(-1)) for n in names]
         living = sum(self._living[name] for name in names)
         bound = ranking.guess_bound(pairs, count / max(living, 1))
-        found = ranking.find(pairs, bound)
+        found = ranking.products_up_to(pairs, bound)
         for name, lost in zip(names, found.lost, strict=True):
             self._bury(name, lost)
         count -= self._remove_dead(names, count)

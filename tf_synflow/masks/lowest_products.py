@@ -68,7 +68,7 @@ def guess_bound(pairs: Sequence[Pair], fraction: float) -> float:
     return float(np.partition(sample, rank)[rank])
 
 
-def find(pairs: Sequence[Pair], bound: float) -> Found:
+def products_up_to(pairs: Sequence[Pair], bound: float) -> Found:
     """Collects the products in (0, bound], and the second factors that give none."""
     tasks = [
         (number, start)
@@ -113,7 +113,7 @@ def lowest(pairs: Sequence[Pair], found: Found, count: int) -> list[np.ndarray]:
 
     Args:
       pairs: The factors.
-      found: What `find` gave for them with any bound.
+      found: What `products_up_to` gave for them with any bound.
       count: How many; at most as many as there are positive products.
 
     Returns:
@@ -121,7 +121,7 @@ def lowest(pairs: Sequence[Pair], found: Found, count: int) -> list[np.ndarray]:
       the later are taken first.
     """
     while sum(values.size for values in found.values) < count:
-        found = find(pairs, np.inf)
+        found = products_up_to(pairs, np.inf)
     if count <= 0:
         return [np.empty(0, np.intp) for _ in pairs]
     values = np.concatenate(found.values)

@@ -82,7 +82,7 @@ class Filters:
         Raises:
           ValueError: There are none.
         """
-        channels = Channels(network, names, needed.find)
+        channels = Channels(network, names, needed.rule_of)
         stay = channels.held | {
             group
             for number in (
