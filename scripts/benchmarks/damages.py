@@ -50,8 +50,8 @@ EPOCHS = 2
 CHECKPOINT = f"checkpoints/epoch_{EPOCHS}"
 FINISHED = ["results.json", "history.csv", "masks.npz"]
 UNFINISHED = [
-    "flags.json", "pruned.json", "masks.npz", f"{CHECKPOINT}/history.csv",
-    f"{CHECKPOINT}/checkpoint.json", f"{CHECKPOINT}/state.index",
+    "flags.json", "versions.json", "pruned.json", "masks.npz",
+    f"{CHECKPOINT}/history.csv", f"{CHECKPOINT}/checkpoint.json", f"{CHECKPOINT}/state.index",
     f"{CHECKPOINT}/state.data-00000-of-00001", CHECKPOINT,
 ]  # fmt: skip
 
@@ -128,10 +128,12 @@ class _Reader:
         return {"results": [again, results], **_made(folder)}
 
     def unfinished(self, folder: Path) -> dict[str, Any]:
-        """Its masks, and all that the next epoch begins with."""
+        """Its versions, masks, and all that the next epoch begins with."""
         with contextlib.suppress(Stopped), run_folder(folder, _flags(0)) as run:
+            read: dict[str, Any] = {
+                "versions": run.note_versions(experiment.versions())
+            }
             masks = run.masks()
-            read: dict[str, Any] = {}
             if masks is not None:
                 read["masks"] = {name: mask.tolist() for name, mask in masks.items()}
                 read["seconds"] = run.prune_seconds()

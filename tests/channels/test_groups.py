@@ -1,7 +1,7 @@
 import numpy as np
 from nets import layers, residual_net
 
-from tf_synflow.channels import needed, rules
+from tf_synflow.channels import needed, reachability, rules
 from tf_synflow.channels.groups import Channels
 from tf_synflow.frameworks import read
 from tf_synflow.keras2.imports import keras
@@ -45,7 +45,7 @@ def test_a_channel_dies_with_its_last_reader_or_its_last_feeder_by_hand():
     joins["c/kernel"][0] = False  # nobody reads b's first channel
     joins["b/kernel"][2] = False  # a's last channel feeds nothing ...
     joins["b/kernel"][1, 1:] = False  # ... and a's second only the one nobody reads
-    living = channels.living(joins, channels.sizes)
+    living = reachability.living(channels, joins, channels.sizes)
     assert living[first].tolist() == [True, False, False]
     assert living[second].tolist() == [False, True, True]
 
@@ -57,9 +57,13 @@ def test_a_channel_of_an_add_lives_while_one_branch_feeds_it():
     joins = joins_of(channels, model)
     (group,) = channels.axes["conv1/kernel"][-1]
     joins["conv1/kernel"][:, 1] = False
-    assert channels.living(joins, channels.sizes)[group].all()
+    assert reachability.living(channels, joins, channels.sizes)[group].all()
     joins["conv2/kernel"][:, 1] = False
-    assert channels.living(joins, channels.sizes)[group].tolist() == [True, False, True]
+    assert reachability.living(channels, joins, channels.sizes)[group].tolist() == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_a_shared_layer_that_feeds_itself_is_followed_round():
@@ -69,7 +73,7 @@ def test_a_shared_layer_that_feeds_itself_is_followed_round():
     model = keras.Model(inputs, layers.Dense(1, name="o")(shared(shared(inputs))))
     channels = channels_of(model, ["s/kernel", "o/kernel"])
     joins = joins_of(channels, model)
-    living = channels.living(joins, channels.sizes)
+    living = reachability.living(channels, joins, channels.sizes)
     assert all(flags.all() for flags in living.values())
 
 
@@ -85,7 +89,7 @@ def test_what_is_not_known_or_not_pruned_holds_its_channels():
     assert list(joins) == ["a/kernel", "fc/kernel"]
     for join in joins.values():
         join[:] = False
-    living = channels.living(joins, channels.sizes)
+    living = reachability.living(channels, joins, channels.sizes)
     for axes in channels.axes.values():
         for axis, groups in axes.items():
             if axis == -1 and groups == channels.axes["fc/kernel"][-1]:
@@ -107,7 +111,7 @@ def test_a_product_lives_if_all_factors_do_by_hand():
     (one,), (other,) = (channels.axes[f"{name}/kernel"][-1] for name in "xg")
     (both,) = channels.axes["c/kernel"][-2]
     assert {one, other, both} in map(set, channels.bundles)
-    fed, reads = channels.reached(joins, channels.sizes)
+    fed, reads = reachability.reached(channels, joins, channels.sizes)
     assert fed[both].tolist() == [False, False, True, True]
     assert reads[one].tolist() == [True, False, False, True]
     assert reads[other].tolist() == [False, True, False, True]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tf_synflow
+from tf_synflow.experiments import lock
 from tf_synflow.experiments import run_folder as module
 from tf_synflow.experiments.results import read_results
 from tf_synflow.experiments.run_folder import run_folder
@@ -381,26 +382,26 @@ def test_a_second_process_is_kept_out_also_when_the_lock_is_deleted(tmp_path):
 
 def test_a_lock_of_a_deleted_file_is_no_lock(tmp_path, monkeypatch):
     """The one before deletes its lock just between our opening and our locking it."""
-    (tmp_path / module._LOCK).touch()
-    flock, calls = module.fcntl.flock, []
+    (tmp_path / lock.LOCK).touch()
+    flock, calls = lock.fcntl.flock, []
 
-    def late(lock, how):
+    def late(file, how):
         if not calls:
-            os.unlink(tmp_path / module._LOCK)
-        calls.append(lock)
-        flock(lock, how)
+            os.unlink(tmp_path / lock.LOCK)
+        calls.append(file)
+        flock(file, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
-    with module._locked(tmp_path):
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with lock.locked(tmp_path):
         assert len(calls) == 2
-        with open(tmp_path / module._LOCK) as other, pytest.raises(BlockingIOError):
-            flock(other, module.fcntl.LOCK_EX | module.fcntl.LOCK_NB)
+        with open(tmp_path / lock.LOCK) as other, pytest.raises(BlockingIOError):
+            flock(other, lock.fcntl.LOCK_EX | lock.fcntl.LOCK_NB)
 
 
 def enter(folder, out):
     for _ in range(50):
         try:
-            with module._locked(folder):
+            with lock.locked(folder):
                 out.put(("in", os.getpid()))
                 out.put(("out", os.getpid()))
         except BlockingIOError:

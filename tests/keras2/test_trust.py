@@ -8,8 +8,9 @@ import tensorflow as tf
 from nets import layers, residual_net
 
 import tf_synflow
+from tf_synflow.keras2.bounds import UntrustedFileError
 from tf_synflow.keras2.imports import keras, tfmot
-from tf_synflow.keras2.trust import Trust, UntrustedFileError, check_config
+from tf_synflow.keras2.trust import Trust, check_config
 
 
 def function(module, name, alias=None):

@@ -53,6 +53,7 @@ class Channels:
       signals: Tensor number to the groups along one of its axes.
       places: Tensor number to that axis, counted from the front.
       held: Groups that keep all their channels.
+      ends: Those, and the groups of the outputs, which something outside reads.
       links: The signals that are made of others, in the order of the calls.
       lifted: Groups of signals that are not 0 where what they are made of is.
       bundles: Groups out of which a channel is taken at once, for each bundle. Of its
@@ -107,7 +108,7 @@ class Channels:
         self._join_nested()
         self._resolve()
         ends = {group for number in network.outputs for group in self.signals[number]}
-        self._ends = ends | self.held
+        self.ends = ends | self.held
 
     def _begin(self, number: int) -> None:
         """Holds the last axis of a tensor of which nothing is known."""
@@ -173,64 +174,6 @@ class Channels:
                 bundles.update(dict.fromkeys(other, one))
         unique = {id(bundle): bundle for bundle in bundles.values()}
         return [tuple(sorted(bundle)) for bundle in unique.values()]
-
-    def living(
-        self,
-        joins: Mapping[str, np.ndarray],
-        sizes: Mapping[int, int],
-        sources: Mapping[int, np.ndarray] | None = None,
-    ) -> dict[int, np.ndarray]:
-        """The channels that are fed from the input and read up to the output.
-
-        Args:
-          joins: Name to boolean matrix `(channels in, channels out)` for each of
-            `kernels`: whether any weight joins the two.
-          sizes: Group to the number of channels that there are now.
-          sources: Group to boolean vector: channels that are fed by something else than
-            the input. Defaults to none.
-
-        Returns:
-          Group to boolean vector, True for the channels that live.
-        """
-        fed, read = self.reached(joins, sizes, sources)
-        return {group: fed[group] & read[group] for group in sizes}
-
-    def reached(
-        self,
-        joins: Mapping[str, np.ndarray],
-        sizes: Mapping[int, int],
-        sources: Mapping[int, np.ndarray] | None = None,
-        sinks: Mapping[int, np.ndarray] | None = None,
-    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """The channels that are fed, and those that are read.
-
-        Args:
-          joins: See `living`.
-          sizes: See `living`.
-          sources: See `living`.
-          sinks: Group to boolean vector: channels that are read, whoever reads them.
-            Defaults to none.
-        """
-        steps: list[str | Link] = list(self.kernels)
-        for link in reversed(self.links):
-            steps.insert(link.after, link)
-        forth: list[_Edge] = []
-        for step in steps:
-            if isinstance(step, Link):
-                forth.append(_into_link(step, sizes))
-            else:
-                into, out = (self.axes[step][axis] for axis in self.kernels[step])
-                forth.append(_through(joins[step], into, out))
-        fed = _reached(forth, self.held, sizes, sources or {})
-        back: list[_Edge] = []
-        for step in reversed(steps):
-            if isinstance(step, Link):
-                places = range(len(step.inputs))
-                back += [_out_of_link(step, i, sizes, fed) for i in places]
-            else:
-                into, out = (self.axes[step][axis] for axis in self.kernels[step])
-                back.append(_through(joins[step].T, out, into))
-        return fed, _reached(back, self._ends, sizes, sinks or {})
 
     def group(self, size: int) -> Axis:
         """A new group of so many channels."""
@@ -321,59 +264,6 @@ def fewer(flags: np.ndarray, size: int) -> np.ndarray:
 def more(flags: np.ndarray, size: int) -> np.ndarray:
     """Each flag so often in a row that there are `size`."""
     return np.repeat(flags, size // flags.size)
-
-
-# What arrives at the last of the groups, from flags of all.
-_Edge = tuple[Callable[[Mapping[int, np.ndarray]], np.ndarray], Axis]
-
-
-def _through(join: np.ndarray, source: Axis, target: Axis) -> _Edge:
-    return lambda reached: join[along(source, reached)].any(0), target
-
-
-def _into_link(link: Link, sizes: Mapping[int, int]) -> _Edge:
-    def arrive(reached: Mapping[int, np.ndarray]) -> np.ndarray:
-        size = sizes[link.output]
-        return np.all([more(reached[group], size) for group in link.inputs], 0)
-
-    return arrive, (link.output,)
-
-
-def _out_of_link(
-    link: Link, place: int, sizes: Mapping[int, int], fed: Mapping[int, np.ndarray]
-) -> _Edge:
-    group, size = link.inputs[place], sizes[link.output]
-    others = [more(fed[g], size) for i, g in enumerate(link.inputs) if i != place]
-
-    def arrive(reached: Mapping[int, np.ndarray]) -> np.ndarray:
-        return fewer(np.all([reached[link.output], *others], 0), sizes[group])
-
-    return arrive, (group,)
-
-
-def _reached(
-    edges: list[_Edge],
-    start: Collection[int],
-    sizes: Mapping[int, int],
-    also: Mapping[int, np.ndarray],
-) -> dict[int, np.ndarray]:
-    """The channels to which a way leads from the groups in `start`, and from `also`.
-
-    The edges stand in the order of the way, so that one sweep finds all; a layer that
-    feeds itself, being shared, needs more.
-    """
-    reached = {group: np.full(size, group in start) for group, size in sizes.items()}
-    for group, flags in also.items():
-        reached[group] |= flags
-    while True:
-        before = sum(int(flags.sum()) for flags in reached.values())
-        for arrive, target in edges:
-            flags, first = arrive(reached), 0
-            for group in target:
-                reached[group] |= flags[first : first + sizes[group]]
-                first += sizes[group]
-        if sum(int(flags.sum()) for flags in reached.values()) == before:
-            return reached
 
 
 def _plain(layer: Any) -> bool:

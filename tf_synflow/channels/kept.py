@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_synflow.channels.groups import Axis, Channels, fewer, more
 from tf_synflow.channels.needed import find_sources, strided_1x1
+from tf_synflow.channels.reachability import reached
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
 
@@ -67,7 +68,7 @@ def find_kept(network: Network, channels: Channels, multiple_of: int) -> Kept:
     awake = {group: np.zeros(size, bool) for group, size in channels.sizes.items()}
     while True:
         start = {group: sources[group] | awake[group] for group in awake}
-        fed, read = channels.reached(joins, channels.sizes, start, awake)
+        fed, read = reached(channels, joins, channels.sizes, start, awake)
         alive = {group: fed[group] & read[group] for group in fed}
         if unfed is None:
             lost = {group: read[group] & ~fed[group] for group in fed}

@@ -1,9 +1,7 @@
 """The folder of a run: who may write to it, and what a killed run has left there."""
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -11,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_synflow.experiments.lock import LOCK, locked
 from tf_synflow.experiments.results import read_results
 from tf_synflow.files.masks import load_masks, save_masks
 from tf_synflow.files.models import load_model
@@ -22,8 +21,6 @@ from tf_synflow.files.whole import (
     written_whole,
 )
 from tf_synflow.masks.types import Masks
-
-_LOCK = ".tf_synflow.lock"
 
 _FLAGS = "flags.json"
 
@@ -39,8 +36,8 @@ _LEVEL = re.compile(r"level_\d+")
 
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
-    r"\.(flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|pruned\.keras|model\.keras|small\.keras|run\.png|"
-    r"results\.json)\.\w{8}"
+    r"\.(results\.json|flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|"
+    r"pruned\.keras|model\.keras|small\.keras|run\.png)\.\w{8}"
 )
 
 
@@ -213,7 +210,7 @@ def run_folder(
     new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(workdir):
+        with locked(workdir):
             yield from _opened(workdir, flags)
     finally:
         if new:
@@ -239,7 +236,7 @@ def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
         folder.tidy()
     finally:
         # It failed before there was anything.
-        if {path.name for path in workdir.iterdir()} <= {_LOCK, _FLAGS, _VERSIONS}:
+        if {path.name for path in workdir.iterdir()} <= {LOCK, _FLAGS, _VERSIONS}:
             for name in (_VERSIONS, _FLAGS):
                 (workdir / name).unlink(missing_ok=True)
 
@@ -262,31 +259,6 @@ def _delete_asides(workdir: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which the system lets go however a process ends."""
-    path = workdir / _LOCK
-    while True:
-        lock = open(path, "a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise BlockingIOError(
-                f"another process is at work in {str(workdir)!r}; wait for it, or "
-                "choose another --workdir"
-            ) from error
-        # Between opening and locking, the one before may have deleted it.
-        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            break
-        lock.close()
-    with lock:
-        try:
-            yield
-        finally:
-            path.unlink()
-
-
 def _folders(workdir: Path) -> list[Path]:
     """The folders in which a run writes."""
     levels = (p for p in workdir.iterdir() if _LEVEL.fullmatch(p.name) and p.is_dir())
@@ -302,7 +274,7 @@ def _check_contents(workdir: Path) -> None:
             f"{str(workdir)!r} is no folder; choose another --workdir"
         )
     names = {path.name for path in workdir.iterdir() if not _ASIDE.fullmatch(path.name)}
-    if names - {_LOCK} and not names & {_FLAGS, "results.json"}:
+    if names - {LOCK} and not names & {_FLAGS, "results.json"}:
         raise FileExistsError(
             f"{str(workdir)!r} holds files, but no run of this library; choose another "
             "--workdir"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow.channels import reachability
 from tf_synflow.channels.groups import Channels, along
 from tf_synflow.flow.linear_twin import Magnitudes, aligned_empty, shared_tensor
 from tf_synflow.masks import lowest_products as ranking
@@ -121,7 +122,7 @@ class Survivors:
                 strict=True,
             )
         )
-        living = self._channels.living(joins, self._sizes)
+        living = reachability.living(self._channels, joins, self._sizes)
         for channels in living.values():
             # TensorFlow's kernels want at least one channel; its weights score 0.
             channels[0] |= not channels.any()

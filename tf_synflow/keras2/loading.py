@@ -10,18 +10,17 @@ from typing import Any
 import h5py
 
 from tf_synflow.checks import COMPRESSIONS, first_line
+from tf_synflow.keras2.bounds import (
+    UntrustedFileError,
+    allowance,
+    bounded_variables,
+    check_weights,
+)
 from tf_synflow.keras2.constraints import zero_pruned
 from tf_synflow.keras2.holding import hold
 from tf_synflow.keras2.imports import SavedMetadata, keras, tfmot
 from tf_synflow.keras2.reading import lay_flat, mask_variables
-from tf_synflow.keras2.trust import (
-    Trust,
-    UntrustedFileError,
-    allowance,
-    bounded_variables,
-    check_config,
-    check_weights,
-)
+from tf_synflow.keras2.trust import Trust, check_config
 from tf_synflow.keras2.wrapping import PruneLowMagnitude
 
 _WEIGHTS = "model.weights.h5"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.criteria.gradients import losses
+from tf_synflow.criteria.gradients import batches, losses
 from tf_synflow.criteria.gradients.samples import Batch, Samples
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.keras2 import Rebuilt, rebuild
@@ -44,7 +44,7 @@ class Derivatives:
 
         Raises:
           TypeError: Data or loss are of no known kind.
-          ValueError: See `Samples`, `losses.find_losses` and `losses.check_labels`; or
+          ValueError: See `Samples`, `losses.find_losses` and `batches.check_labels`; or
             a temperature is asked for where the logits cannot be told.
         """
         self._samples = Samples(problem.data, problem.network.model)
@@ -190,10 +190,10 @@ class Derivatives:
                     )
                 outputs = self._model.outputs[term.output].shape[1:]
                 outputs = (own.shape[0], *outputs)
-                losses.check_labels(term.loss, own.numpy(), outputs)
+                batches.check_labels(term.loss, own.numpy(), outputs)
                 labels.append(own)
                 if weighted:
-                    losses.check_weights(weight.numpy(), outputs)
+                    batches.check_weights(weight.numpy(), outputs)
                     weights.append(weight)
         inputs = zip(batch.inputs, self._dtypes, strict=True)
         return [tf.cast(x, dtype) for x, dtype in inputs], labels, weights

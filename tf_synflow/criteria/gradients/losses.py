@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tf_synflow.criteria.gradients.samples import by_output, output_names
@@ -20,7 +19,6 @@ from tf_synflow.network import Network
 
 _losses, _layers = keras.losses, keras.layers
 
-
 _CLASSES = {
     _losses.sparse_categorical_crossentropy: _losses.SparseCategoricalCrossentropy,
     _losses.categorical_crossentropy: _losses.CategoricalCrossentropy,
@@ -28,7 +26,7 @@ _CLASSES = {
 }
 
 # Each cross-entropy, and the activation whose inputs are its logits.
-_ENDINGS = {
+ENDINGS = {
     _losses.SparseCategoricalCrossentropy: "softmax",
     _losses.CategoricalCrossentropy: "softmax",
     _losses.BinaryCrossentropy: "sigmoid",
@@ -188,7 +186,7 @@ def _without_reduction(loss: Any, end: str | None) -> tuple[Any, bool]:
     if not isinstance(loss, _losses.Loss):
         # As Keras does: it brings labels (n,) and outputs (n, 1) into one shape.
         loss = LossFunctionWrapper(loss, name=getattr(loss, "__name__", "loss"))
-    if type(loss) in _ENDINGS:
+    if type(loss) in ENDINGS:
         return _cross_entropy(loss, end)
     loss = copy.copy(loss)
     loss.reduction = _losses.Reduction.NONE
@@ -212,7 +210,7 @@ def _fitting(outputs: Any, labels: Any, end: str | None) -> Any:
 
 
 def _cross_entropy(loss: Any, end: str | None) -> tuple[Any, bool]:
-    wanted = _ENDINGS[type(loss)]
+    wanted = ENDINGS[type(loss)]
     if end in ("softmax", "sigmoid") and end != wanted:
         raise ValueError(
             f"{type(loss).__name__} goes with a {wanted} (or logits), but the model "
@@ -282,75 +280,6 @@ def _of_rank(weights: Any, rank: int) -> Any:
             f"there is one loss for each place of {rank} axes"
         )
     return weights
-
-
-def check_weights(weights: np.ndarray, outputs: tuple[int | None, ...]) -> None:
-    """Refuses sample weights of the wrong shape, or that are not finite.
-
-    Args:
-      weights: Sample weights of a batch.
-      outputs: Shape of the model's output for that batch, None where it is not fixed.
-
-    Raises:
-      ValueError: They do not fit.
-    """
-    if not (np.issubdtype(weights.dtype, np.number) or weights.dtype == bool):
-        raise ValueError(f"sample weights must be numbers, got dtype {weights.dtype}")
-    if not np.isfinite(weights).all():
-        raise ValueError("sample weights hold NaN or infinite values")
-    pairs = zip(weights.shape, outputs, strict=False)
-    fits = all(own == 1 or other is None or own == other for own, other in pairs)
-    if weights.ndim > len(outputs) or not fits:
-        raise ValueError(
-            f"sample weights have shape {weights.shape}, for outputs of shape "
-            f"{outputs}; expected one for each sample, or for each place of a sample"
-        )
-
-
-def check_labels(
-    loss: Any, labels: np.ndarray, outputs: tuple[int | None, ...]
-) -> None:
-    """Refuses labels of the wrong shape or range.
-
-    Args:
-      loss: Of a `Term`.
-      labels: A batch of labels.
-      outputs: Shape of the model's output for that batch, None where it is not fixed.
-
-    Raises:
-      ValueError: They do not fit.
-    """
-    if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool):
-        raise ValueError(f"labels must be numbers, got dtype {labels.dtype}")
-    if not _is_of_keras(loss):
-        return  # a function of the user's own knows what its labels are
-    sparse = isinstance(loss, _losses.SparseCategoricalCrossentropy)
-    wanted = outputs[:-1] if sparse else outputs
-    shapes = [labels.shape, (*labels.shape, 1)]
-    if labels.shape[-1] == 1:
-        shapes.append(labels.shape[:-1])
-    if not any(map(tf.TensorShape(wanted).is_compatible_with, shapes)):
-        raise ValueError(
-            f"labels have shape {labels.shape}, but {name_of(loss)} wants "
-            f"{wanted}, for outputs of shape {outputs}"
-        )
-    if sparse:
-        ignored = labels == loss.get_config().get("ignore_class", None)
-        wrong = ((labels < 0) | (labels >= outputs[-1]) | (labels % 1 != 0)) & ~ignored
-        expected = f"whole numbers from 0 to {outputs[-1] - 1}, one of {outputs[-1]}"
-    elif type(loss) in _ENDINGS:
-        wrong, expected = ~((labels >= 0) & (labels <= 1)), "probabilities, 0 to 1, of"
-    else:
-        return
-    if wrong.any():
-        raise ValueError(
-            f"labels must be {expected} outputs; got {labels[wrong].ravel()[0]}"
-        )
-
-
-def _is_of_keras(loss: Any) -> bool:
-    source = loss.fn if isinstance(loss, LossFunctionWrapper) else type(loss)
-    return getattr(source, "__module__", "").startswith("tf_keras.")
 
 
 def name_of(loss: Any) -> str:
