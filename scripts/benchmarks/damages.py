@@ -51,7 +51,8 @@ CHECKPOINT = f"checkpoints/epoch_{EPOCHS}"
 FINISHED = ["results.json", "history.csv", "masks.npz"]
 UNFINISHED = [
     "flags.json", "versions.json", "pruned.json", "masks.npz",
-    f"{CHECKPOINT}/history.csv", f"{CHECKPOINT}/checkpoint.json", f"{CHECKPOINT}/state.index",
+    f"{CHECKPOINT}/history.csv", f"{CHECKPOINT}/checkpoint.json",
+    f"{CHECKPOINT}/state.index",
     f"{CHECKPOINT}/state.data-00000-of-00001", CHECKPOINT,
 ]  # fmt: skip
 

@@ -10,14 +10,10 @@ import numpy as np
 from absl import flags
 
 import tf_synflow
-from tf_synflow.files.models import load_model
+from tf_synflow.commands import model_flags
+from tf_synflow.commands.model_flags import named_model
 
-_MODEL = flags.DEFINE_string(
-    "model",
-    None,
-    "The model: a .keras or .h5 file, or the folder of a SavedModel.",
-    required=True,
-)
+flags.adopt_module_key_flags(model_flags)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
@@ -27,13 +23,10 @@ _OUTPUT = flags.DEFINE_string(
 _DATA = flags.DEFINE_string(
     "data", None, "A .npy file of inputs to check with. Default: noise in [0, 1)."
 )
-_IMPORT = flags.DEFINE_list(
-    "import", [], "Python modules to import first, which register your own layers."
-)
 
 
 def main(argv: list[str]) -> None:
     """Exports the model that the flags name."""
     data = None if _DATA.value is None else np.load(_DATA.value)
-    model = load_model(_MODEL.value, _IMPORT.value)
+    model = named_model()
     print(tf_synflow.export(model, _OUTPUT.value, data))

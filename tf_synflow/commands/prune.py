@@ -10,43 +10,23 @@ can keep it sparse in training; with --strip it is a plain model with zeros.
 from absl import flags
 
 import tf_synflow
+from tf_synflow.commands import model_flags, pruning_flags
+from tf_synflow.commands.model_flags import named_model
+from tf_synflow.commands.pruning_flags import ITERATIONS, RATIO, SCOPE
 from tf_synflow.criteria import DATA_FREE
-from tf_synflow.files.models import checked_output, load_model, save_model
+from tf_synflow.files.models import checked_output, save_model
 from tf_synflow.files.whole import write_text
-from tf_synflow.masks.counts import SCOPES
 from tf_synflow.policy.collapse import ACTIONS
 
-_MODEL = flags.DEFINE_string(
-    "model",
-    None,
-    "The model: a .keras or .h5 file, or the folder of a SavedModel.",
-    required=True,
-)
+flags.adopt_module_key_flags(model_flags)
+flags.adopt_module_key_flags(pruning_flags)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "Where to write: .keras, .h5, or a name without ending for a SavedModel.",
     required=True,
 )
-_RATIO = flags.DEFINE_float(
-    "ratio",
-    None,
-    "1 or more: the compression ratio, prunable weights over kept weights. Below 1: "
-    "the fraction of the prunable weights to remove.",
-    required=True,
-)
 _CRITERION = flags.DEFINE_enum("criterion", "synflow", DATA_FREE, "Pruning criterion.")
-_ITERATIONS = flags.DEFINE_integer(
-    "iterations",
-    None,
-    "Number of times to score and remove. Default: 100 for synflow, 1 for the others.",
-)
-_SCOPE = flags.DEFINE_enum(
-    "scope",
-    "global",
-    SCOPES,
-    "global ranks all weights together; local prunes each weight tensor to the ratio.",
-)
 _EXCLUDE = flags.DEFINE_list(
     "exclude", [], "Layers, nested models and patterns (base/*) to leave dense."
 )
@@ -57,20 +37,17 @@ _ON_COLLAPSE = flags.DEFINE_enum(
 _STRIP = flags.DEFINE_bool(
     "strip", False, "Write a plain model that holds no masks, only zeros."
 )
-_IMPORT = flags.DEFINE_list(
-    "import", [], "Python modules to import first, which register your own layers."
-)
 
 
 def main(argv: list[str]) -> None:
     """Prunes the model that the flags name."""
     output = checked_output(_OUTPUT.value)
     pruned = tf_synflow.prune(
-        load_model(_MODEL.value, _IMPORT.value),
-        _RATIO.value,
+        named_model(),
+        RATIO.value,
         criterion=_CRITERION.value,
-        iterations=_ITERATIONS.value,
-        scope=_SCOPE.value,
+        iterations=ITERATIONS.value,
+        scope=SCOPE.value,
         exclude=_EXCLUDE.value,
         seed=_SEED.value,
         on_collapse=_ON_COLLAPSE.value,

@@ -13,13 +13,16 @@ from absl import flags
 
 import tf_synflow
 from tf_synflow import models
+from tf_synflow.commands import pruning_flags
+from tf_synflow.commands.pruning_flags import ITERATIONS, RATIO, SCOPE
 from tf_synflow.criteria import CRITERIA
 from tf_synflow.experiments import data, distribution
 from tf_synflow.experiments import run as experiment
 from tf_synflow.experiments.recipe import DECAYS, Recipe
 from tf_synflow.experiments.settings import Place, Pruning
-from tf_synflow.masks.counts import SCHEDULES, SCOPES
+from tf_synflow.masks.counts import SCHEDULES
 
+flags.adopt_module_key_flags(pruning_flags)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder to write the run to.", required=True
 )
@@ -38,27 +41,9 @@ _DATA_DIR = flags.DEFINE_string(
 _DOWNLOAD = flags.DEFINE_bool(
     "download", True, "Download the data set if it is not in the folder."
 )
-_RATIO = flags.DEFINE_float(
-    "ratio",
-    None,
-    "1 or more: the compression ratio, prunable weights over kept weights. Below 1: "
-    "the fraction of the prunable weights to remove.",
-    required=True,
-)
 _CRITERION = flags.DEFINE_enum("criterion", "synflow", CRITERIA, "Pruning criterion.")
-_ITERATIONS = flags.DEFINE_integer(
-    "iterations",
-    None,
-    "Number of times to score and remove. Default: 100 for synflow, 1 for the others.",
-)
 _SCHEDULE = flags.DEFINE_enum(
     "schedule", "exponential", SCHEDULES, "How the density falls over the iterations."
-)
-_SCOPE = flags.DEFINE_enum(
-    "scope",
-    "global",
-    SCOPES,
-    "global ranks all weights together; local prunes each weight tensor to the ratio.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float64", ["float64", "float32"], "Floating-point type for scoring."
@@ -188,9 +173,9 @@ def main(argv: list[str]) -> None:
 def _pruning() -> Pruning:
     policy = tf_synflow.PruningPolicy(
         criterion=_CRITERION.value,
-        iterations=_ITERATIONS.value,
+        iterations=ITERATIONS.value,
         schedule=_SCHEDULE.value,
-        scope=_SCOPE.value,
+        scope=SCOPE.value,
         seed=_SEED.value,
         dtype=_DTYPE.value,
         training=_PRUNE_IN_TRAINING_MODE.value,
@@ -198,7 +183,7 @@ def _pruning() -> Pruning:
         granularity=_GRANULARITY.value,
     )
     return Pruning(
-        ratio=_RATIO.value,
+        ratio=RATIO.value,
         policy=policy,
         images=_PRUNE_IMAGES.value,
         levels=_LEVELS.value,
