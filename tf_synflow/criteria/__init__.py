@@ -6,11 +6,11 @@ masks (the survivors) to scores. The lowest scores are removed.
 
 from collections.abc import Callable
 
+from tf_synflow.criteria.custom import CustomCriterion, custom
 from tf_synflow.criteria.gradient_norm_preservation import gradient_norm_preservation
 from tf_synflow.criteria.grasp import grasp
 from tf_synflow.criteria.loss_preservation import loss_preservation
 from tf_synflow.criteria.magnitude import magnitude
-from tf_synflow.criteria.own import OwnCriterion, own
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.criteria.random import random
 from tf_synflow.criteria.small_magnitude_loss_preservation import (
@@ -48,7 +48,7 @@ __all__ = [
     "LOOPS",
     "Criterion",
     "FlowScores",
-    "OwnCriterion",
+    "CustomCriterion",
     "Problem",
-    "own",
+    "custom",
 ]

@@ -56,21 +56,23 @@ MERGES = (
 )
 
 
-def number(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+def number(
+    operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
     """What depends on shapes only, as in the model; a random number counts as 1."""
     values = tf.nest.flatten(inputs)
-    for place, number in enumerate(own.call.inputs):
-        if number in own.signals:  # only its shape and type matter
+    for place, number in enumerate(operands.call.inputs):
+        if number in operands.signals:  # only its shape and type matter
             shape = values[place].shape
             if not shape.is_fully_defined():
                 shape = tf.shape(values[place])
             with _at_once(shape):
-                values[place] = tf.zeros(shape, own.dtype_of(number))
+                values[place] = tf.zeros(shape, operands.dtype_of(number))
     with _at_once(values):
-        if short_name(own.call).startswith("random."):
-            shape = own.placed(own.arguments["shape"], values)
-            return tf.ones(shape, own.dtype_of(own.call.outputs[0]))
-        return own.applied(values)
+        if short_name(operands.call).startswith("random."):
+            shape = operands.placed(operands.arguments["shape"], values)
+            return tf.ones(shape, operands.dtype_of(operands.call.outputs[0]))
+        return operands.applied(values)
 
 
 def _at_once(values: Any) -> Any:
@@ -79,27 +81,27 @@ def _at_once(values: Any) -> Any:
     return contextlib.nullcontext() if symbolic else tf.init_scope()
 
 
-def arithmetic(own: Operands, short: str) -> LinearPart | None:
+def arithmetic(operands: Operands, short: str) -> LinearPart | None:
     """The rule of sums, products, quotients and powers."""
-    parts = own.parts("inputs", "scalar", "x", "y")
+    parts = operands.parts("inputs", "scalar", "x", "y")
     if short in SUMS:
-        return functools.partial(total, own, parts, 1.0)
+        return functools.partial(total, operands, parts, 1.0)
     if short in PRODUCTS:
-        return functools.partial(_product, own, parts)
+        return functools.partial(_product, operands, parts)
     if short in POWERS:
-        return functools.partial(total, own, parts, POWERS[short])
+        return functools.partial(total, operands, parts, POWERS[short])
     base, other = parts
-    if not own.is_signal(base) or own.is_signal(other):
+    if not operands.is_signal(base) or operands.is_signal(other):
         return None
     if short in QUOTIENTS:
-        return functools.partial(_quotient, own, base, other)
+        return functools.partial(_quotient, operands, base, other)
     if is_tensor(other) or np.ndim(other) or not float(other) > 0:
         return None
-    return functools.partial(total, own, [base], float(other))
+    return functools.partial(total, operands, [base], float(other))
 
 
 def total(
-    own: Operands,
+    operands: Operands,
     parts: list[Any],
     times: float,
     layer: Any,
@@ -107,30 +109,32 @@ def total(
     weights: Mapping[str, Any],
 ) -> Any:
     """The sum of the signals; an offset drops out, but for its shape."""
-    dtype = own.dtype(inputs)
-    values = [(part, own.without_offset(part, inputs, dtype)) for part in parts]
-    terms = [x for part, x in values if own.is_signal(part) or x.shape.rank]
+    dtype = operands.dtype(inputs)
+    values = [(part, operands.without_offset(part, inputs, dtype)) for part in parts]
+    terms = [x for part, x in values if operands.is_signal(part) or x.shape.rank]
     total = functools.reduce(tf.add, terms)
     return total if times == 1 else total * tf.constant(times, dtype)
 
 
 def _product(
-    own: Operands,
+    operands: Operands,
     parts: list[Any],
     layer: Any,
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
     """The signals' sum, times what is constant."""
-    dtype = own.dtype(inputs)
-    values = [(part, own.sizes(part, inputs, dtype)) for part in parts]
-    total = functools.reduce(tf.add, [v for part, v in values if own.is_signal(part)])
-    factors = [value for part, value in values if not own.is_signal(part)]
+    dtype = operands.dtype(inputs)
+    values = [(part, operands.sizes(part, inputs, dtype)) for part in parts]
+    total = functools.reduce(
+        tf.add, [v for part, v in values if operands.is_signal(part)]
+    )
+    factors = [value for part, value in values if not operands.is_signal(part)]
     return functools.reduce(tf.multiply, factors, total)
 
 
 def _quotient(
-    own: Operands,
+    operands: Operands,
     signal: Any,
     constant: Any,
     layer: Any,
@@ -138,141 +142,153 @@ def _quotient(
     weights: Mapping[str, Any],
 ) -> Any:
     """The signal, divided by what is constant."""
-    x = own.placed(signal, inputs)
-    return x / own.sizes(constant, inputs, x.dtype)
+    x = operands.placed(signal, inputs)
+    return x / operands.sizes(constant, inputs, x.dtype)
 
 
-def contraction(own: Operands, short: str) -> LinearPart | None:
+def contraction(operands: Operands, short: str) -> LinearPart | None:
     """The rule of matrix products and the like, one factor of which is constant."""
-    names = [name for name in CONTRACTIONS[short] if name in own.arguments]
-    if len(own.signals) != 1 or own.channels_first():
+    names = [name for name in CONTRACTIONS[short] if name in operands.arguments]
+    if len(operands.signals) != 1 or operands.channels_first():
         return None
-    if "conv" in short and not own.is_signal(own.arguments["input"]):
+    if "conv" in short and not operands.is_signal(operands.arguments["input"]):
         return None
 
     def rule(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
-        dtype = own.dtype(inputs)
+        dtype = operands.dtype(inputs)
 
         def sizes(value: Any) -> Any:
-            return own.sizes(value, inputs, dtype)
+            return operands.sizes(value, inputs, dtype)
 
         changed = {
-            name: tuple(map(sizes, own.arguments[name]))
+            name: tuple(map(sizes, operands.arguments[name]))
             if name == "inputs"
-            else sizes(own.arguments[name])
+            else sizes(operands.arguments[name])
             for name in names
         }
-        return own.applied(inputs, changed)
+        return operands.applied(inputs, changed)
 
     return rule
 
 
-def rearrangement(own: Operands, short: str) -> LinearPart | None:
+def rearrangement(operands: Operands, short: str) -> LinearPart | None:
     """The rule of what moves, pools or interpolates the entries of one argument."""
-    first = next(iter(own.arguments.values()))
+    first = next(iter(operands.arguments.values()))
     parts = first if isinstance(first, (list, tuple)) else [first]
     placed = {part.number for part in parts if is_tensor(part)}
-    if not placed.issuperset(own.signals):
+    if not placed.issuperset(operands.signals):
         return None  # a signal says where or how
     if short in ("concat", "stack"):
-        return functools.partial(_join, own, parts)
+        return functools.partial(_join, operands, parts)
     if short == "pad":
-        return functools.partial(_pad, own)
+        return functools.partial(_pad, operands)
     if short == "math.reduce_min":
-        return functools.partial(_maximum, own)
-    if own.call.layer.symbol == "image.resize":
-        return _resize(own)
-    if short in POOLS and (own.channels_first() or len(own.shape_of(first.number)) > 4):
+        return functools.partial(_maximum, operands)
+    if operands.call.layer.symbol == "image.resize":
+        return _resize(operands)
+    if short in POOLS and (
+        operands.channels_first() or len(operands.shape_of(first.number)) > 4
+    ):
         return None
-    return functools.partial(_as_it_is, own) if short in (*LINEAR, *POOLS) else None
+    return (
+        functools.partial(_as_it_is, operands) if short in (*LINEAR, *POOLS) else None
+    )
 
 
 def _as_it_is(
-    own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
+    operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
     """The operator itself."""
-    return own.applied(inputs)
+    return operands.applied(inputs)
 
 
 def _join(
-    own: Operands,
+    operands: Operands,
     parts: list[Any],
     layer: Any,
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
     """Signals side by side; constants are offsets, of which 0 is left."""
-    dtype = own.dtype(inputs)
-    values = [own.without_offset(part, inputs, dtype) for part in parts]
-    return own.applied(inputs, {"values": values})
+    dtype = operands.dtype(inputs)
+    values = [operands.without_offset(part, inputs, dtype) for part in parts]
+    return operands.applied(inputs, {"values": values})
 
 
-def _pad(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+def _pad(
+    operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
     """Padding, with zeros if it is by a constant."""
-    return own.applied(inputs, {"constant_values": 0})
+    return operands.applied(inputs, {"constant_values": 0})
 
 
-def _maximum(own: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
+def _maximum(
+    operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
     """The minimum along an axis: the maximum, up to a sign."""
-    return tf.reduce_max(**own.placed(own.arguments, inputs))
+    return tf.reduce_max(**operands.placed(operands.arguments, inputs))
 
 
-def _resize(own: Operands) -> LinearPart | None:
+def _resize(operands: Operands) -> LinearPart | None:
     """The rule of tf.image.resize."""
-    given = own.arguments
+    given = operands.arguments
     method = given.get("method", "bilinear")
     if method not in images.INTERPOLATIONS or given.get("antialias"):
         return None
-    wanted = own.shape_of(own.call.outputs[0])[1:3]
+    wanted = operands.shape_of(operands.call.outputs[0])[1:3]
 
     def rule(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         size = wanted
         if None in size:  # known here, where all shapes are
-            size = tf.get_static_value(own.placed(given["size"], x))
-        (x,) = (own.placed(Slot(number), x) for number in own.signals)
+            size = tf.get_static_value(operands.placed(given["size"], x))
+        (x,) = (operands.placed(Slot(number), x) for number in operands.signals)
         return images.resized(x, size, method)
 
     return rule
 
 
-def merge(own: Operands) -> LinearPart | None:
+def merge(operands: Operands) -> LinearPart | None:
     """The rule of a layer that reads constants or numbers beside signals."""
-    kind, rule = own.call.kind, linear_parts.rule_of(own.call)
-    if kind not in MERGES or not own.signals or linear_parts.is_registered(own.call):
+    kind, rule = operands.call.kind, linear_parts.rule_of(operands.call)
+    if (
+        kind not in MERGES
+        or not operands.signals
+        or linear_parts.is_registered(operands.call)
+    ):
         return None
-    parts = [*own.call.arguments, *own.call.options.values()][0]
-    if all(map(own.is_signal, parts)):
+    parts = [*operands.call.arguments, *operands.call.options.values()][0]
+    if all(map(operands.is_signal, parts)):
         return None
     if kind == "Multiply":
-        return functools.partial(_product, own, parts)
+        return functools.partial(_product, operands, parts)
     if kind == "Dot":
-        constants = [part for part in parts if not own.is_signal(part)]
+        constants = [part for part in parts if not operands.is_signal(part)]
         alone = constants[0].shape[0] in (1, None)
-        return functools.partial(_dot, own, parts) if alone else None
+        return functools.partial(_dot, operands, parts) if alone else None
 
     def with_zeros(layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
-        dtype = own.dtype(inputs)
-        values = [own.without_offset(part, inputs, dtype) for part in parts]
+        dtype = operands.dtype(inputs)
+        values = [operands.without_offset(part, inputs, dtype) for part in parts]
         return rule(layer, values, weights)
 
     return with_zeros
 
 
 def _dot(
-    own: Operands,
+    operands: Operands,
     parts: list[Any],
     layer: Any,
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
     """The layer Dot of a signal and a constant; a normalised signal is itself."""
-    dtype = own.dtype(inputs)
+    dtype = operands.dtype(inputs)
     axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
     values, names = [], iter("cdefghij")
     spelt = []
     for part, axis in zip(parts, axes, strict=True):
-        value = own.sizes(part, inputs, dtype)
-        if layer.normalize and not own.is_signal(part):
+        value = operands.sizes(part, inputs, dtype)
+        if layer.normalize and not operands.is_signal(part):
             value = tf.math.l2_normalize(value, axis)
         letters = ["b", *(next(names) for _ in value.shape[1:])]
         letters[axis % value.shape.rank] = "a"

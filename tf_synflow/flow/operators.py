@@ -99,15 +99,15 @@ def rule_of(
       A rule as in `linear_parts`, whose inputs are signals and numbers; None if there
       is none, or if the layer's class says all.
     """
-    own = Operands(network, call, numbers)
+    operands = Operands(network, call, numbers)
     if not is_operator(call):
-        return operator_parts.merge(own)
+        return operator_parts.merge(operands)
     short = short_name(call)
-    if short in _OF_SHAPES or not own.signals:
-        return functools.partial(operator_parts.number, own)
+    if short in _OF_SHAPES or not operands.signals:
+        return functools.partial(operator_parts.number, operands)
     if short in _IDENTITIES:
         return functools.partial(
-            operator_parts.total, own, list(map(Slot, own.signals)), 1.0
+            operator_parts.total, operands, list(map(Slot, operands.signals)), 1.0
         )
     if short in (
         *operator_parts.SUMS,
@@ -116,10 +116,10 @@ def rule_of(
         *operator_parts.POWERS,
         "math.pow",
     ):
-        return operator_parts.arithmetic(own, short)
+        return operator_parts.arithmetic(operands, short)
     if short in operator_parts.CONTRACTIONS:
-        return operator_parts.contraction(own, short)
-    return operator_parts.rearrangement(own, short)
+        return operator_parts.contraction(operands, short)
+    return operator_parts.rearrangement(operands, short)
 
 
 def why_unknown(network: Network, call: Call, numbers: Collection[int]) -> str:
@@ -128,7 +128,7 @@ def why_unknown(network: Network, call: Call, numbers: Collection[int]) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _reason(call: Call, own: "Operands") -> str:
+def _reason(call: Call, operands: "Operands") -> str:
     kind = call.class_name
     short = short_name(call) if is_operator(call) else kind
     known = ", ".join(images.INTERPOLATIONS)
@@ -139,7 +139,7 @@ def _reason(call: Call, own: "Operands") -> str:
         return f"it interpolates by {method!r}; known are {known}"
     if short == "image.resize":
         return f"known are the methods {known}, without antialias"
-    if short in ("Dot", *operator_parts.CONTRACTIONS) and len(own.signals) > 1:
+    if short in ("Dot", *operator_parts.CONTRACTIONS) and len(operands.signals) > 1:
         return "it multiplies two signals and sums the products over an axis"
     if short in (*operator_parts.QUOTIENTS, "math.reciprocal", "math.rsqrt"):
         return (
@@ -148,7 +148,7 @@ def _reason(call: Call, own: "Operands") -> str:
         )
     if short == "math.pow":
         return "its exponent is not a constant above 0"
-    if own.channels_first():
+    if operands.channels_first():
         return "TensorFlow cannot compute it on the CPU with channels first"
     if short in (*operator_parts.POOLS, "nn.avg_pool3d", "nn.max_pool3d"):
         return "TensorFlow pools three dimensions in float32 only; use a layer"

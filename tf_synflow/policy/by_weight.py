@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, LOOPS, Problem, own
+from tf_synflow.criteria import CRITERIA, DEFAULT_ITERATIONS, LOOPS, Problem, custom
 from tf_synflow.masks.counts import check_reach, plan, pruned_fraction
 from tf_synflow.masks.selection import inverted, iterate
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
@@ -72,7 +72,7 @@ class WeightTask:
     def prepare_scores(self) -> Scorer:
         """What gives the scores under masks; raises what it can raise beforehand."""
         name = self._policy.criterion_name
-        criterion = CRITERIA[name] if name else own(self._policy.criterion)
+        criterion = CRITERIA[name] if name else custom(self._policy.criterion)
         scorer = criterion(self.problem)
         return inverted(scorer) if self._policy.invert else scorer
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_synflow import frameworks
 from tf_synflow.checks import check_choice, check_count
-from tf_synflow.criteria import CRITERIA, DATA_FREE, DEFAULT_ITERATIONS, OwnCriterion
+from tf_synflow.criteria import CRITERIA, DATA_FREE, DEFAULT_ITERATIONS, CustomCriterion
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.counts import SCHEDULES, SCOPES
 from tf_synflow.masks.types import Masks, Scores
@@ -94,7 +94,7 @@ class PruningPolicy:
         above 0, or the criterion cannot score filters.
     """
 
-    criterion: str | OwnCriterion = "synflow"
+    criterion: str | CustomCriterion = "synflow"
     _: dataclasses.KW_ONLY
     iterations: int | None = None
     schedule: str = "exponential"

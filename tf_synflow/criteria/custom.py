@@ -9,10 +9,10 @@ from tf_synflow import frameworks
 from tf_synflow.criteria.problem import Problem
 from tf_synflow.masks.types import Masks, Scorer, Scores
 
-OwnCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
+CustomCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
 
 
-def own(function: OwnCriterion) -> Callable[[Problem], Scorer]:
+def custom(function: CustomCriterion) -> Callable[[Problem], Scorer]:
     """The criterion that a function of the user's is.
 
     Args:
@@ -39,7 +39,7 @@ def own(function: OwnCriterion) -> Callable[[Problem], Scorer]:
 
 
 def _checked(
-    function: OwnCriterion, scores: Any, weights: Mapping[str, np.ndarray]
+    function: CustomCriterion, scores: Any, weights: Mapping[str, np.ndarray]
 ) -> Scores:
     """The scores as float64 arrays in the model's order."""
     what = f"the criterion {getattr(function, '__name__', repr(function))}"
