@@ -4,9 +4,11 @@ An adapter is a package with the same few functions for its framework:
 
     read(model) -> Network
     rebuild(network, masks, ...) -> Rebuilt      a copy, pruned by masks or plain
+    Holder(model)                                keeps what is pruned at zero
+    config_of(layer), layer_from(class, config)  a layer as data, and back
     same_layer(layer) -> layer                   one of the same configuration
-    hold(model, masks) -> Holder                 keeps what is pruned at zero
     kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
+    evaluated(function, array) -> array          what a layer or function gives
     scope(model), set_random_seed(seed)          of Keras itself
 
 Nothing of a framework is imported before a model of it comes along.
@@ -30,21 +32,18 @@ def adapter_of(model: Any) -> ModuleType:
       TypeError: It is no Keras model.
     """
     packages = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    if "tf_keras" in packages:
+        from tf_synflow import keras2
+
+        return keras2
     if "keras" in packages:
-        raise TypeError(
-            f"{EXPECTED}, got an object of Keras 3 ({_kind(model)}). tf_synflow and "
-            "tfmot work with Keras 2: build the model with `import tf_keras as keras`, "
-            "or set TF_USE_LEGACY_KERAS=1 in the environment before the first `import "
-            "tensorflow`"
-        )
-    if "tf_keras" not in packages:
-        raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
-    from tf_synflow import keras2
+        from tf_synflow import keras3
 
-    return keras2
+        return keras3
+    raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
 
 
-EXPECTED = "expected a built Sequential or functional tf_keras model"
+EXPECTED = "expected a built Sequential or functional Keras model"
 
 
 def _kind(thing: Any) -> str:
@@ -55,10 +54,10 @@ def read(model: Any) -> Network:
     """Reads a model: once for each call of a public function.
 
     Args:
-      model: A built Sequential or functional tf_keras model, pruned or not.
+      model: A built Sequential or functional Keras model, pruned or not.
 
     Raises:
-      TypeError: It is not a `tf_keras` model.
+      TypeError: It is no Keras model.
       ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
     """
     return adapter_of(model).read(model)
@@ -85,7 +84,8 @@ def check_layer_class(layer_class: Any) -> None:
         f"{cls.__module__.partition('.')[0]}.{cls.__name__}"
         for cls in getattr(layer_class, "__mro__", ())
     }
-    if not (isinstance(layer_class, type) and "tf_keras.Layer" in names):
+    known = names & {"tf_keras.Layer", "keras.Layer"}
+    if not (isinstance(layer_class, type) and known):
         raise TypeError(
-            f"layer_class must be a class of tf_keras layers, got {layer_class!r}"
+            f"layer_class must be a class of Keras layers, got {layer_class!r}"
         )

@@ -7,8 +7,11 @@ the model apply its layers". A Keras model becomes a `Network` by `frameworks.re
 module above that needs to know which Keras it came from.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,4 +152,38 @@ def mapped(function: Callable[[Slot], Any], argument: Any) -> Any:
 
 def is_operator(call: Call) -> bool:
     """Whether a call is of an operator (x + y, tf.nn.relu(x)) and not of a layer."""
-    return (call.kind or "").startswith("tf.")
+    return (call.kind or "").startswith(("tf.", "keras.ops."))
+
+
+_deep_lock = threading.Lock()
+_deep_limits: list[int] = []  # the limits that threads need at the moment
+_usual_limit = 0  # what it was before the first of them
+
+
+@contextlib.contextmanager
+def deep_graphs(layers: int = 10_000) -> Iterator[None]:
+    """Lets Keras build a functional model of very many layers in a row.
+
+    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000. For
+    a smaller model the limit stays as it is. Python has one limit for all threads, so
+    for a large model it is higher for all of them meanwhile; the last thread that needs
+    it puts it back.
+
+    Args:
+      layers: A bound of the calls of layers in a row. Defaults to 10,000.
+    """
+    global _usual_limit
+    frame, need = sys._getframe(), layers + 500
+    while frame := frame.f_back:
+        need += 1
+    with _deep_lock:
+        if not _deep_limits:
+            _usual_limit = sys.getrecursionlimit()
+        _deep_limits.append(need)
+        sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
+    try:
+        yield
+    finally:
+        with _deep_lock:
+            _deep_limits.remove(need)
+            sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))

@@ -12,7 +12,7 @@ import tf_synflow
 from tf_synflow.criteria import CRITERIA, Problem
 from tf_synflow.flow import linear_twin
 from tf_synflow.frameworks import read
-from tf_synflow.keras2.copying import deep_graphs
+from tf_synflow.network import deep_graphs
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks import counts as masks_lib
 from tf_synflow.masks.selection import iterate

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tf_synflow.keras2.copying import deep_graphs
+from tf_synflow.network import deep_graphs
 
 
 def dive(depth):

@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from tf_synflow import frameworks
 from tf_synflow.channels.groups import Axis, Channels, Rule
 from tf_synflow.channels.operators import follow, operator
 from tf_synflow.channels.rules import ANYWHERE, PASSES, REGISTERED
@@ -72,13 +72,17 @@ _ACTIVATIONS = (
 
 def _lifts_zero(call: Call) -> bool:
     """Whether the activation in a layer makes something else of 0."""
-    layer, zero = call.layer, tf.zeros([1, 1])
+    layer, zero = call.layer, np.zeros([1, 1], "float32")
     if type(layer) in REGISTERED:
         return not REGISTERED[type(layer)].keeps_zero
     if call.kind in _ACTIVATIONS:
-        return bool(tf.reduce_any(layer.call(zero) != 0))
+        return _gives_more(layer, layer.call, zero)
     activation = getattr(layer, "activation", None)
-    return callable(activation) and bool(tf.reduce_any(activation(zero) != 0))
+    return callable(activation) and _gives_more(layer, activation, zero)
+
+
+def _gives_more(layer: Any, function: Any, zero: np.ndarray) -> bool:
+    return bool((frameworks.adapter_of(layer).evaluated(function, zero) != 0).any())
 
 
 def _by_channel(layer: Any) -> bool:

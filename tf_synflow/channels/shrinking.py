@@ -75,7 +75,7 @@ def smaller_model(plan: ChannelPlan) -> Any:
     small, variables = adapter.rebuild(
         network,
         masks,
-        make=lambda layer: _smaller_layer(plan, calls[id(layer)], adapter.same_layer),
+        make=lambda layer: _smaller_layer(plan, calls[id(layer)]),
         weights=lambda layer: not plan.loses_weights(calls[id(layer)]),
         inputs=lambda nested: _nested_inputs(plan, nested),
     )
@@ -155,9 +155,10 @@ def _check_same(plan: ChannelPlan, found: Network, multiple_of: int) -> None:
         )
 
 
-def _smaller_layer(plan: ChannelPlan, call: Call, same_layer: Any) -> Any:
+def _smaller_layer(plan: ChannelPlan, call: Call) -> Any:
     """A new layer for the channels that are left."""
-    config = call.layer.get_config()
+    adapter = frameworks.adapter_of(call.layer)
+    config = adapter.config_of(call.layer)
     number = call.outputs[0]
     if call.kind == "Reshape":
         place = plan.channels.places[number]
@@ -173,9 +174,7 @@ def _smaller_layer(plan: ChannelPlan, call: Call, same_layer: Any) -> Any:
         for key, value in config.items():
             if key.endswith("_initializer") and np.ndim(_constant(value)):
                 config[key] = "zeros"  # the array would not fit
-    else:
-        return same_layer(call.layer)
-    return type(call.layer).from_config(config)
+    return adapter.layer_from(type(call.layer), config)
 
 
 def _nested_inputs(plan: ChannelPlan, model: Any) -> list[tuple] | None:

@@ -11,7 +11,7 @@ from tf_synflow.network import Call, Network, Shape, Slot, filled, is_operator
 
 
 def short_name(call: Call) -> str:
-    """The operator's name, such as "nn.relu", the same in TensorFlow 1 and 2."""
+    """The operator's name ("nn.relu"), the same in TensorFlow 1 and 2 and Keras 3."""
     return call.kind.removeprefix("tf.")
 
 

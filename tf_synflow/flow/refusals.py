@@ -51,9 +51,10 @@ def refusal(
 def _way_out(call: Call) -> tuple[str, str]:
     """What an unknown layer is, with places for an "s" and names, and what to do."""
     kind = call.class_name
-    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "Operator"):
+        name = getattr(call.layer, "title", getattr(call.layer, "symbol", kind))
         return (
-            f"operator{{}} {{}} ({getattr(call.layer, 'symbol', kind)})",
+            f"operator{{}} {{}} ({name})",
             "Write it as a layer: one of Keras, keras.layers.ReLU()(x), or one of your "
             "own, with tf_synflow.register_linear_part",
         )

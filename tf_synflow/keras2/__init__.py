@@ -5,8 +5,11 @@ An adapter: the functions listed in `frameworks`, for models of tf_keras.
 
 from typing import Any
 
-from tf_synflow.keras2.copying import same_layer
-from tf_synflow.keras2.holding import Holder, hold
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.keras2.copying import config_of, layer_from, same_layer
+from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import kind_of, prunable_weights, read
 from tf_synflow.keras2.wrapping import Rebuilt, rebuild
@@ -19,11 +22,18 @@ def scope(model: Any) -> Any:
     return model.distribute_strategy.scope()
 
 
+def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
+    """What a layer or a function of Keras gives for an array."""
+    return np.asarray(function(tf.constant(array)))
+
+
 __all__ = [
     "Holder",
     "Rebuilt",
-    "hold",
+    "config_of",
+    "evaluated",
     "kind_of",
+    "layer_from",
     "prunable_weights",
     "read",
     "rebuild",

@@ -1,9 +1,6 @@
 """Copies of a model, layer by layer: the same function, sharing nothing."""
 
-import contextlib
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,41 +8,7 @@ import tensorflow as tf
 from tf_synflow.keras2 import ties
 from tf_synflow.keras2.imports import TfmotWrapper, keras
 from tf_synflow.keras2.reading import layer_weights
-from tf_synflow.network import Network
-
-_deep_lock = threading.Lock()
-_deep_limits: list[int] = []  # the limits that threads need at the moment
-_usual_limit = 0  # what it was before the first of them
-
-
-@contextlib.contextmanager
-def deep_graphs(layers: int = 10_000) -> Iterator[None]:
-    """Lets Keras build a functional model of very many layers in a row.
-
-    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000. For
-    a smaller model the limit stays as it is. Python has one limit for all threads, so
-    for a large model it is higher for all of them meanwhile; the last thread that needs
-    it puts it back.
-
-    Args:
-      layers: A bound of the calls of layers in a row. Defaults to 10,000.
-    """
-    global _usual_limit
-    frame, need = sys._getframe(), layers + 500
-    while frame := frame.f_back:
-        need += 1
-    with _deep_lock:
-        if not _deep_limits:
-            _usual_limit = sys.getrecursionlimit()
-        _deep_limits.append(need)
-        sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
-    try:
-        yield
-    finally:
-        with _deep_lock:
-            _deep_limits.remove(need)
-            sys.setrecursionlimit(max([_usual_limit, *_deep_limits]))
-
+from tf_synflow.network import Network, deep_graphs
 
 class CopiedLayer(NamedTuple):
     """A layer and its copy.
@@ -61,9 +24,19 @@ class CopiedLayer(NamedTuple):
     wrapper: Any
 
 
+def config_of(layer: Any) -> dict[str, Any]:
+    """The configuration of a layer."""
+    return layer.get_config()
+
+
+def layer_from(layer_class: type, config: dict[str, Any]) -> Any:
+    """A new layer of a class from what `config_of` gave."""
+    return layer_class.from_config(config)
+
+
 def same_layer(layer: Any) -> Any:
     """A new layer of the same class and configuration."""
-    return type(layer).from_config(layer.get_config())
+    return layer_from(type(layer), config_of(layer))
 
 
 def copy_model(

@@ -9,7 +9,7 @@ References:
 from typing import Any
 
 from tf_synflow.checks import check_choice
-from tf_synflow.keras2.copying import deep_graphs
+from tf_synflow.network import deep_graphs
 from tf_synflow.keras2.imports import keras
 from tf_synflow.models import parts
 

@@ -40,6 +40,7 @@ _STREAM = 2718
 
 def _unseeded(layer: Any) -> Any:
     """A new layer like it, whose initialisers have no seed of their own."""
+    adapter = frameworks.adapter_of(layer)
 
     def strip(config: Any) -> Any:
         if isinstance(config, list):
@@ -51,7 +52,7 @@ def _unseeded(layer: Any) -> Any:
             inner["config"]["seed"] = None
         return inner
 
-    return type(layer).from_config(strip(layer.get_config()))
+    return adapter.layer_from(type(layer), strip(adapter.config_of(layer)))
 
 
 def reinitialise(model: Any, seed: int = 0) -> Any:

@@ -1,0 +1,38 @@
+"""Everything that is particular to Keras 3, on any of its backends.
+
+An adapter: the functions listed in `frameworks`, for models of Keras 3.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
+from tf_synflow.keras3.holding import Holder
+from tf_synflow.keras3.imports import keras
+from tf_synflow.keras3.reading import kind_of, prunable_weights, read
+from tf_synflow.keras3.rebuilding import Rebuilt, rebuild
+
+set_random_seed = keras.utils.set_random_seed
+
+
+def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
+    """What a layer or a function of Keras gives for an array."""
+    given = keras.ops.convert_to_tensor(array)
+    return np.asarray(keras.ops.convert_to_numpy(function(given)))
+
+
+__all__ = [
+    "Holder",
+    "Rebuilt",
+    "config_of",
+    "evaluated",
+    "kind_of",
+    "layer_from",
+    "prunable_weights",
+    "read",
+    "rebuild",
+    "same_layer",
+    "scope",
+    "set_random_seed",
+]

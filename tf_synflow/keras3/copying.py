@@ -1,0 +1,231 @@
+"""Copies of a Keras 3 model, layer by layer: the same function, sharing nothing."""
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tf_synflow.keras3.constraints import masks_left_out, unconstrained
+from tf_synflow.keras3.imports import (
+    Functional,
+    InputLayer,
+    SafeModeScope,
+    functional_like_constructor,
+    keras,
+)
+from tf_synflow.keras3.reading import layer_weights
+from tf_synflow.network import Network, deep_graphs
+
+# What a class of models may say of its own that a plain copy would lose.
+_BEHAVIOUR = ("train_step", "test_step", "predict_step", "compute_loss", "call")
+
+
+class CopiedLayer(NamedTuple):
+    """A layer and its copy.
+
+    Attributes:
+      original: The layer copied.
+      layer: Its copy, with the same weights.
+    """
+
+    original: Any
+    layer: Any
+
+
+def config_of(layer: Any) -> dict[str, Any]:
+    """The configuration of a layer, without its masks."""
+    with masks_left_out():
+        return layer.get_config()
+
+
+def layer_from(layer_class: type, config: dict[str, Any]) -> Any:
+    """A new layer of a class from what `config_of` gave."""
+    # The function of a Lambda comes from this process, not from a file.
+    with SafeModeScope(False):
+        return unconstrained(layer_class.from_config(config))
+
+
+def same_layer(layer: Any) -> Any:
+    """A new layer of the same class and configuration."""
+    return layer_from(type(layer), config_of(layer))
+
+
+def copy_model(
+    network: Network,
+    *,
+    make: Callable[[Any], Any] | None = None,
+    weights: Callable[[Any], bool] | None = None,
+    inputs: Callable[[Any], list[tuple] | None] | None = None,
+) -> tuple[Any, list[CopiedLayer]]:
+    """Copies a model without its masks.
+
+    Args:
+      network: The model, which is not changed.
+      make: Gives a new, unbuilt layer with the same weights for a layer. Defaults to
+        one of the same class and configuration.
+      weights: Whether a layer's weights are copied too; if not, they are as the layer
+        initialises them. Defaults to all.
+      inputs: For a nested model, the shapes of its inputs in the copy, batch axis
+        first; None: as they are. Defaults to None for all.
+
+    Returns:
+      The new model, uncompiled; and all layers copied. Its class is the model's, if
+      that is made as `keras.Model(inputs, outputs)` is, and otherwise Keras's own.
+
+    Raises:
+      ValueError: A copy would not be the same, or would share a variable with it.
+    """
+    make = make or same_layer
+    check_ties(network)
+    made: dict[int, Any] = {}
+    copies: list[CopiedLayer] = []
+
+    def copy(operation: Any) -> Any:
+        if id(operation) not in made:
+            if isinstance(operation, keras.Model):
+                made[id(operation)] = copy_nested(operation)
+            elif isinstance(operation, keras.layers.Layer):
+                made[id(operation)] = make(operation)
+                copies.append(CopiedLayer(operation, made[id(operation)]))
+            else:
+                made[id(operation)] = same_layer(operation)
+        return made[id(operation)]
+
+    def copy_nested(model: Any) -> Any:
+        shapes = inputs(model) if inputs else None
+        shapes = shapes or [tensor.shape for tensor in model.inputs]
+        tensors = [
+            _input(tensor, shape)
+            for tensor, shape in zip(model.inputs, shapes, strict=True)
+        ]
+        if isinstance(model, keras.Sequential):
+            layers = [copy(layer) for layer in model.layers]
+            return _made(model, [*tensors, *layers])
+        tensors = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
+        outputs = model._run_through_graph(tensors, operation_fn=copy)
+        return _made(model, tensors, outputs)
+
+    with deep_graphs(2 * len(network.calls)), scope(network.model):
+        result = copy(network.model)
+        _check_shares_nothing(network.model, copies)
+        for original, layer in copies:
+            _copy_trainable(original, layer)
+            if weights is None or weights(original):
+                _copy_weights(original, layer)
+    return result, copies
+
+
+def scope(model: Any) -> Any:
+    """The scope of the strategy that a model was made under."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def _input(tensor: Any, shape: tuple) -> Any:
+    """A new input like one of a model's."""
+    layer = tensor._keras_history.operation
+    name = layer.name if isinstance(layer, InputLayer) else tensor.name
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name)
+
+
+def _made(model: Any, *arguments: Any) -> Any:
+    """A model of the same class and name from what its constructor takes."""
+    kind = type(model)
+    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    if kind is not base and not _made_alike(kind, base):
+        own = [part for part in kind.__mro__ if part.__module__[:6] != "keras."]
+        lost = [w for w in _BEHAVIOUR if any(w in vars(part) for part in own)]
+        if lost:
+            raise ValueError(
+                f"a copy of model {model.name!r} would lose its class, "
+                f"{kind.__name__}, with its {', '.join(lost)}: give the class an "
+                "__init__(self, inputs, outputs, **kwargs) that passes them on to "
+                "keras.Model"
+            )
+        kind = base
+    return kind(*arguments, name=model.name)
+
+
+def _made_alike(kind: type, base: type) -> bool:
+    """Whether a class takes what Keras's own takes."""
+    if base is Functional:
+        return functional_like_constructor(kind)
+    parameters = inspect.getfullargspec(kind.__init__)[:3]
+    return parameters == inspect.getfullargspec(base.__init__)[:3]
+
+
+def _copy_weights(original: Any, layer: Any) -> None:
+    variables = layer_weights(layer)
+    for short, variable in layer_weights(original).items():
+        # Not the variable itself: with JAX both would have one array, which training
+        # one of them takes away from the other.
+        variables[short].assign(variable.numpy())
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()  # Normalization computes with what it derives from them
+
+
+def _copy_trainable(original: Any, layer: Any) -> None:
+    """Freezes the layers inside a layer as they are frozen in the original."""
+    old, new = list(original._flatten_layers()), list(layer._flatten_layers())
+    if [type(part) for part in old] == [type(part) for part in new]:
+        for one, other in zip(old, new, strict=True):  # each before those inside it
+            other.trainable = one.trainable
+    for one, other in zip(original.variables, layer.variables, strict=False):
+        if one.trainable != other.trainable and one.name == other.name:
+            other.trainable = one.trainable
+
+
+def check_ties(network: Network) -> None:
+    """Refuses layers that compute with a weight of another layer."""
+    owners: dict[int, str] = {}
+    for call in network.calls:
+        for argument in keras.tree.flatten([call.arguments, call.options]):
+            if isinstance(argument, keras.Variable):
+                raise ValueError(
+                    f"{call.name!r} is given the variable {argument.path!r} as an "
+                    "argument. A copy of the model would go on using it, or a constant "
+                    "in its place. Make it a layer of your own that has this weight "
+                    "(add_weight in its build)"
+                )
+        for short, variable in call.weights.items():
+            owner = owners.setdefault(id(variable), call.name)
+            if owner != call.name:
+                raise ValueError(
+                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
+                    "tf_synflow does not support tied weights: a copy of the model "
+                    f"would not be tied. Give {call.name!r} a weight of its own"
+                )
+        function = getattr(call.layer, "function", None)
+        if call.kind == "Lambda" and (held := _held(function)):
+            raise ValueError(
+                f"layer {call.name!r} (Lambda) computes with {held}, which is not "
+                "among its weights, so a copy of the model would share it. Make it a "
+                "layer of your own that has this weight (add_weight in its build)"
+            )
+
+
+def _held(function: Any) -> str:
+    """The layers and variables that a Python function refers to, for a message."""
+    if not inspect.isfunction(function):
+        return ""
+    names = inspect.getclosurevars(function)
+    kinds = (keras.Variable, keras.layers.Layer)
+    return ", ".join(
+        repr(name)
+        for name, value in {**names.globals, **names.nonlocals}.items()
+        if isinstance(value, kinds)
+    )
+
+
+def _check_shares_nothing(model: Any, copies: list[CopiedLayer]) -> None:
+    """Refuses a copy that has a variable of the original."""
+    old = {id(variable) for variable in model.variables}
+    for original, layer in copies:
+        for variable in layer.variables:
+            if id(variable) in old:
+                raise ValueError(
+                    f"a copy of layer {original.name!r} ({type(original).__name__}) "
+                    f"would share the variable {variable.path!r} with the model. Its "
+                    "get_config() gives away a layer or a variable that it holds; let "
+                    "it give keras.layers.serialize(layer) and read that in from_config"
+                )

@@ -1,0 +1,96 @@
+"""Holds the pruned weights of a Keras 3 model at zero while it is trained."""
+
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.keras3.constraints import constrain, zero_pruned
+from tf_synflow.keras3.reading import held_masks, lay_flat, with_masks
+from tf_synflow.masks.types import Masks
+from tf_synflow.network import Network
+
+
+class Holder:
+    """The masks of one model, for a callback; see `pruning.callbacks`.
+
+    `look` has to be called first, and again when somebody else may have pruned.
+    """
+
+    def __init__(self, model: Any):
+        """Takes a model, built and compiled."""
+        self._model = model
+        self._flat = lay_flat(model)
+        self._layers = self._flat.layers()
+        self._held: Masks = {}
+
+    def look(self) -> None:
+        """Finds the masks that the model has, whoever wrote them."""
+        self._held = held_masks(self._flat.weights)
+
+    def network(self) -> Network:
+        """The model as a `Network` with the masks that it has now."""
+        return with_masks(self._flat)
+
+    @property
+    def masks(self) -> Masks:
+        """Name to boolean array, True where a weight is kept; empty before pruning."""
+        return dict(self._held)
+
+    def count(self) -> tuple[int, int]:
+        """How many weights are kept, and how many there are."""
+        kept = sum(int(np.count_nonzero(mask)) for mask in self._held.values())
+        return kept, sum(mask.size for mask in self._held.values())
+
+    def begin(self) -> None:
+        """Has a training step that was traced before see the constraints."""
+        self._trace_again()
+
+    def take(self, masks: Masks) -> None:
+        """Has the weights of the model pruned by masks."""
+        for name, mask in masks.items():
+            path, _, short = name.rpartition("/")
+            constrain(self._layers[path].layer, short, self._flat.weights[name], mask)
+        self.look()
+        self.zero()
+        self._trace_again()
+
+    def mend(self) -> int:
+        """Zeroes what is pruned; gives how many weights had come back."""
+        back = sum(
+            int(np.count_nonzero(self._flat.weights[name].numpy()[~mask]))
+            for name, mask in self._held.items()
+        )
+        self.zero()
+        return back
+
+    def zero(self) -> None:
+        """Zeroes what is pruned, in the weights and in their averages."""
+        for name, mask in self._held.items():
+            zero_pruned(self._flat.weights[name], mask)
+        self.zero_averages()
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether the optimizer averages the weights, which no constraint reaches."""
+        return bool(getattr(self._optimizer(), "use_ema", False))
+
+    def zero_averages(self) -> None:
+        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        if not self._held or not self.has_averages:
+            return
+        optimizer = self._optimizer()
+        # They are not there before the optimizer is built.
+        averages = getattr(optimizer, "_model_variables_moving_average", None)
+        for name, mask in self._held.items() if averages else ():
+            place = optimizer._get_variable_index(self._flat.weights[name])
+            zero_pruned(averages[place], mask)
+
+    def _optimizer(self) -> Any:
+        optimizer = getattr(self._model, "optimizer", None)
+        # Under mixed_float16 Keras puts an optimizer around the optimizer.
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def _trace_again(self) -> None:
+        """A training step that was traced before knows of no new constraint."""
+        if self._model.train_function is not None and self._held:
+            self._model.make_train_function(force=True)

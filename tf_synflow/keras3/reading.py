@@ -1,0 +1,321 @@
+"""A Keras 3 model as a `Network`: nested models laid flat."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_synflow.keras3 import operations
+from tf_synflow.keras3.constraints import KeepPruned
+from tf_synflow.keras3.imports import Functional, keras
+from tf_synflow.network import Call, Nested, Network, Shape, Slot
+
+# The weight of each layer that is pruned: in Keras 2, what tfmot can mask.
+_PRUNABLE = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
+    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
+}
+
+
+def read(model: Any) -> Network:
+    """Reads a model.
+
+    Args:
+      model: A built Sequential or functional Keras 3 model, pruned or not.
+
+    Raises:
+      TypeError: See `check_model`.
+      ValueError: See `check_model`; or a layer is quantised or has LoRA weights.
+    """
+    return with_masks(lay_flat(model))
+
+
+def with_masks(network: Network) -> Network:
+    """A network with the masks that it has now, which describe the weights as they are.
+
+    Args:
+      network: What `lay_flat` gave.
+    """
+    masks, revived = {}, 0
+    for name, mask in held_masks(network.weights).items():
+        # The model computes with whatever is loaded into it.
+        back = (network.weights[name].numpy() != 0) & ~mask
+        revived += int(np.count_nonzero(back))
+        masks[name] = mask | back
+    return dataclasses.replace(network, masks=masks, revived=revived)
+
+
+def held_masks(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Name to mask of every weight whose constraint holds one."""
+    return {
+        name: variable.constraint.mask
+        for name, variable in weights.items()
+        if isinstance(variable.constraint, KeepPruned)
+    }
+
+
+def lay_flat(model: Any) -> Network:
+    """Reads a model but for its masks."""
+    check_model(model)
+    walk = _Walk({}, {}, [], {}, [])
+    inputs = tuple(map(walk.new, model.inputs))
+    outputs = _visit(model, "", inputs, walk)
+    calls = tuple(walk.calls)
+    _check_names(calls)
+    layers: dict[str, Call] = {}
+    for call in calls:
+        layers.setdefault(call.name, call)
+    return Network(
+        model=model,
+        calls=calls,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=walk.shapes,
+        dtypes=walk.dtypes,
+        nested=tuple(walk.nested),
+        weights={
+            f"{name}/{short}": variable
+            for name, call in layers.items()
+            for short, variable in call.weights.items()
+        },
+        prunable=tuple(
+            f"{name}/{short}"
+            for name, call in layers.items()
+            for short in prunable_weights(call.layer)
+        ),
+    )
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is not a built Sequential or functional Keras 3 model.
+
+    Args:
+      model: An object of Keras 3.
+
+    Raises:
+      TypeError: Not a model: a layer, an optimizer ...
+      ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
+    """
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    if not isinstance(model, keras.Model):
+        expected = "expected a built Sequential or functional Keras model"
+        if isinstance(model, keras.layers.Layer):
+            raise TypeError(f"{expected}, got a single layer: {kind}, {model.name!r}")
+        raise TypeError(f"{expected}, got {kind}: {str(model)[:80]!r}")
+    if isinstance(model, keras.Sequential):
+        if model._functional is None:
+            raise ValueError(
+                f"model {model.name!r} has no input shape yet; begin it with "
+                "`keras.Input(shape)`, or call `model.build((None, ...))` and see that "
+                "it has symbolic inputs (`model.inputs`)"
+            )
+    elif not isinstance(model, Functional):
+        raise ValueError(
+            f"model {model.name!r} is a subclassed model ({type(model).__name__}), "
+            "whose layer calls cannot be listed; build it with the functional API, "
+            "keras.Model(inputs, outputs), or keras.Sequential"
+        )
+    # A functional model of a class with a `call` of its own runs that, not its graph.
+    if type(model).call not in (Functional.call, keras.Sequential.call):
+        raise ValueError(
+            f"model {model.name!r} is of the class {type(model).__name__}, which has a "
+            "`call` of its own, so that its layer calls cannot be listed; build it "
+            "with keras.Model(inputs, outputs) or keras.Sequential"
+        )
+
+
+class _Walk(NamedTuple):
+    """What the recursion over nested models shares."""
+
+    shapes: dict[int, Shape]
+    dtypes: dict[int, str]
+    calls: list[Call]
+    names: dict[int, str]
+    nested: list[Nested]
+
+    def new(self, tensor: Any) -> int:
+        """A number for a tensor."""
+        number = len(self.shapes)
+        self.shapes[number] = tuple(tensor.shape)
+        self.dtypes[number] = keras.backend.standardize_dtype(tensor.dtype)
+        return number
+
+
+def _visit(
+    model: Any, prefix: str, inputs: tuple[int, ...], walk: _Walk
+) -> tuple[int, ...]:
+    """Appends the calls of `model`, applied to `inputs`; gives its outputs."""
+    numbers = dict(zip(map(id, model.inputs), inputs, strict=True))
+    for node in _nodes(model, set(numbers)):
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            check_model(operation)
+            reads = _by_input(operation, node, numbers)
+            walk.nested.append(Nested(operation, reads))
+            gives = _visit(operation, f"{prefix}{operation.name}/", reads, walk)
+        else:
+            gives = tuple(map(walk.new, node.outputs))
+            walk.calls.append(_call(node, prefix, numbers, gives, walk.names))
+        numbers.update(zip(map(id, node.outputs), gives, strict=True))
+    return tuple(numbers[id(tensor)] for tensor in model.outputs)
+
+
+def _call(
+    node: Any,
+    prefix: str,
+    numbers: dict[int, int],
+    gives: tuple[int, ...],
+    names: dict[int, str],
+) -> Call:
+    operation = node.operation
+    # Keras masks (which time steps count) come as arguments too. Nothing flows there.
+    given = {
+        key: None if key == "mask" or key.endswith("_mask") else value
+        for key, value in node.arguments.kwargs.items()
+    }
+    arguments = _with_slots(node.arguments.args, numbers)
+    options = _with_slots(given, numbers)
+    reads = tuple(slot.number for slot in _slots((arguments, options)))
+    name = names.setdefault(id(operation), prefix + operation.name)
+    if isinstance(operation, keras.layers.Layer):
+        _check_layer(operation, name)
+        layer, kind = operation, kind_of(operation)
+        weights = layer_weights(operation)
+    else:
+        translated = operations.translate(operation, arguments, options)
+        layer = operations.Operator(operation, translated)
+        kind, weights = operations.kind_of(layer), {}
+        if translated is not None:
+            arguments, options = translated.arguments, translated.options
+    return Call(
+        name=name,
+        kind=kind,
+        layer=layer,
+        weights=weights,
+        inputs=reads,
+        outputs=gives,
+        arguments=arguments,
+        options=options,
+        wrapper=None,
+    )
+
+
+def _slots(structure: Any) -> list[Slot]:
+    return [part for part in keras.tree.flatten(structure) if isinstance(part, Slot)]
+
+
+def _with_slots(arguments: Any, numbers: dict[int, int]) -> Any:
+    """Arguments of a call with a `Slot` in the place of each tensor of the model."""
+
+    def slot(argument: Any) -> Any:
+        return Slot(numbers[id(argument)]) if id(argument) in numbers else argument
+
+    return keras.tree.map_structure(slot, arguments, none_is_leaf=True)
+
+
+def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]:
+    """What a nested model reads, in the order of its inputs; a dict goes by name."""
+    given = node.arguments.args[0] if node.arguments.args else None
+    tensors = keras.tree.flatten(node.input_tensors)
+    if isinstance(given, dict) and not isinstance(model.input, dict):
+        tensors = [given[tensor.name] for tensor in model.inputs]
+    elif isinstance(given, dict):
+        tensors = keras.tree.flatten({name: given[name] for name in model.input})
+    return tuple(numbers[id(tensor)] for tensor in tensors[: len(model.inputs)])
+
+
+def _nodes(model: Any, known: set[int]) -> Iterator[Any]:
+    """The calls that Keras makes when it runs `model`, in its order."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    by_depth = graph._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if node.operation is None or node.is_input:
+                continue
+            # A model that begins at a tensor in the middle has nodes from before it.
+            if all(id(tensor) in known for tensor in node.input_tensors):
+                known.update(map(id, node.outputs))
+                yield node
+
+
+def _check_names(calls: tuple[Call, ...]) -> None:
+    layers: dict[str, Any] = {}
+    for call in calls:
+        own = getattr(call.layer, "operation", call.layer)
+        if layers.setdefault(call.name, own) is not own:
+            raise ValueError(
+                f"two layers of the model have the path {call.name!r}, so that their "
+                "weights cannot be told apart; rename one of them"
+            )
+
+
+def _check_layer(layer: Any, name: str) -> None:
+    """Refuses layers whose kernel is not one floating-point variable."""
+    for part in layer._flatten_layers():
+        where = f"layer {name!r} ({type(part).__name__})"
+        if getattr(part, "quantization_mode", None) is not None:
+            raise ValueError(
+                f"{where} is quantised ({part.quantization_mode}), and its integers "
+                "cannot be scored or masked. Prune the model before model.quantize"
+            )
+        if getattr(part, "lora_enabled", False):
+            raise ValueError(
+                f"{where} has LoRA weights, so its kernel is a sum that has no mask of "
+                "its own. Prune the model before enable_lora, or merge the LoRA "
+                "weights: build the model anew without them and set the merged weights"
+            )
+
+
+def kind_of(layer: Any) -> str | None:
+    """What Keras calls the class of a layer.
+
+    None for a class that is not Keras's own: a subclass may do something else.
+    """
+    cls = type(layer)
+    if cls.__module__.partition(".")[0] != "keras":
+        return None
+    return cls.__name__
+
+
+def layer_weights(layer: Any) -> dict[str, Any]:
+    """The variables of a layer by their short names.
+
+    Args:
+      layer: A built layer.
+
+    Returns:
+      Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
+      order. A name met again gets a number: "kernel", "kernel_1". The state of random
+      number generators is not among them.
+    """
+    named: dict[str, Any] = {}
+    for variable in layer.weights:
+        name, again = variable.name, 0
+        while name in named:
+            again += 1
+            name = f"{variable.name}_{again}"
+        named[name] = variable
+    return named
+
+
+def prunable_weights(layer: Any) -> dict[str, Any]:
+    """The weights of a layer that can be pruned.
+
+    Args:
+      layer: A built layer, or what stands for an operation.
+
+    Returns:
+      Short name to variable; none if there are none.
+    """
+    if isinstance(layer, operations.Operator):
+        return {}
+    if (name := _PRUNABLE.get(kind_of(layer))) is not None:
+        own = [getattr(layer, name)]
+    elif hasattr(layer, "get_prunable_weights"):
+        own = layer.get_prunable_weights()
+    else:
+        own = []
+    wanted = {id(variable) for variable in own}
+    return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}

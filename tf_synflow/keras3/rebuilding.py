@@ -1,0 +1,66 @@
+"""Pruned copies of a Keras 3 model: masks in the constraints of its layers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_synflow.keras3.constraints import constrain
+from tf_synflow.keras3.copying import copy_model, scope
+from tf_synflow.keras3.reading import layer_weights
+from tf_synflow.masks.types import Masks
+from tf_synflow.network import Network
+
+
+class Rebuilt(NamedTuple):
+    """A copy of a model.
+
+    Attributes:
+      model: The new model, uncompiled.
+      weights: Name to variable of every weight in it, named as in the original.
+    """
+
+    model: Any
+    weights: dict[str, Any]
+
+
+def rebuild(
+    network: Network,
+    masks: Masks,
+    *,
+    hold: bool = True,
+    make: Callable[[Any], Any] | None = None,
+    weights: Callable[[Any], bool] | None = None,
+    inputs: Callable[[Any], list[tuple] | None] | None = None,
+) -> Rebuilt:
+    """A copy of a model, layer by layer, its masked weights sparse.
+
+    Args:
+      network: The model, which is not changed.
+      masks: Name to mask, of the shapes in the copy.
+      hold: Whether constraints in the copy hold the masks. Defaults to True.
+      make: See `copy_model`.
+      weights: See `copy_model`.
+      inputs: See `copy_model`.
+
+    Raises:
+      ValueError: See `copy_model`.
+    """
+    model, copies = copy_model(network, make=make, weights=weights, inputs=inputs)
+    paths = {id(call.layer): call.name for call in reversed(network.calls)}
+    found: dict[str, Any] = {}
+    with scope(network.model):
+        for original, layer in copies:
+            path = paths.get(id(original))
+            if path is None:
+                continue  # a layer whose call leads nowhere
+            for short, variable in layer_weights(layer).items():
+                name = f"{path}/{short}"
+                found[name] = variable
+                if name not in masks:
+                    continue
+                value = variable.numpy()
+                variable.assign(np.where(masks[name], value, np.zeros_like(value)))
+                if hold:
+                    constrain(layer, short, variable, masks[name])
+    return Rebuilt(model, {name: found[name] for name in network.weights})
