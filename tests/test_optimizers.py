@@ -211,7 +211,7 @@ def test_sparse_gradients_are_refused_by_name():
         ({"c": float("nan")}, "c must be finite"),
         ({"learning_rate": -0.1}, "learning_rate must be finite and not negative"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
-        ({"mu": 0.5}, r"mu must be within \(0.5, 1\), got 0.5"),
+        ({"mu": 0}, r"mu must be within \(0, 1\), got 0"),
         ({"mu": 1}, "got 1"),
         ({"mu": float("nan")}, "got nan"),
         ({"weight_decay": 1e-4}, "takes no weight_decay=0.0001"),

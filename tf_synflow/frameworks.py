@@ -9,6 +9,7 @@ An adapter is a package with the same few functions for its framework:
     same_layer(layer) -> layer                   one of the same configuration
     kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
     evaluated(function, array) -> array          what a layer or function gives
+    for_gradients(network, loss)                 both as Keras 2 has them
     scope(model), set_random_seed(seed)          of Keras itself
 
 Nothing of a framework is imported before a model of it comes along.
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow.checks import check_choice
 from tf_synflow.network import Network
 
 
@@ -41,6 +43,23 @@ def adapter_of(model: Any) -> ModuleType:
 
         return keras3
     raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
+
+
+def keras_named(name: str) -> ModuleType:
+    """The package of a Keras.
+
+    Args:
+      name: "tf_keras" (Keras 2) or "keras" (Keras 3).
+
+    Raises:
+      ValueError: It is another name.
+    """
+    check_choice("keras", name, ("tf_keras", "keras"))
+    if name == "keras":
+        from tf_synflow.keras3.imports import keras
+    else:
+        from tf_synflow.keras2.imports import keras
+    return keras
 
 
 EXPECTED = "expected a built Sequential or functional Keras model"

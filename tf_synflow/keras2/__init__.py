@@ -13,6 +13,7 @@ from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import kind_of, prunable_weights, read
 from tf_synflow.keras2.wrapping import Rebuilt, rebuild
+from tf_synflow.network import Network
 
 set_random_seed = keras.utils.set_random_seed
 
@@ -20,6 +21,11 @@ set_random_seed = keras.utils.set_random_seed
 def scope(model: Any) -> Any:
     """The scope of the strategy that a model was made under."""
     return model.distribute_strategy.scope()
+
+
+def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
+    """The network and the loss to take gradients of: themselves."""
+    return network, loss
 
 
 def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
@@ -32,6 +38,7 @@ __all__ = [
     "Rebuilt",
     "config_of",
     "evaluated",
+    "for_gradients",
     "kind_of",
     "layer_from",
     "prunable_weights",

@@ -10,6 +10,7 @@ from tf_synflow.keras2.imports import TfmotWrapper, keras
 from tf_synflow.keras2.reading import layer_weights
 from tf_synflow.network import Network, deep_graphs
 
+
 class CopiedLayer(NamedTuple):
     """A layer and its copy.
 

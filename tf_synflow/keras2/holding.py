@@ -89,13 +89,21 @@ class Holder:
             zero_pruned(weight, mask)
         self.zero_averages()
 
-    def zero_averages(self) -> None:
-        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+    @property
+    def has_averages(self) -> bool:
+        """Whether the optimizer averages the weights, which no constraint reaches."""
+        return bool(getattr(self._optimizer(), "use_ema", False))
+
+    def _optimizer(self) -> Any:
         optimizer = self._model.optimizer
         # Under mixed_float16 Keras puts an optimizer around the optimizer.
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if not getattr(optimizer, "use_ema", False) or not self._pairs:
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def zero_averages(self) -> None:
+        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        if not self._pairs or not self.has_averages:
             return
+        optimizer = self._optimizer()
         # Neither is there before the optimizer's first step.
         averages = getattr(optimizer, "_model_variables_moving_average", [])
         places = getattr(optimizer, "_index_dict", {})

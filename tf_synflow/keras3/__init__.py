@@ -10,6 +10,7 @@ import numpy as np
 from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
 from tf_synflow.keras3.holding import Holder
 from tf_synflow.keras3.imports import keras
+from tf_synflow.keras3.losses import for_gradients
 from tf_synflow.keras3.reading import kind_of, prunable_weights, read
 from tf_synflow.keras3.rebuilding import Rebuilt, rebuild
 
@@ -27,6 +28,7 @@ __all__ = [
     "Rebuilt",
     "config_of",
     "evaluated",
+    "for_gradients",
     "kind_of",
     "layer_from",
     "prunable_weights",

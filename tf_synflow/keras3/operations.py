@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.keras3.imports import Operation
-
 
 class Translated(NamedTuple):
     """A call of TensorFlow's that computes what an operation does.
@@ -89,9 +87,9 @@ def kind_of(operator: Operator) -> str:
     return f"tf.{operator.symbol}"
 
 
-def is_operation(thing: Any) -> bool:
-    """Whether it is an operation of Keras 3."""
-    return isinstance(thing, Operation)
+def stands_for(layer: Any) -> bool:
+    """Whether what a call applies is an operation, and no layer."""
+    return isinstance(layer, Operator)
 
 
 def _title(operation: Any) -> str:
@@ -247,7 +245,9 @@ def _split(op: Any, x: Any) -> Translated:
         if isinstance(parts, int):
             return tf.split(value, parts, axis)
         ends = [0, *parts, value.shape[axis]]
-        return tf.split(value, [b - a for a, b in zip(ends, ends[1:], strict=False)], axis)
+        return tf.split(
+            value, [b - a for a, b in zip(ends, ends[1:], strict=False)], axis
+        )
 
     options = {"parts": op.indices_or_sections, "axis": op.axis}
     return Translated("split", split, (x,), options)
@@ -366,7 +366,9 @@ def _scaled_elu(x: Any, alpha: float) -> Any:
 def _normalize(op: Any, x: Any) -> Translated | None:
     if op.order != 2:
         return None
-    return Translated("math.l2_normalize", tf.math.l2_normalize, (x,), {"axis": op.axis})
+    return Translated(
+        "math.l2_normalize", tf.math.l2_normalize, (x,), {"axis": op.axis}
+    )
 
 
 _SET: dict[str, Callable[..., Translated | None]] = {

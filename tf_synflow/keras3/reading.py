@@ -62,7 +62,7 @@ def lay_flat(model: Any) -> Network:
     walk = _Walk({}, {}, [], {}, [])
     inputs = tuple(map(walk.new, model.inputs))
     outputs = _visit(model, "", inputs, walk)
-    calls = tuple(walk.calls)
+    calls = _but_for_masks(walk.calls, outputs)
     _check_names(calls)
     layers: dict[str, Call] = {}
     for call in calls:
@@ -200,6 +200,16 @@ def _call(
         options=options,
         wrapper=None,
     )
+
+
+def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, ...]:
+    """The calls without the operations that compute Keras masks only."""
+    needed, left = set(outputs), []
+    for call in reversed(calls):
+        if needed.intersection(call.outputs) or not operations.stands_for(call.layer):
+            needed.update(call.inputs)
+            left.append(call)
+    return tuple(reversed(left))
 
 
 def _slots(structure: Any) -> list[Slot]:

@@ -1,7 +1,8 @@
-"""The networks of the papers, as `tf_keras` functional models that return logits.
+"""The networks of the papers, as functional Keras models that return logits.
 
 `VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are spelled as
-in `keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name.
+in `keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name. Each
+takes `keras="tf_keras"` or `keras="keras"`: which Keras builds the network.
 """
 
 import functools
@@ -55,6 +56,7 @@ def build(
     input_shape: tuple[int, int, int],
     classes: int,
     variant: str | None = None,
+    keras: str = "tf_keras",
 ) -> Any:
     """Builds a network by its name.
 
@@ -65,12 +67,15 @@ def build(
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
       variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.
+      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Layers
+        have the same names and weights the same shapes. Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: There is no model or variant of that name.
+      ValueError: There is no model, variant or Keras of that name.
     """
     check_choice("model", name, MODELS)
-    return MODELS[name](input_shape=input_shape, classes=classes, variant=variant)
+    make = MODELS[name]
+    return make(input_shape=input_shape, classes=classes, variant=variant, keras=keras)

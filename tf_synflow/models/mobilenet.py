@@ -7,10 +7,7 @@ References:
 
 from typing import Any
 
-from tf_synflow.keras2.imports import keras
-from tf_synflow.models import parts
-
-layers = keras.layers
+from tf_synflow.models.parts import Parts, variant_for
 
 # Width and stride of the separable blocks, after a first convolution of 32.
 _BLOCKS = (
@@ -25,6 +22,7 @@ def mobilenet(
     classes: int = 10,
     variant: str | None = None,
     name: str = "mobilenet",
+    keras: str = "tf_keras",
 ) -> Any:
     """Builds MobileNet-V1, which returns logits.
 
@@ -35,14 +33,18 @@ def mobilenet(
       classes: Number of logits. Defaults to 10.
       variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
       name: Name of the model. Defaults to "mobilenet".
+      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
+        to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: Unknown variant.
+      ValueError: Unknown variant or Keras.
     """
-    stride = 2 if parts.variant_for(input_shape, variant) == "imagenet" else 1
+    parts = Parts(keras)
+    keras, layers = parts.keras, parts.layers
+    stride = 2 if variant_for(input_shape, variant) == "imagenet" else 1
     inputs = keras.Input(input_shape)
     x = parts.convolution(inputs, 32, 3, stride, "fan_in", "stem_conv")
     x = layers.ReLU(name="stem_relu")(parts.batch_norm("stem_bn")(x))

@@ -1,10 +1,10 @@
-"""What the networks share: initialisers, BatchNorm, padding, the choice of a form."""
+"""What the networks share: the choice of a form; and their parts, of either Keras."""
 
 from collections.abc import Collection
 from typing import Any
 
 from tf_synflow.checks import check_choice
-from tf_synflow.keras2.imports import keras
+from tf_synflow.frameworks import keras_named
 
 VARIANTS = ("cifar", "tiny", "imagenet")
 
@@ -24,50 +24,72 @@ def check_depth(family: str, depth: int, depths: Collection[int]) -> None:
         raise ValueError(f"there is no {family}-{depth}; there are {sorted(depths)}")
 
 
-def he_normal(fan: str) -> Any:
-    """He's normal initialiser without Keras's truncation; `fan` as Keras names it.
+class Parts:
+    """Layers and initialisers of one of the Kerases, as the papers' networks have them.
 
-    Each layer needs one of its own: an unseeded initialiser used twice gives the same
-    values twice.
+    Attributes:
+      keras: The Keras.
+      layers: Its layers.
     """
-    return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
 
+    def __init__(self, keras: str):
+        """Takes a Keras by its name, "tf_keras" or "keras"."""
+        self.keras = keras_named(keras)
+        self.layers = self.keras.layers
+        self._is_keras_2 = keras == "tf_keras"
 
-def logits_dtype() -> str:
-    """That of the weights: float32 under mixed precision too.
+    def he_normal(self, fan: str) -> Any:
+        """He's normal initialiser without Keras's truncation; `fan` as Keras names it.
 
-    The loss of the logits needs the digits.
-    """
-    return keras.mixed_precision.global_policy().variable_dtype
+        Each layer needs one of its own: an unseeded initialiser used twice gives the
+        same values twice.
+        """
+        make = self.keras.initializers.VarianceScaling
+        return make(2.0, fan, "untruncated_normal")
 
+    def normal(self) -> Any:
+        """N(0, 0.01), for Dense layers."""
+        return self.keras.initializers.RandomNormal(stddev=0.01)
 
-def normal() -> Any:
-    """N(0, 0.01), for Dense layers."""
-    return keras.initializers.RandomNormal(stddev=0.01)
+    def logits_dtype(self) -> str:
+        """That of the weights: float32 under mixed precision too.
 
+        The loss of the logits needs the digits.
+        """
+        if self._is_keras_2:
+            return self.keras.mixed_precision.global_policy().variable_dtype
+        return self.keras.config.dtype_policy().variable_dtype
 
-def batch_norm(name: str) -> Any:
-    """BatchNorm as in PyTorch: epsilon 1e-5, running average 0.9 old + 0.1 new."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+    def batch_norm(self, name: str) -> Any:
+        """BatchNorm as in PyTorch: epsilon 1e-5, average 0.9 old + 0.1 new."""
+        make = self.layers.BatchNormalization
+        return make(momentum=0.9, epsilon=1e-5, name=name)
 
+    def dropout(self, rate: float, name: str) -> Any:
+        """Dropout whose random state is a variable.
 
-def convolution(
-    x: Any, width: int, window: int, stride: int, fan: str, name: str
-) -> Any:
-    """A convolution without bias that pads `window // 2` on every side.
+        So a run that goes on draws what it would have drawn.
+        """
+        stateful = {"rng_type": "stateful"} if self._is_keras_2 else {}
+        return self.layers.Dropout(rate, name=name, **stateful)
 
-    Keras's "same" pads one side only where the stride is 2; PyTorch pads both.
-    """
-    padding = "same"
-    if stride > 1 and window > 1:
-        x = keras.layers.ZeroPadding2D(window // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    return keras.layers.Conv2D(
-        width,
-        window,
-        stride,
-        padding,
-        use_bias=False,
-        kernel_initializer=he_normal(fan),
-        name=name,
-    )(x)
+    def convolution(
+        self, x: Any, width: int, window: int, stride: int, fan: str, name: str
+    ) -> Any:
+        """A convolution without bias that pads `window // 2` on every side.
+
+        Keras's "same" pads one side only where the stride is 2; PyTorch pads both.
+        """
+        padding = "same"
+        if stride > 1 and window > 1:
+            x = self.layers.ZeroPadding2D(window // 2, name=f"{name}_pad")(x)
+            padding = "valid"
+        return self.layers.Conv2D(
+            width,
+            window,
+            stride,
+            padding,
+            use_bias=False,
+            kernel_initializer=self.he_normal(fan),
+            name=name,
+        )(x)

@@ -9,11 +9,8 @@ References:
 from typing import Any
 
 from tf_synflow.checks import check_choice
+from tf_synflow.models.parts import Parts, check_depth, variant_for
 from tf_synflow.network import deep_graphs
-from tf_synflow.keras2.imports import keras
-from tf_synflow.models import parts
-
-layers = keras.layers
 
 # Blocks in each of the four stages, and whether they are bottlenecks.
 _STAGES = {
@@ -36,6 +33,7 @@ def resnet(
     width: int = 1,
     variant: str | None = None,
     name: str | None = None,
+    keras: str = "tf_keras",
 ) -> Any:
     """Builds a residual network that returns logits.
 
@@ -54,14 +52,18 @@ def resnet(
       variant: "cifar", "tiny" or "imagenet", whatever the image size; the CIFAR depths
         have one form, "cifar". Defaults to None.
       name: Name of the model. Defaults to "resnet20", "wide_resnet18" and the like.
+      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
+        to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: Unknown depth or variant.
+      ValueError: Unknown depth, variant or Keras.
     """
-    parts.check_depth("ResNet", depth, DEPTHS)
+    check_depth("ResNet", depth, DEPTHS)
+    parts = Parts(keras)
+    keras, layers = parts.keras, parts.layers
     if depth in CIFAR_DEPTHS:
         if variant is not None:
             check_choice(f"variant of ResNet-{depth}", variant, ("cifar",))
@@ -69,17 +71,17 @@ def resnet(
         blocks, bottleneck, base = ((depth - 2) // 6,) * 3, False, 16
         fan, dense = "fan_in", parts.he_normal("fan_in")
     else:
-        variant = parts.variant_for(input_shape, variant)
+        variant = variant_for(input_shape, variant)
         (blocks, bottleneck), base = _STAGES[depth], 64
         fan, dense = "fan_out", parts.normal()
     inputs = keras.Input(input_shape)
-    x = _stem(inputs, base * width, variant, fan)
+    x = _stem(parts, inputs, base * width, variant, fan)
     block = _bottleneck if bottleneck else _basic
     for stage, count in enumerate(blocks, 1):
         channels = base * width * 2 ** (stage - 1)
         for number in range(1, count + 1):
             stride = 2 if stage > 1 and number == 1 else 1
-            x = block(x, channels, stride, fan, f"stage{stage}_block{number}")
+            x = block(parts, x, channels, stride, fan, f"stage{stage}_block{number}")
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     outputs = layers.Dense(
         classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()
@@ -89,43 +91,47 @@ def resnet(
         return keras.Model(inputs, outputs, name=name)
 
 
-def _stem(x: Any, width: int, variant: str, fan: str) -> Any:
+def _stem(parts: Parts, x: Any, width: int, variant: str, fan: str) -> Any:
     window, stride = (7, 2) if variant == "imagenet" else (3, 1)
     x = parts.convolution(x, width, window, stride, fan, "stem_conv")
     x = parts.batch_norm("stem_bn")(x)
-    x = layers.ReLU(name="stem_relu")(x)
+    x = parts.layers.ReLU(name="stem_relu")(x)
     if variant == "imagenet":
         # After a ReLU, padding with zeros is padding with nothing.
-        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        x = parts.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        x = parts.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     return x
 
 
-def _basic(x: Any, width: int, stride: int, fan: str, name: str) -> Any:
+def _basic(parts: Parts, x: Any, width: int, stride: int, fan: str, name: str) -> Any:
     y = parts.convolution(x, width, 3, stride, fan, f"{name}_conv1")
     y = parts.batch_norm(f"{name}_bn1")(y)
-    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = parts.layers.ReLU(name=f"{name}_relu1")(y)
     y = parts.convolution(y, width, 3, 1, fan, f"{name}_conv2")
     y = parts.batch_norm(f"{name}_bn2")(y)
-    return _join(x, y, width, stride, fan, name)
+    return _join(parts, x, y, width, stride, fan, name)
 
 
-def _bottleneck(x: Any, width: int, stride: int, fan: str, name: str) -> Any:
+def _bottleneck(
+    parts: Parts, x: Any, width: int, stride: int, fan: str, name: str
+) -> Any:
     y = parts.convolution(x, width, 1, 1, fan, f"{name}_conv1")
     y = parts.batch_norm(f"{name}_bn1")(y)
-    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = parts.layers.ReLU(name=f"{name}_relu1")(y)
     y = parts.convolution(y, width, 3, stride, fan, f"{name}_conv2")
     y = parts.batch_norm(f"{name}_bn2")(y)
-    y = layers.ReLU(name=f"{name}_relu2")(y)
+    y = parts.layers.ReLU(name=f"{name}_relu2")(y)
     y = parts.convolution(y, 4 * width, 1, 1, fan, f"{name}_conv3")
     y = parts.batch_norm(f"{name}_bn3")(y)
-    return _join(x, y, 4 * width, stride, fan, name)
+    return _join(parts, x, y, 4 * width, stride, fan, name)
 
 
-def _join(x: Any, y: Any, width: int, stride: int, fan: str, name: str) -> Any:
+def _join(
+    parts: Parts, x: Any, y: Any, width: int, stride: int, fan: str, name: str
+) -> Any:
     """Adds the shortcut from x, a 1x1 convolution where the shape changes."""
     if stride > 1 or x.shape[-1] != width:
         x = parts.convolution(x, width, 1, stride, fan, f"{name}_shortcut")
         x = parts.batch_norm(f"{name}_shortcut_bn")(x)
-    x = layers.Add(name=f"{name}_add")([y, x])
-    return layers.ReLU(name=f"{name}_relu")(x)
+    x = parts.layers.Add(name=f"{name}_add")([y, x])
+    return parts.layers.ReLU(name=f"{name}_relu")(x)

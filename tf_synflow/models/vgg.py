@@ -9,10 +9,7 @@ References:
 from typing import Any
 
 from tf_synflow.checks import check_choice
-from tf_synflow.keras2.imports import keras
-from tf_synflow.models import parts
-
-layers = keras.layers
+from tf_synflow.models.parts import Parts, check_depth, variant_for
 
 # Convolutions in each of the five blocks; their widths are 64, 128, 256, 512, 512.
 _BLOCKS = {
@@ -35,6 +32,7 @@ def vgg(
     batch_norm: bool | str = True,
     variant: str | None = None,
     name: str | None = None,
+    keras: str = "tf_keras",
 ) -> Any:
     """Builds a VGG network that returns logits.
 
@@ -50,16 +48,20 @@ def vgg(
         ReLU, as arXiv 2009.11839 has it. Defaults to True.
       variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
       name: Name of the model. Defaults to "vgg16_bn" and the like.
+      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
+        to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
 
     Raises:
-      ValueError: Unknown depth or variant, or `batch_norm` is something else.
+      ValueError: Unknown depth, variant or Keras, or `batch_norm` is something else.
     """
     check_choice("batch_norm", batch_norm, (True, False, "last"))
-    parts.check_depth("VGG", depth, _BLOCKS)
-    variant = parts.variant_for(input_shape, variant)
+    check_depth("VGG", depth, _BLOCKS)
+    parts = Parts(keras)
+    keras, layers = parts.keras, parts.layers
+    variant = variant_for(input_shape, variant)
     small = variant == "cifar"
     fan = "fan_in" if small else "fan_out"
     inputs = x = keras.Input(input_shape)
@@ -91,8 +93,7 @@ def vgg(
                 kernel_initializer=parts.normal(),
                 name=f"fc{number}",
             )(x)
-            # Its state is then a variable: a run that goes on draws what it would have.
-            x = layers.Dropout(0.5, rng_type="stateful", name=f"dropout{number}")(x)
+            x = parts.dropout(0.5, f"dropout{number}")(x)
     dense = parts.he_normal(fan) if small else parts.normal()
     outputs = layers.Dense(
         classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()

@@ -25,7 +25,7 @@ class Callback:
     """
 
     params: Any = None
-    model: Any = None
+    _model: Any = None
 
     def set_params(self, params: Any) -> None:
         """Keeps the parameters of `fit`."""
@@ -33,7 +33,17 @@ class Callback:
 
     def set_model(self, model: Any) -> None:
         """Keeps the model that is trained."""
-        self.model = model
+        self._model = model
+
+    @property
+    def model(self) -> Any:
+        """The model that is trained, its variables as they are now.
+
+        With JAX, Keras 3 keeps them elsewhere in the middle of an epoch, until asked.
+        """
+        if (sync := getattr(self._model, "jax_state_sync", None)) is not None:
+            sync()
+        return self._model
 
     def __getattr__(self, name: str) -> Any:
         """Gives hooks that a subclass does not have: they do nothing."""
@@ -153,6 +163,7 @@ class PruningCallback(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prunes, if this is the epoch for it."""
+        _ = self.model  # brings its variables up to date
         self._mend()  # what another callback put back since the last epoch
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
@@ -161,10 +172,13 @@ class PruningCallback(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
-        self._holder.zero_averages()
+        if self._holder.has_averages:
+            _ = self.model  # brings them up to date
+            self._holder.zero_averages()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the density."""
+        _ = self.model
         self._holder.look()  # another callback may have pruned since
         self._mend()
         if logs is not None:
@@ -175,6 +189,7 @@ class PruningCallback(Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Zeroes once more, whatever an optimizer did at the end of training."""
+        _ = self.model
         self._mend()
         if self._writer is not None:
             self._writer.close()
@@ -199,6 +214,7 @@ class PruningCallback(Callback):
         def on_train_end(logs: Any = None) -> None:
             vars(history).pop("on_train_end", None)
             before(logs)
+            _ = self.model
             self._mend()
 
         history.on_train_end = on_train_end

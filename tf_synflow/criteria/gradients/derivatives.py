@@ -11,12 +11,14 @@ References:
   (Hv is the gradient of g'v, v held fixed; H itself is never formed.)
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow import frameworks
 from tf_synflow.criteria.gradients import batches, losses
 from tf_synflow.criteria.gradients.samples import Batch, Samples
 from tf_synflow.criteria.problem import Problem
@@ -44,9 +46,12 @@ class Derivatives:
 
         Raises:
           TypeError: Data or loss are of no known kind.
-          ValueError: See `Samples`, `losses.find_losses` and `batches.check_labels`; or
+          ValueError: A Keras 3 model cannot be converted; see `Samples`, `losses.find_losses` and `batches.check_labels`; or
             a temperature is asked for where the logits cannot be told.
         """
+        adapter = frameworks.adapter_of(problem.network.model)
+        network, loss = adapter.for_gradients(problem.network, problem.loss)
+        problem = dataclasses.replace(problem, network=network, loss=loss)
         self._samples = Samples(problem.data, problem.network.model)
         count = len(problem.network.outputs)
         ends = [losses.ending(problem.network, number) for number in range(count)]

@@ -1,0 +1,258 @@
+"""A Keras 3 model as a model of Keras 2, layer by layer.
+
+Criteria that need data are computed in it. Their scores need second derivatives and
+float64, which Keras 3 has on no backend but TensorFlow: elsewhere its
+BatchNormalization computes in float32. Files that TensorFlow runs are written from it.
+
+Layers are made anew by the names of their classes. So a class of the user's own cannot
+be converted, and what is made has to compute what the model computes.
+"""
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from tf_synflow.keras3.imports import keras
+from tf_synflow.keras3.operations import Operator
+from tf_synflow.network import Call, Network, deep_graphs, filled
+
+# Largest difference between the outputs, over the largest output. Kernels that sum in
+# another order differ by 1e-5 or so in deep networks; another function by far more.
+_TOLERANCE = 1e-2
+
+# Settings of layers in Keras 3 that mean nothing to their namesakes, while they are so.
+_NEW = {
+    "quantization_config": (None,),
+    "lora_rank": (None,),
+    "lora_alpha": (None,),
+    "rms_scaling": (False,),
+    "synchronized": (False,),
+    "pad_to_aspect_ratio": (False,),
+    "fill_mode": None,  # None: any value will do
+    "fill_value": None,
+    "antialias": (False,),
+    "autocast": None,
+    "use_residual": None,
+    "optional": (False,),
+    "renorm": (False,),
+    "renorm_clipping": None,
+    "renorm_momentum": None,
+    "zero_output_for_mask": (False,),
+    "value_range": None,
+    "data_format": None,
+}
+
+# Settings with another name in Keras 2.
+_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
+
+
+def as_tf_keras(network: Network) -> Any:
+    """The model of Keras 2 that computes what a Keras 3 model computes.
+
+    Args:
+      network: The Keras 3 model.
+
+    Returns:
+      A functional tf_keras model, laid flat: layers inside nested models have their
+      path for a name, so that all weights have the names that they have in `network`.
+
+    Raises:
+      ValueError: A layer cannot be converted (the error names it), or the model made
+        does not compute the same.
+    """
+    from tf_synflow.keras2.imports import keras as keras2
+
+    made: dict[int, Any] = {}
+    names = input_names(network.model)
+    tensors = {
+        number: keras2.Input(
+            network.shapes[number][1:],
+            network.shapes[number][0],
+            dtype=network.dtypes[number],
+            name=name,
+        )
+        for number, name in zip(network.inputs, names, strict=True)
+    }
+    inputs = [tensors[number] for number in network.inputs]
+    with deep_graphs(4 * len(network.calls)):
+        for call in network.calls:
+            outputs = _called(call, made, tensors)
+            tensors.update(zip(call.outputs, outputs, strict=True))
+        outputs = [tensors[number] for number in network.outputs]
+        model = keras2.Model(inputs, outputs, name=network.name)
+    for call in network.calls:
+        if not isinstance(call.layer, Operator):
+            _set_weights(call, made[id(call.layer)])
+    model.output_names = output_names(network.model)
+    _check_same(network, model)
+    return model
+
+
+def input_names(model: Any) -> list[str]:
+    """The names of a Keras 3 model's inputs, in their order."""
+    if isinstance(model.input, dict):
+        return sorted(model.input)
+    names = [tensor.name for tensor in model.inputs]
+    layers = [tensor._keras_history.operation.name for tensor in model.inputs]
+    return names if len(set(layers)) < len(layers) else layers
+
+
+def output_names(model: Any) -> list[str]:
+    """The names of a Keras 3 model's outputs, in their order."""
+    if isinstance(model.output, dict):
+        return sorted(model.output)
+    return [tensor._keras_history.operation.name for tensor in model.outputs]
+
+
+def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[Any]:
+    """What the counterpart of a call gives."""
+    import tensorflow as tf
+
+    options = {key: v for key, v in call.options.items() if v is not None}
+    arguments = filled(call.arguments, tensors)
+    options = filled(options, tensors)
+    if isinstance(call.layer, Operator):
+        if call.kind == call.layer.title:
+            raise ValueError(
+                f"operator {call.name!r} ({call.kind}) has no counterpart in Keras 2, "
+                "in which this is computed. Write it with other operations, or use a "
+                'criterion that needs no data ("synflow", "magnitude")'
+            )
+        return tf.nest.flatten(call.layer.call(*arguments, **options))
+    if id(call.layer) not in made:
+        made[id(call.layer)] = _counterpart(call)
+    return tf.nest.flatten(made[id(call.layer)](*arguments, **options))
+
+
+def _counterpart(call: Call) -> Any:
+    """A layer of Keras 2 of the same class name and settings, its weights not yet."""
+    found = _namesake(call.kind)
+    if found is None:
+        raise ValueError(
+            f"layer {call.name!r} ({call.class_name}) has no counterpart in Keras 2, "
+            "in which this is computed. Use layers of Keras's own, or a criterion that "
+            'needs no data ("synflow", "magnitude"), or a function of your own as the '
+            "criterion, which gets the Keras 3 model"
+        )
+    config = call.layer.get_config()
+    known = _arguments(found)
+    settings = {}
+    for key, value in config.items():
+        key = _RENAMED.get((call.kind, key), key)
+        if key.endswith(("_constraint", "_regularizer")):
+            continue
+        if key.endswith("_initializer"):
+            settings[key] = "zeros"
+        elif key == "dtype":
+            settings[key] = call.layer.dtype_policy.name
+        elif key in ("activation", "recurrent_activation"):
+            settings[key] = _activation(call, getattr(call.layer, key))
+        elif key in known:
+            settings[key] = value
+        elif key not in _NEW or (_NEW[key] is not None and value not in _NEW[key]):
+            raise ValueError(
+                f"layer {call.name!r} ({call.kind}) has {key}={value!r}, which Keras 2 "
+                "does not know, in which this is computed"
+            )
+    return found(**{**settings, "name": call.name, "trainable": True})
+
+
+def _arguments(layer_class: type) -> set[str]:
+    """The names that the constructors of a class and of its bases take."""
+    return {
+        name
+        for kind in layer_class.__mro__
+        if "__init__" in vars(kind)
+        for name in inspect.signature(kind.__init__).parameters
+    }
+
+
+def _namesake(kind: str | None) -> type | None:
+    from tf_synflow.keras2.imports import keras as keras2
+
+    applications = keras2.src.applications
+    special = {
+        "LayerScale": applications.convnext.LayerScale,
+        "StochasticDepth": applications.convnext.StochasticDepth,
+        "CustomScaleLayer": applications.inception_resnet_v2.CustomScaleLayer,
+    }
+    return special.get(kind) or getattr(keras2.layers, kind or "", None)
+
+
+def _activation(call: Call, function: Any) -> Any:
+    """The function of TensorFlow that is an activation of Keras 3."""
+    import tensorflow as tf
+
+    from tf_synflow.keras2.imports import keras as keras2
+
+    # Keras 2 has another function of this name.
+    if function is keras.activations.hard_sigmoid:
+        return lambda x: tf.nn.relu6(x + 3) / 6
+    if function is keras.activations.hard_silu:
+        return lambda x: x * tf.nn.relu6(x + 3) / 6
+    name = getattr(function, "__name__", None)
+    name = {"silu": "swish"}.get(name, name)
+    own = getattr(function, "__module__", "").startswith("keras.")
+    found = getattr(keras2.activations, name or "", None) if own else None
+    if found is None:
+        raise ValueError(
+            f"layer {call.name!r} ({call.kind}) has the activation {name}, which Keras "
+            "2 does not have, in which this is computed. Use one of Keras's own"
+        )
+    return found
+
+
+def _set_weights(call: Call, layer: Any) -> None:
+    from tf_synflow.keras2.reading import layer_weights
+
+    made = layer_weights(layer)
+    pairs = list(zip(call.weights, made, strict=False))
+    if set(made) == set(call.weights):
+        pairs = [(short, short) for short in made]
+    for own, short in pairs:
+        value = call.weights[own].numpy()
+        if len(made) != len(call.weights) or made[short].shape != value.shape:
+            raise ValueError(
+                f"layer {call.name!r} ({call.kind}) has weights of other shapes in "
+                "Keras 2, in which this is computed"
+            )
+        made[short].assign(value)
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()
+
+
+def _check_same(network: Network, model: Any) -> None:
+    """Compares the two on noise, where inputs can be made up."""
+    shapes = [network.shapes[number] for number in network.inputs]
+    kinds = [network.dtypes[number] for number in network.inputs]
+    if any(None in shape[1:] for shape in shapes) or not all(
+        kind.startswith("float") for kind in kinds
+    ):
+        return
+    generator = np.random.default_rng(0)
+    inputs = [
+        generator.random((shape[0] or 2, *shape[1:])).astype(kind)
+        for shape, kind in zip(shapes, kinds, strict=True)
+    ]
+    want = outputs_of(network.model, inputs)
+    have = model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    have = [np.asarray(part) for part in (have if len(want) > 1 else [have])]
+    for one, other in zip(want, have, strict=True):
+        with np.errstate(invalid="ignore"):
+            off = np.abs(one - other).max(initial=0) / max(
+                np.abs(one).max(initial=0), 1
+            )
+        if one.shape != other.shape or off > _TOLERANCE:
+            raise ValueError(
+                f"the copy of model {network.name!r} in Keras 2, in which this is "
+                f"computed, gives other outputs: they differ by {off:.3g} of the "
+                "largest. A layer of it means something else there"
+            )
+
+
+def outputs_of(model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a Keras 3 model in inference mode, in a flat list."""
+    arranged = keras.tree.pack_sequence_as(model.input, inputs)
+    outputs = model(arranged, training=False)
+    return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(outputs)]

@@ -1,0 +1,61 @@
+"""Losses of Keras 3 as losses of Keras 2, for the criteria that need data."""
+
+import inspect
+from typing import Any
+
+from tf_synflow.keras3.conversion import as_tf_keras
+from tf_synflow.keras3.imports import keras
+from tf_synflow.network import Network
+
+
+def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
+    """A network of Keras 2 to take gradients in, and the loss for it.
+
+    Args:
+      network: The Keras 3 model; see `as_tf_keras`.
+      loss: What the user gave; or None: what the model is compiled with counts.
+
+    Raises:
+      ValueError: The model or the loss cannot be converted.
+    """
+    from tf_synflow import keras2
+
+    model, original = as_tf_keras(network), network.model
+    if getattr(original, "compiled", False) and original.loss is not None:
+        weights = getattr(original._compile_loss, "_user_loss_weights", None)
+        model.compile(loss=converted(original.loss), loss_weights=weights)
+    return keras2.read(model), converted(loss)
+
+
+def converted(loss: Any) -> Any:
+    """A loss, or a list or dictionary of losses, as Keras 2 has them."""
+    from tf_synflow.keras2.imports import keras as keras2
+
+    if isinstance(loss, dict):
+        return {name: converted(part) for name, part in loss.items()}
+    if isinstance(loss, (list, tuple)):
+        return [converted(part) for part in loss]
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if inspect.isfunction(loss) and loss.__module__.startswith("keras."):
+        return _found(keras2, name)
+    if not isinstance(loss, keras.losses.Loss):
+        return loss  # a name, a function of the user's own, or nothing
+    if type(loss).__module__.partition(".")[0] != "keras":
+        raise ValueError(
+            f"the loss {name} is a class of your own for Keras 3, and this is computed "
+            "in Keras 2: give a function of labels and outputs instead, loss=function"
+        )
+    kind = _found(keras2, name)
+    known = inspect.signature(kind.__init__).parameters
+    config = {k: v for k, v in loss.get_config().items() if k in known}
+    return kind(**{k: v for k, v in config.items() if k != "reduction"})
+
+
+def _found(keras2: Any, name: str) -> Any:
+    found = getattr(keras2.losses, name, None)
+    if found is None:
+        raise ValueError(
+            f"the loss {name} of Keras 3 has no namesake in Keras 2, in which this is "
+            "computed: give a function of labels and outputs instead, loss=function"
+        )
+    return found

@@ -1,0 +1,127 @@
+"""The papers' optimizers, for both Kerases: SGD as PyTorch has it, and GRDA.
+
+References:
+  Chao, Wang, Xing, Cheng. Directional pruning of deep neural networks. NeurIPS 2020.
+  arXiv 2006.09358 (GRDA: generalised regularised dual averaging).
+"""
+
+import importlib
+import sys
+from typing import Any
+
+from tf_synflow.checks import check_choice
+
+_MODULES = {"tf_keras": "keras2", "keras": "keras3"}
+
+
+def SGD(  # noqa: N802, it makes an object of a class of this name
+    learning_rate: Any = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    l2: float = 0.0,
+    *,
+    keras: str = "tf_keras",
+    **kwargs: Any,
+) -> Any:
+    """Makes SGD as PyTorch writes it, and so as the papers train.
+
+    With gradients g_n, learning rates lr_n, momentum m and b_0 = 0,
+
+        d_n = g_n + l2 w_{n-1}
+        b_n = m b_{n-1} + d_n
+        w_n = w_{n-1} - lr_n (d_n + m b_n)   (with Nesterov momentum)
+        w_n = w_{n-1} - lr_n b_n             (without)
+
+    `keras.optimizers.SGD` differs in two ways: its `weight_decay` is decoupled (it is
+    not a part of the gradient, and momentum does not see it), and its momentum holds
+    steps, not gradients, so that a change of the learning rate comes late.
+
+    Args:
+      learning_rate: A float or a `LearningRateSchedule`. Defaults to 0.1.
+      momentum: m, within [0, 1). Defaults to 0.9.
+      nesterov: Which momentum. Defaults to True.
+      l2: Weight decay, >= 0: the gradient of `l2 / 2 |w|^2`, of every trainable
+        variable, BatchNormalization's and biases too. Defaults to 0.
+      keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
+        to "tf_keras".
+      **kwargs: Others of `keras.optimizers.Optimizer`, such as `name` or `clipnorm`.
+
+    Returns:
+      An optimizer of that Keras.
+
+    Raises:
+      ValueError: A number is out of its range, or there is no such Keras.
+    """
+    make = _module(keras).SGD
+    return make(learning_rate, momentum, nesterov, l2, **kwargs)
+
+
+def GRDA(  # noqa: N802, it makes an object of a class of this name
+    learning_rate: Any = 0.1,
+    c: float = 5e-4,
+    mu: float = 0.51,
+    *,
+    keras: str = "tf_keras",
+    **kwargs: Any,
+) -> Any:
+    """Makes the optimizer of directional pruning: SGD whose weights become zero.
+
+    It trains and prunes at once: with learning rates lr_n, gradients g_n and v_0 = w_0,
+
+        l_n = l_{n-1} + c lr_n^(mu + 1/2) (n^mu - (n-1)^mu)
+        v_n = v_{n-1} - lr_n g_n
+        w_n = sign(v_n) max(|v_n| - l_n, 0)
+
+    so w_n is 0 wherever stochastic gradient descent would have kept |v_n| within the
+    threshold l_n. At a constant lr, l_n = c lr^(1/2 + mu) n^mu; written with increments
+    it survives a change of the learning rate.
+
+    There is no momentum and no weight decay; the threshold applies to every trainable
+    variable. The zeros are in the weights that the model computes with: they need no
+    mask, and can come back. `tf_synflow.SparsityCallback` logs how many there are.
+
+    Its state is v and l for each variable. A model saved with it loads once
+    `tf_synflow.optimizers` is imported, after Keras, and goes on training as if it had
+    not stopped, from `.keras` and `.h5` files and checkpoints. (From a SavedModel or
+    `.weights.h5` Keras restores no optimizer's state.) The weights follow from v: what
+    else sets them in the middle of training (`set_weights`) lasts until the next step.
+
+    ```python
+    model.compile(tf_synflow.optimizers.GRDA(0.1, c=5e-4, mu=0.51), loss)
+    model.fit(dataset, callbacks=[tf_synflow.SparsityCallback()])
+    ```
+
+    Args:
+      learning_rate: lr, a float or a `LearningRateSchedule`; as for plain SGD. Defaults
+        to 0.1.
+      c: Strength of the threshold, >= 0; 0 is plain SGD. The paper has 0 < c < 0.005.
+        Defaults to 5e-4.
+      mu: How fast the threshold grows, within (0, 1). The paper recommends 0.501, 0.51
+        or 0.55, and its theory needs more than 0.5; its grid has 0.4 too. Defaults to
+        0.51.
+      keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
+        to "tf_keras".
+      **kwargs: `name`, `clipnorm`, `clipvalue`, `global_clipnorm` or `jit_compile` of
+        `keras.optimizers.Optimizer`.
+
+    Returns:
+      An optimizer of that Keras.
+
+    Raises:
+      ValueError: The learning rate or c is negative, mu is outside (0, 1), weight decay
+        or averages of the weights are asked for, which the method does not have, or
+        there is no such Keras.
+    """
+    return _module(keras).GRDA(learning_rate, c, mu, **kwargs)
+
+
+def _module(keras: str) -> Any:
+    check_choice("keras", keras, tuple(_MODULES))
+    return importlib.import_module(f"tf_synflow.optimizers.{_MODULES[keras]}")
+
+
+# A saved model that was trained with one of them can be loaded once Keras knows its
+# class. What is not loaded yet is not imported for that.
+for _name in _MODULES:
+    if _name in sys.modules:
+        _module(_name)
