@@ -8,7 +8,7 @@ import tensorflow as tf
 from nets import layers, residual_net
 
 import tf_synflow
-from tf_synflow.keras2.bounds import UntrustedFileError
+from tf_synflow.checks.saved_models import UntrustedFileError
 from tf_synflow.keras2.imports import keras, tfmot
 from tf_synflow.keras2.trust import Trust, check_config
 

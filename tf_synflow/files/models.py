@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_synflow.checks.saved_models import keras_version
 from tf_synflow.files.whole import written_whole
 
 
@@ -15,16 +16,19 @@ def load_model(
     custom_objects: Mapping[str, Any] | None = None,
     safe_mode: bool = True,
 ) -> Any:
-    """Reads a saved Keras model, pruned or not.
+    """Reads a saved model of Keras 2 or Keras 3, pruned or not.
 
-    Use it for pruned models with activity regularizers, Keras masks, or (in `.h5`) with
-    registered layers of your own: Keras with tfmot's `prune_scope()` alone loses the
-    first and cannot read the others.
+    The file says which Keras wrote it, and the model is of that Keras.
+
+    Use it for pruned models of Keras 2 with activity regularizers, Keras masks, or (in
+    `.h5`) with registered layers of your own: Keras with tfmot's `prune_scope()` alone
+    loses the first and cannot read the others. `keras.models.load_model` of Keras 3
+    reads pruned models too, once `tf_synflow.keras3` is imported.
 
     What the file names is looked at before Keras builds anything: a file may name
     layers, initializers and so on of Keras, tfmot and this package, operators of
     TensorFlow that compute, and what you registered or name here. Nothing else is
-    imported or called. A `.keras` or `.h5` file may take 512 MiB of memory, or four
+    imported or called. (For files of Keras 3 that is Keras's own safe mode.) A `.keras` or `.h5` file may take 512 MiB of memory, or four
     times its own size if that is more. The graph in a SavedModel is the exception: it
     is TensorFlow's to run, and can read and write files when the model is called.
 
@@ -52,8 +56,11 @@ def load_model(
         raise FileNotFoundError(f"there is no model at {str(path)!r}")
     for module in modules:
         importlib.import_module(module)
-    from tf_synflow.keras2.loading import load  # brings tf_keras and tfmot along
-
+    # Either brings its Keras along.
+    if keras_version(path).startswith("3."):
+        from tf_synflow.keras3.loading import load
+    else:
+        from tf_synflow.keras2.loading import load
     return load(path, modules, custom_objects, safe_mode)
 
 

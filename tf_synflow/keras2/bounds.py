@@ -1,67 +1,13 @@
-"""Bounds what a saved model may unpack to, before memory is taken for it."""
+"""Bounds the variables of a saved model, before memory is taken for them."""
 
 import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import tensorflow as tf
 
-# Bytes that reading a small file may take; a large one may take RATIO times its size.
-# Keras does not compress: an archive that it wrote is as large as the model.
-UNPACKED = 512 * 2**20
-
-RATIO = 4
-
-
-class UntrustedFileError(ValueError):
-    """A file names what could do harm, or unpacks to too much."""
-
-
-def allowance(size: int) -> int:
-    """How many bytes a file may take in memory.
-
-    Args:
-      size: Its own size in bytes.
-    """
-    return max(UNPACKED, RATIO * size)
-
-
-def check_weights(file: Any, allowed: int) -> None:
-    """Refuses an open HDF5 file whose arrays are elsewhere, or too large together.
-
-    Args:
-      file: Of h5py's `File` class.
-      allowed: How many bytes the arrays may take.
-
-    Raises:
-      UntrustedFileError: See above.
-    """
-    size, waiting, seen = 0, [file], set()
-    while waiting:
-        group = waiting.pop()
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise UntrustedFileError(f"{name!r} lies in another file")
-            if not isinstance(link, h5py.HardLink):
-                continue  # a name for what is looked at in its own place, or nowhere
-            part = group[name]
-            if part.id in seen:
-                continue
-            seen.add(part.id)
-            if isinstance(part, h5py.Group):
-                waiting.append(part)
-            elif isinstance(part, h5py.Dataset):
-                if part.external or part.is_virtual:
-                    raise UntrustedFileError(f"{name!r} lies in another file")
-                size += part.nbytes
-    if size > allowed:
-        raise UntrustedFileError(
-            f"its weights would take {size:,} bytes of memory; at most {allowed:,} are "
-            "allowed"
-        )
+from tf_synflow.checks.saved_models import UntrustedFileError
 
 
 @contextlib.contextmanager

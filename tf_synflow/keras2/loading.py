@@ -1,7 +1,6 @@
 """Reads saved models of tf_keras, after a look at what they name."""
 
 import contextlib
-import json
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import Any
 
 import h5py
 
-from tf_synflow.checks import COMPRESSIONS, first_line
-from tf_synflow.keras2.bounds import (
+from tf_synflow.checks import first_line
+from tf_synflow.checks.saved_models import (
     UntrustedFileError,
     allowance,
-    bounded_variables,
+    check_archive,
     check_weights,
+    parsed,
 )
+from tf_synflow.keras2.bounds import bounded_variables
 from tf_synflow.keras2.constraints import zero_pruned
 from tf_synflow.keras2.holding import hold
 from tf_synflow.keras2.imports import SavedMetadata, keras, tfmot
@@ -24,9 +25,6 @@ from tf_synflow.keras2.trust import Trust, check_config
 from tf_synflow.keras2.wrapping import PruneLowMagnitude
 
 _WEIGHTS = "model.weights.h5"
-
-# JSON takes up to twenty times its size once it is read.
-_LARGEST_CONFIG = 32 * 2**20
 
 
 def load(
@@ -46,7 +44,7 @@ def load(
             bounds,
         ):
             if path.suffix == ".keras":
-                _check_archive(path, safe_mode)
+                check_archive(path, safe_mode)
             if safe_mode:
                 allowed = _check_trust(path, custom_objects, modules)
                 if allowed is not None:
@@ -83,26 +81,6 @@ def load(
     return model
 
 
-def _check_archive(path: Path, safe_mode: bool) -> None:
-    """Refuses what is no whole zip archive: Keras would read it as HDF5, unsafely."""
-    if not (path.is_file() and zipfile.is_zipfile(path)):
-        raise zipfile.BadZipFile("a .keras file is a zip archive, and this is none")
-    with zipfile.ZipFile(path) as archive:
-        if safe_mode:
-            allowed = allowance(path.stat().st_size)
-            size = sum(info.file_size for info in archive.infolist())
-            if size > allowed:
-                raise UntrustedFileError(
-                    f"it would unpack to {size:,} bytes; at most {allowed:,} are "
-                    "allowed"
-                )
-            if {info.compress_type for info in archive.infolist()} - set(COMPRESSIONS):
-                raise UntrustedFileError("it is compressed in an unusual way")
-        # Keras reads the weights in pieces, past the checksum.
-        if (damaged := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
-
-
 def _check_trust(
     path: Path, custom_objects: Mapping[str, Any], modules: Collection[str]
 ) -> int | None:
@@ -120,13 +98,13 @@ def _check_trust(
         metadata = SavedMetadata()
         metadata.ParseFromString((path / "keras_metadata.pb").read_bytes())
         for node in metadata.nodes:
-            check_config(_parsed(node.metadata), trust)
+            check_config(parsed(node.metadata), trust)
         return None
     allowed = allowance(path.stat().st_size)
     if path.suffix == ".keras":
         trust = Trust(custom_objects, modules, by_module=True)
         with zipfile.ZipFile(path) as archive:
-            config = _parsed(archive.read("config.json"))
+            config = parsed(archive.read("config.json"))
             # Keras does not read it either: the model is not compiled.
             check_config({**config, "compile_config": None}, trust)
             with archive.open(_WEIGHTS) as member, h5py.File(member) as file:
@@ -134,15 +112,6 @@ def _check_trust(
     else:
         trust = Trust(custom_objects, modules, by_module=False)
         with h5py.File(path) as file:
-            check_config(_parsed(file.attrs["model_config"]), trust)
+            check_config(parsed(file.attrs["model_config"]), trust)
             check_weights(file, allowed)
     return allowed
-
-
-def _parsed(config: str | bytes) -> Any:
-    if len(config) > _LARGEST_CONFIG:
-        raise UntrustedFileError(
-            f"its configuration has {len(config):,} bytes; at most "
-            f"{_LARGEST_CONFIG:,} are allowed"
-        )
-    return json.loads(config)

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.util import tf_decorator, tf_export
 
-from tf_synflow.keras2.bounds import UntrustedFileError
+from tf_synflow.checks.saved_models import UntrustedFileError
 from tf_synflow.keras2.imports import keras, keras_lookup
 
 _PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")

@@ -46,8 +46,9 @@ class Derivatives:
 
         Raises:
           TypeError: Data or loss are of no known kind.
-          ValueError: A Keras 3 model cannot be converted; see `Samples`, `losses.find_losses` and `batches.check_labels`; or
-            a temperature is asked for where the logits cannot be told.
+          ValueError: See `Samples`, `losses.find_losses` and `batches.check_labels`; a
+            temperature is asked for where the logits cannot be told; or a Keras 3 model
+            cannot be converted.
         """
         adapter = frameworks.adapter_of(problem.network.model)
         network, loss = adapter.for_gradients(problem.network, problem.loss)
