@@ -1,8 +1,8 @@
-"""Prune Keras networks before training, without data: SynFlow for tf_keras.
+"""Prune Keras networks before training, without data: SynFlow for Keras 3 and Keras 2.
 
 Importing this imports nothing else: neither TensorFlow, which takes seconds, nor a
 Keras. Each public name brings along what it needs at its first use; tf_keras and tfmot
-come with the first model of theirs, and leave `tf.keras` and the environment as they
+come with the first model of Keras 2, and leave `tf.keras` and the environment as they
 were.
 """
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from tf_synflow.pruning import ablations
     from tf_synflow.pruning.callbacks import PruningCallback, SparsityCallback
     from tf_synflow.pruning.filter_rounds import prune_filters
-    from tf_synflow.pruning.masking import apply_masks, get_masks, strip
+    from tf_synflow.pruning.masking import (
+        apply_masks,
+        get_masks,
+        strip,
+        zero_pruned,
+    )
     from tf_synflow.pruning.prune import prune
     from tf_synflow.pruning.rewinding import prune_with_rewinding
     from tf_synflow.reporting.counting import report
@@ -57,6 +62,7 @@ _PLACES = {
     "save_masks": "files.masks",
     "shrink": "channels.shrinking",
     "strip": "pruning.masking",
+    "zero_pruned": "pruning.masking",
 }
 
 _MODULES = ("ablations", "models", "optimizers")
@@ -103,4 +109,5 @@ __all__ = [
     "save_masks",
     "shrink",
     "strip",
+    "zero_pruned",
 ]

@@ -9,6 +9,8 @@ An adapter is a package with the same few functions for its framework:
     same_layer(layer) -> layer                   one of the same configuration
     kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
     evaluated(function, array) -> array          what a layer or function gives
+    outputs_of(model, arrays)                    in inference mode
+    servable(network) -> Servable                what a file is written from
     for_gradients(network, loss)                 both as Keras 2 has them
     scope(model), set_random_seed(seed)          of Keras itself
 

@@ -134,6 +134,22 @@ class Network:
         return found
 
 
+class Servable(NamedTuple):
+    """A model as a function of TensorFlow, to write a file from.
+
+    Attributes:
+      names: Names of its inputs.
+      specs: A `tf.TensorSpec` for each of them.
+      variables: TensorFlow's variables in it.
+      function: From a list of tensors, gives the outputs in inference mode, as a list.
+    """
+
+    names: list[str]
+    specs: list[Any]
+    variables: list[Any]
+    function: Callable[[list[Any]], list[Any]]
+
+
 def filled(argument: Any, tensors: Mapping[int, Any]) -> Any:
     """The arguments of a call with tensors in the places of its `Slot`s."""
     return mapped(lambda slot: tensors[slot.number], argument)

@@ -44,7 +44,7 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     channels of their layers.
 
     Args:
-      model: A built Sequential or functional tf_keras model: pruned; or stripped, where
+      model: A built Sequential or functional Keras model: pruned; or stripped, where
         weights that are 0 count as pruned. It is not changed.
       multiple_of: Keeps dead channels too, so that each layer has a multiple of so
         many, or all that it had: more to compute, and faster nevertheless where vectors
@@ -60,7 +60,7 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
       model is stripped, the channel counts as living, with all that it needs.
 
     Raises:
-      TypeError: `model` is no tf_keras model, or `multiple_of` no whole number.
+      TypeError: `model` is no Keras model, or `multiple_of` no whole number.
       ValueError: It is subclassed or not built, or `multiple_of` is below 1.
     """
     check_count("multiple_of", multiple_of)
@@ -101,7 +101,7 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
       of `small`: what was taken out has the values that it has in `original`.
 
     Raises:
-      TypeError: One of them is no tf_keras model, or `multiple_of` no whole number.
+      TypeError: One of them is no Keras model, or `multiple_of` no whole number.
       ValueError: `small` is not what `shrink` makes of `original`.
     """
     check_count("multiple_of", multiple_of)

@@ -33,7 +33,7 @@ def first_collapse(
     itself, from the lowest up.
 
     Args:
-      model: A built Sequential or functional tf_keras model.
+      model: A built Sequential or functional Keras model.
       policy: A `PruningPolicy`; what it does on collapse should be "ignore".
       alphas: Rising; what `policy.masks` allows, as 10**alpha.
       data: For criteria that need it.
@@ -60,7 +60,7 @@ def masks_at(
     Single-shot, one scoring serves every ratio.
 
     Args:
-      model: A built Sequential or functional tf_keras model.
+      model: A built Sequential or functional Keras model.
       policy: A `PruningPolicy`.
       alphas: log10 of the ratios.
       data: For criteria that need it.

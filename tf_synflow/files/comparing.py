@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from tf_synflow import frameworks
 
 # Largest difference to Keras, over how much an output varies from sample to sample.
 # Float32 kernels that sum in another order differ by 1e-6 or so; a wrong weight by far
@@ -16,12 +17,6 @@ TOLERANCE = 1e-4
 # that. What rounding does is measured: inputs and weights are changed by one unit in
 # the last place, at random, and a file may differ by this many times the effect.
 ROUNDINGS = 16
-
-
-def outputs_of(model: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs in inference mode, in a flat list."""
-    arranged = tf.nest.pack_sequence_as(model.input, inputs)
-    return tf.nest.flatten(model(arranged, training=False))
 
 
 class Comparison:
@@ -56,9 +51,9 @@ class Comparison:
         return difference, largest
 
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        tensors = [tf.constant(x) for x in inputs]
-        outputs = outputs_of(self._model, tensors)
-        return [y.numpy().astype("float64") for y in outputs]
+        adapter = frameworks.adapter_of(self._model)
+        outputs = adapter.outputs_of(self._model, inputs)
+        return [y.astype("float64") for y in outputs]
 
     def _compare(
         self, path: Path, i: int, have: np.ndarray, want: np.ndarray

@@ -1,5 +1,6 @@
 """Models as files that run without Keras: SavedModel and TFLite."""
 
+import dataclasses
 import os
 import re
 import zlib
@@ -13,10 +14,10 @@ import tensorflow as tf
 from tf_synflow import frameworks
 from tf_synflow.checks import first_line
 from tf_synflow.files import tflite
-from tf_synflow.files.comparing import Comparison, outputs_of
+from tf_synflow.files.comparing import Comparison
 from tf_synflow.files.models import checked_output
 from tf_synflow.files.whole import written_whole
-from tf_synflow.network import Network
+from tf_synflow.network import Network, Servable
 
 
 class Exported(NamedTuple):
@@ -77,7 +78,7 @@ def export(
     sparse encoding fails this and its dense one does not, the dense one is written.
 
     Args:
-      model: A built Sequential or functional tf_keras model: pruned, stripped or plain.
+      model: A built Sequential or functional Keras model: pruned, stripped or plain.
         It is not changed; pruning wrappers are stripped.
       path: Ends in `.tflite`: for TFLite, with sparse encoding where that is smaller.
         Or has no ending: folder of a SavedModel, whose signature "serving_default"
@@ -89,7 +90,7 @@ def export(
       Sizes, and the largest difference to Keras that was seen.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
+      TypeError: `model` is no Keras model.
       ValueError: The ending is another one, `data` does not fit or is needed, TFLite
         cannot express the model, it was quantised by tfmot, or the file does not
         compute what Keras does. Nothing is written then.
@@ -104,13 +105,15 @@ def export(
     path = checked_output(path, (".tflite", ""))
     if path.suffix:
         _check_float32(network)
-    inputs = _inputs(plain, data)
+    adapter = frameworks.adapter_of(plain)
+    served = adapter.servable(dataclasses.replace(network, model=plain))
+    inputs = _inputs(served, data)
     check = Comparison(plain, list(inputs.values()))
     note = ""
     with written_whole(path) as aside:
         if path.suffix:
             folder = aside.with_name("saved_model")
-            _write_saved_model(plain, folder)
+            _write_saved_model(served, folder)
             sparse, dense = tflite.convert(folder)
             is_sparse = len(sparse) < len(dense)
             try:
@@ -127,7 +130,7 @@ def export(
             aside.write_bytes(sparse if is_sparse else dense)
             dense_bytes = len(dense)
         else:
-            _write_saved_model(plain, aside)
+            _write_saved_model(served, aside)
             dense_bytes, is_sparse = _size(aside), False
             loaded = tf.saved_model.load(aside)
             run = loaded.signatures["serving_default"]
@@ -179,20 +182,20 @@ def _check_float32(network: Network) -> None:
         )
 
 
-def _input_names(model: Any) -> list[str]:
+def _input_names(served: Servable) -> list[str]:
     """As a signature spells them."""
-    names = [re.sub(r"\W", "_", name) for name in model.input_names]
+    names = [re.sub(r"\W", "_", name) for name in served.names]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"the inputs {model.input_names} would all be called {names[0]!r} or such "
+            f"the inputs {served.names} would all be called {names[0]!r} or such "
             "in a signature: rename them"
         )
     return names
 
 
-def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
+def _inputs(served: Servable, data: Any) -> dict[str, np.ndarray]:
     """Input name to array, checked or made up."""
-    specs = model.inputs
+    specs = served.specs
     shapes = [tuple(spec.shape) for spec in specs]
     if data is None:
         if any(None in shape[1:] for shape in shapes) or not all(
@@ -224,22 +227,22 @@ def _inputs(model: Any, data: Any) -> dict[str, np.ndarray]:
             f"data must be one array for each input, of shapes {shapes}, and of the "
             f"same length; got {[np.shape(x) for x in data]}"
         )
-    return dict(zip(_input_names(model), arrays, strict=True))
+    return dict(zip(_input_names(served), arrays, strict=True))
 
 
-def _write_saved_model(model: Any, path: Path) -> None:
+def _write_saved_model(served: Servable, path: Path) -> None:
     specs = [
         tf.TensorSpec(spec.shape, spec.dtype, name)
-        for spec, name in zip(model.inputs, _input_names(model), strict=True)
+        for spec, name in zip(served.specs, _input_names(served), strict=True)
     ]
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
-        return {f"output_{i}": y for i, y in enumerate(outputs_of(model, inputs))}
+        return {f"output_{i}": y for i, y in enumerate(served.function(inputs))}
 
     # The variables alone: with the model, Keras would write down its own structure.
     module = tf.Module()
-    module.weights = list(model.weights)
+    module.weights = served.variables
     module.serve = serve
     try:
         tf.saved_model.save(module, str(path), signatures={"serving_default": serve})

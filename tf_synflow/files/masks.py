@@ -98,7 +98,7 @@ def load_masks(
 
     Raises:
       FileNotFoundError: There is no such file.
-      TypeError: `like` is no tf_keras model.
+      TypeError: `like` is no Keras model.
       ValueError: The file is damaged, no file of masks, larger than `limit`, or does
         not fit the model.
     """

@@ -28,12 +28,13 @@ def load_model(
     What the file names is looked at before Keras builds anything: a file may name
     layers, initializers and so on of Keras, tfmot and this package, operators of
     TensorFlow that compute, and what you registered or name here. Nothing else is
-    imported or called. (For files of Keras 3 that is Keras's own safe mode.) A `.keras` or `.h5` file may take 512 MiB of memory, or four
-    times its own size if that is more. The graph in a SavedModel is the exception: it
-    is TensorFlow's to run, and can read and write files when the model is called.
+    imported or called. (For a file of Keras 3 this is the safe mode of Keras itself.) A
+    `.keras` or `.h5` file may take 512 MiB of memory, or four times its own size if
+    that is more. The graph in a SavedModel is the exception: it is TensorFlow's to run,
+    and can read and write files when the model is called.
 
     Args:
-      path: A `.keras` or `.h5` file, or the folder of a SavedModel.
+      path: A `.keras` or `.h5` file, or the folder of a SavedModel of Keras 2.
       modules: Python modules to import before, which register classes of the user's own
         (`keras.saving.register_keras_serializable`) or linear parts of them. A file may
         name any class and function that is defined in them.

@@ -12,6 +12,7 @@ from tf_synflow.keras2.copying import config_of, layer_from, same_layer
 from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import kind_of, prunable_weights, read
+from tf_synflow.keras2.serving import outputs_of, servable
 from tf_synflow.keras2.wrapping import Rebuilt, rebuild
 from tf_synflow.network import Network
 
@@ -41,10 +42,12 @@ __all__ = [
     "for_gradients",
     "kind_of",
     "layer_from",
+    "outputs_of",
     "prunable_weights",
     "read",
     "rebuild",
     "same_layer",
     "scope",
+    "servable",
     "set_random_seed",
 ]

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow.keras3.conversion import outputs_of
 from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
 from tf_synflow.keras3.holding import Holder
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.losses import for_gradients
 from tf_synflow.keras3.reading import kind_of, prunable_weights, read
 from tf_synflow.keras3.rebuilding import Rebuilt, rebuild
+from tf_synflow.keras3.serving import servable
 
 set_random_seed = keras.utils.set_random_seed
 
@@ -31,10 +33,12 @@ __all__ = [
     "for_gradients",
     "kind_of",
     "layer_from",
+    "outputs_of",
     "prunable_weights",
     "read",
     "rebuild",
     "same_layer",
     "scope",
+    "servable",
     "set_random_seed",
 ]

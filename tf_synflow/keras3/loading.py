@@ -65,10 +65,10 @@ def load(
             f"cannot read a Keras 3 model from {str(path)!r} "
             f"({type(error).__name__}: {first_line(error)}). Expected a whole .keras "
             "or .h5 file, as model.save writes. (In .h5 Keras 3 cannot read back "
-            "operations such as x + y: save those models as .keras.) If it has layers of your own, name the "
-            "module that registers them (modules=), or the classes (custom_objects=); "
-            "if it has a Lambda layer with Python code and you trust the file, switch "
-            "all checks off (safe_mode=False)"
+            "operations such as x + y: save those models as .keras.) If it has layers "
+            "of your own, name the module that registers them (modules=), or the "
+            "classes (custom_objects=); if it has a Lambda layer with Python code and "
+            "you trust the file, switch all checks off (safe_mode=False)"
         ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(

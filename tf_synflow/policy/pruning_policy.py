@@ -172,7 +172,7 @@ class PruningPolicy:
         A pruned model is scored under its masks.
 
         Args:
-          model: A built Sequential or functional tf_keras model. It is not changed.
+          model: A built Sequential or functional Keras model. It is not changed.
           data: For criteria that need it: `(x, y)` or `(x, y, sample_weight)`, arrays
             of equal length, or a `tf.data.Dataset` or `keras.utils.Sequence` of such
             batches. With several outputs, y is a list in their order or a dictionary by
@@ -193,7 +193,7 @@ class PruningPolicy:
           vector, a score for each.
 
         Raises:
-          TypeError: `model` is no tf_keras model, or `data` is of no known kind.
+          TypeError: `model` is no Keras model, or `data` is of no known kind.
           ValueError: It is subclassed or not built, nothing in it can be pruned, a
             weight is not finite, or SynFlow cannot see through a layer; data is needed
             and not there, empty, or does not fit the model; the loss is NaN or
@@ -205,7 +205,7 @@ class PruningPolicy:
         """Finds the weights to keep.
 
         Args:
-          model: A built Sequential or functional tf_keras model. It is not changed. A
+          model: A built Sequential or functional Keras model. It is not changed. A
             pruned model goes on from its masks: what is pruned stays pruned.
           ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
             `0 <= ratio < 1`: the fraction of the prunable weights removed. Of N
@@ -217,7 +217,7 @@ class PruningPolicy:
           Name to boolean array of the weight's shape, True where it is kept.
 
         Raises:
-          TypeError: `model` is no tf_keras model or `ratio` no number.
+          TypeError: `model` is no Keras model or `ratio` no number.
           ValueError: As for `score`; or `ratio` is NaN, infinite, negative, more than
             leaves a weight for each tensor, or less than the model has already.
           LayerCollapseError: Nothing is left of a layer, and `on_collapse` is "raise".
@@ -228,7 +228,7 @@ class PruningPolicy:
         """Reads a model once, for all that is to be done with it.
 
         Args:
-          model: A built Sequential or functional tf_keras model. It is not changed.
+          model: A built Sequential or functional Keras model. It is not changed.
           data: See `score`.
 
         Returns:
@@ -236,7 +236,7 @@ class PruningPolicy:
           scores; `score()` and `masks(ratio)` are as here.
 
         Raises:
-          TypeError: `model` is no tf_keras model.
+          TypeError: `model` is no Keras model.
           ValueError: It is subclassed or not built, nothing in it can be pruned, or a
             weight is not finite.
         """

@@ -59,7 +59,7 @@ def reinitialise(model: Any, seed: int = 0) -> Any:
     """Draws the weights of a model anew, and keeps its masks.
 
     Args:
-      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+      model: A built Sequential or functional Keras model, pruned or not. It is not
         changed.
       seed: Seeds what is drawn, by `keras.utils.set_random_seed`; seeds of the
         initialisers themselves do not count. Defaults to 0.
@@ -69,7 +69,7 @@ def reinitialise(model: Any, seed: int = 0) -> Any:
       masks. What a layer such as Normalization has learned by `adapt` is kept.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
+      TypeError: `model` is no Keras model.
       ValueError: It is subclassed or not built.
     """
     network = frameworks.read(model)

@@ -47,7 +47,7 @@ def prune_filters(
     ```
 
     Args:
-      model: A built Sequential or functional tf_keras model, not pruned. It is not
+      model: A built Sequential or functional Keras model, not pruned. It is not
         changed.
       ratio: As for `PruningPolicy.masks`, but of filters: `>= 1`, those that may be
         pruned over those kept; `0 <= ratio < 1`, the fraction removed.

@@ -1,4 +1,4 @@
-"""Masks in and out of models: get_masks, apply_masks, strip."""
+"""Masks in and out of models: get_masks, apply_masks, strip, zero_pruned."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,15 +22,16 @@ def get_masks(model: Any) -> Masks:
       kept, in the order in which the model applies its layers.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
+      TypeError: `model` is no Keras model.
       ValueError: It has no masks.
     """
     masks = frameworks.read(model).masks
     if not masks:
         raise ValueError(
             f"model {model.name!r} has no masks: it was never pruned, or has been "
-            "stripped. (A plain model that PruningCallback(ratio=...) pruned has its "
-            "masks until it is saved: save them beside it with save_masks)"
+            "stripped. (A plain model of Keras 2 that PruningCallback(ratio=...) "
+            "pruned has its masks until it is saved: save them beside it with "
+            "save_masks)"
         )
     return masks
 
@@ -39,18 +40,19 @@ def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
     """Gives a copy of a model that is pruned by the masks.
 
     Args:
-      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+      model: A built Sequential or functional Keras model, pruned or not. It is not
         changed, and shares nothing with what is returned.
       masks: Name ("conv1/kernel") to array of the weight's shape, True or 1 where it is
         kept. Weights that are not named are not pruned. For a model that is pruned
         already, the masks may remove more but not bring weights back.
 
     Returns:
-      A new, uncompiled model: tfmot `PruneLowMagnitude` wrappers around the layers
-      named, masks written, weights already sparse.
+      A new, uncompiled model, its weights already sparse. Of Keras 2: tfmot
+      `PruneLowMagnitude` wrappers around the layers named hold the masks. Of Keras 3:
+      constraints of plain layers hold them.
 
     Raises:
-      TypeError: `model` is no tf_keras model or `masks` no mapping.
+      TypeError: `model` is no Keras model or `masks` no mapping.
       ValueError: A name, shape or value is wrong, or a pruned weight would come back.
     """
     network = frameworks.read(model)
@@ -75,14 +77,47 @@ def strip(model: Any) -> Any:
       model: A pruned model (a plain one is copied). It is not changed.
 
     Returns:
-      A new, uncompiled model without wrappers, which needs nothing but Keras to load.
+      A new, uncompiled model without masks, which needs nothing but Keras to load.
       Its pruned weights are zero; nothing keeps them so if it is trained further.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
+      TypeError: `model` is no Keras model.
       ValueError: It is subclassed or not built.
     """
     return frameworks.stripped(frameworks.read(model))
+
+
+def zero_pruned(model: Any) -> int:
+    """Sets the pruned weights of a model to zero again.
+
+    Keras's own optimizers keep them zero by themselves. Those of other libraries know
+    nothing of constraints. After each of their steps, call this:
+
+    ```python
+    optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1)  # KERAS_BACKEND=torch
+    ...
+    optimizer.step()
+    tf_synflow.zero_pruned(pruned)
+    ```
+
+    Args:
+      model: A pruned model, which is changed.
+
+    Returns:
+      How many weights had come back.
+
+    Raises:
+      TypeError: `model` is no Keras model.
+      ValueError: It has no masks.
+    """
+    holder = frameworks.adapter_of(model).Holder(model)
+    holder.look()
+    if not holder.masks:
+        raise ValueError(
+            f"model {model.name!r} has no masks: it was never pruned, or has been "
+            "stripped"
+        )
+    return holder.mend()
 
 
 def _checked(network: Network, masks: Mapping[str, np.ndarray]) -> Masks:

@@ -25,7 +25,7 @@ def prune(
     ```
 
     Args:
-      model: A built Sequential or functional tf_keras model. It is left as it was, bit
+      model: A built Sequential or functional Keras model. It is left as it was, bit
         for bit. A pruned model goes on from its masks.
       ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
         `0 <= ratio < 1`: the fraction of the prunable weights removed.
@@ -35,8 +35,10 @@ def prune(
         ...), in place of a policy.
 
     Returns:
-      A new, uncompiled model: tfmot `PruneLowMagnitude` wrappers around its prunable
-      layers, masks written, weights already sparse. It shares nothing with `model`.
+      A new, uncompiled model of the same Keras, its weights already sparse. Of Keras 2:
+      tfmot `PruneLowMagnitude` wrappers around its prunable layers hold the masks. Of
+      Keras 3: plain layers, whose constraints hold them. It shares nothing with
+      `model`.
 
     Raises:
       TypeError: See `PruningPolicy.masks`; or both a policy and settings are given.

@@ -42,7 +42,7 @@ def prune_with_rewinding(
     ```
 
     Args:
-      model: A built Sequential or functional tf_keras model, pruned or not. It is not
+      model: A built Sequential or functional Keras model, pruned or not. It is not
         changed.
       ratio: See `PruningPolicy.masks`.
       train: Trains the model that it is given, in place: a wrapped, uncompiled one, as

@@ -25,7 +25,7 @@ def report(model: Any) -> Report:
     ```
 
     Args:
-      model: A built Sequential or functional tf_keras model: pruned, stripped or plain.
+      model: A built Sequential or functional Keras model: pruned, stripped or plain.
         A weight counts as kept if its mask says so; or, where there is no mask or the
         model computes without it, if it is not zero. It is not changed.
 
@@ -33,7 +33,7 @@ def report(model: Any) -> Report:
       The `Report`.
 
     Raises:
-      TypeError: `model` is no tf_keras model.
+      TypeError: `model` is no Keras model.
       ValueError: It is subclassed or not built, or nothing in it could be pruned.
     """
     return report_of(frameworks.read(model))

@@ -1,0 +1,37 @@
+"""A Keras 3 model as a function of TensorFlow, to write a file from."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from tf_synflow.keras3.conversion import as_tf_keras, input_names
+from tf_synflow.keras3.imports import keras
+from tf_synflow.network import Network, Servable
+
+
+def servable(network: Network) -> Servable:
+    """A model, plain, as a function of TensorFlow.
+
+    On the TensorFlow backend it is the model itself, and on the others its counterpart
+    in Keras 2.
+
+    Raises:
+      ValueError: It has none; see `as_tf_keras`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        from tf_synflow import keras2
+
+        converted = keras2.read(as_tf_keras(network))
+        return keras2.servable(converted)._replace(names=input_names(network.model))
+    model = network.model
+
+    def function(inputs: list[Any]) -> list[Any]:
+        arranged = keras.tree.pack_sequence_as(model.input, list(inputs))
+        return keras.tree.flatten(model(arranged, training=False))
+
+    return Servable(
+        names=input_names(model),
+        specs=[tf.TensorSpec(spec.shape, spec.dtype) for spec in model.inputs],
+        variables=[variable.value for variable in model.variables],
+        function=function,
+    )
