@@ -4,6 +4,7 @@ import os
 
 # Before TensorFlow is imported: two logical CPU devices need a free choice.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 import tensorflow as tf

@@ -1,9 +1,12 @@
 """Prunes the networks that Keras ships, and says what is left of them.
 
 python scripts/benchmarks/applications.py --output=applications.csv
+KERAS_BACKEND=jax python scripts/benchmarks/applications.py --keras=keras
 
 Each network is built with its stated input shape and new weights, and pruned by SynFlow
-in a process of its own. Lines of a Markdown table are printed as they come.
+in a process of its own. Lines of a Markdown table are printed as they come. With
+KerasHub installed and --keras=keras, its VGG and ResNet backbones are among the names:
+--names=VGGBackbone,ResNetBackbone.
 """
 
 import multiprocessing
@@ -17,7 +20,7 @@ from absl import app, flags
 import tf_synflow
 from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.files.whole import write_csv
-from tf_synflow.keras2.imports import keras
+from tf_synflow.frameworks import keras_named
 
 # From the cheapest to the dearest, so that most of the table is there soon.
 NAMES = (
@@ -45,23 +48,56 @@ NAMES = (
     "InceptionResNetV2",
 )
 
-_NAMES = flags.DEFINE_list("names", list(NAMES), "Of tf_keras.applications.")
+# KerasHub's, for Keras 3.
+BACKBONES = ("VGGBackbone", "ResNetBackbone")
+
+_NAMES = flags.DEFINE_list("names", list(NAMES), "Names in keras.applications.")
+_KERAS = flags.DEFINE_enum(
+    "keras", "tf_keras", ["tf_keras", "keras"], "Which Keras builds the networks."
+)
 _RATIO = flags.DEFINE_float("ratio", 10.0, "Compression ratio.")
 _ITERATIONS = flags.DEFINE_integer("iterations", 100, "Of SynFlow.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the weights.")
 _OUTPUT = flags.DEFINE_string("output", None, "CSV file for the results.")
 
 
-def prune_one(name: str, ratio: float, iterations: int, seed: int) -> dict[str, Any]:
+def backbone(name: str) -> Any:
+    """A backbone of KerasHub, of the size that has most users."""
+    import keras_hub
+
+    if name == "VGGBackbone":
+        return keras_hub.models.VGGBackbone(
+            stackwise_num_repeats=[2, 2, 3, 3, 3],
+            stackwise_num_filters=[64, 128, 256, 512, 512],
+            image_shape=(224, 224, 3),
+        )
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[3, 4, 6, 3],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="bottleneck_block",
+        image_shape=(224, 224, 3),
+    )
+
+
+def prune_one(
+    name: str, ratio: float, iterations: int, seed: int, keras_name: str = "tf_keras"
+) -> dict[str, Any]:
     """Prunes one network in this process.
 
     Returns:
       What the table says of it, or `error`, the words with which it was refused.
     """
+    keras = keras_named(keras_name)
     keras.utils.set_random_seed(seed)
     # MobileNetV3 takes any size unless it is told one.
     size = {"input_shape": (224, 224, 3)} if name.startswith("MobileNetV3") else {}
-    model = getattr(keras.applications, name)(weights=None, **size)
+    if name in BACKBONES:
+        model = backbone(name)
+    else:
+        model = getattr(keras.applications, name)(weights=None, **size)
     policy = tf_synflow.PruningPolicy(
         iterations=iterations, on_collapse="ignore", progress=False
     )
@@ -104,10 +140,12 @@ def main(argv: list[str]) -> None:
     """Prunes the networks that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    known = {name for name in dir(keras.applications) if name[0].isupper()}
+    applications = dir(keras_named(_KERAS.value).applications)
+    known = {name for name in applications if name[0].isupper()}
+    known |= set(BACKBONES) if _KERAS.value == "keras" else set()
     unknown = sorted(set(_NAMES.value) - known)
     if unknown:
-        sys.exit(f"applications.py: tf_keras.applications has no {unknown}")
+        sys.exit(f"applications.py: {_KERAS.value}.applications has no {unknown}")
     print("| network | input | prunable | kept | on a path | connected | emptied | s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     rows = []
@@ -116,7 +154,12 @@ def main(argv: list[str]) -> None:
         # A process each, so that none starts with the memory of the one before.
         with futures.ProcessPoolExecutor(1, spawn) as process:
             job = process.submit(
-                prune_one, name, _RATIO.value, _ITERATIONS.value, _SEED.value
+                prune_one,
+                name,
+                _RATIO.value,
+                _ITERATIONS.value,
+                _SEED.value,
+                _KERAS.value,
             )
             try:
                 rows.append(job.result())

@@ -12,7 +12,9 @@ The checks are:
 - training: the largest pruned weight that was seen after any step, by optimizers and
   ways to train, and how many of the kept weights moved.
 - shrink: outputs of a shrunk network and of the pruned one, before training and after
-  50 steps; and whether expand gives the pruned weights back.
+  50 steps; and whether expand gives the pruned weights back. Training amplifies any
+  difference, so the control, a pruned network whose weights differ in the last binary
+  digit, stands beside them.
 - digits: the digits of the quickstart, ratio 10.
 """
 
@@ -54,7 +56,8 @@ _SHRUNK = flags.DEFINE_list(
     "shrunk", ["vgg11_bn", "resnet20", "mobilenet"], "Networks to shrink."
 )
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps of training of shrunk networks.")
-_EPOCHS = flags.DEFINE_integer("epochs", 60, "Epochs of training on the digits.")
+_RATE = flags.DEFINE_float("learning_rate", 1e-5, "Learning rate for them.")
+_EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs of training on the digits.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
 
 
@@ -390,19 +393,28 @@ def shrink() -> Iterator[dict[str, Any]]:
         )
         small = tf_synflow.shrink(pruned)
         whole = tf_synflow.expand(small, pruned)
-        # A copy of the pruned one: the other is what expand goes back to.
-        twin = tf_synflow.apply_masks(pruned, tf_synflow.get_masks(pruned))
+        masks = tf_synflow.get_masks(pruned)
+        # Copies of the pruned one: the other is what expand went back to.
+        twin, control = (tf_synflow.apply_masks(pruned, masks) for _ in range(2))
+        for variable in control.trainable_variables:
+            value = variable.numpy()
+            variable.assign(np.where(value == 0, value, np.nextafter(value, np.inf)))
         before = _difference(pruned, small, x)
-        for trained in (twin, small):
-            trained.compile(keras.optimizers.SGD(1e-3, 0.9), _loss())
+        for trained in (twin, small, control):
+            trained.compile(keras.optimizers.SGD(_RATE.value, 0.9), _loss())
             for _ in range(_STEPS.value):
                 trained.train_on_batch(x, y)
+        steps = f"{_STEPS.value} steps"
         yield {
             "network": name,
             "parameters": pruned.count_params(),
             "shrunk": small.count_params(),
             "outputs differ by": before,
-            f"after {_STEPS.value} steps": _difference(twin, small, x),
+            f"both trained {steps}": _difference(twin, small, x),
+            "control: a rounding of the weights": _difference(twin, control, x),
+            f"trained {steps}, then shrunk": _difference(
+                twin, tf_synflow.shrink(twin), x
+            ),
             "expand gives back": all(
                 np.array_equal(a, b)
                 for a, b in zip(whole.get_weights(), pruned.get_weights(), strict=True)
@@ -424,24 +436,14 @@ def digits() -> Iterator[dict[str, Any]]:
     x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, random_state=0)
     keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(128, 3, padding="same", activation="relu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(10),
-        ]
-    )
+    model = tf_synflow.models.build("resnet20", (8, 8, 1), 10, keras="keras")
     pruned = tf_synflow.prune(model, ratio=10, progress=False)
-    pruned.compile(keras.optimizers.Adam(3e-3), _loss(), metrics=["accuracy"])
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, _EPOCHS.value * 45)
+    optimizer = tf_synflow.optimizers.SGD(schedule, keras="keras")
+    pruned.compile(optimizer, _loss(), metrics=["accuracy"])
     start = time.perf_counter()
-    pruned.fit(
-        x, y, 64, _EPOCHS.value, verbose=0, callbacks=[tf_synflow.PruningCallback()]
-    )
+    callbacks = [tf_synflow.PruningCallback()]
+    pruned.fit(x, y, 32, _EPOCHS.value, verbose=0, callbacks=callbacks)
     totals = tf_synflow.report(pruned).totals["prunable"]
     _, accuracy = pruned.evaluate(x_test, y_test, verbose=0)
     yield {

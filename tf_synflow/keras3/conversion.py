@@ -109,7 +109,12 @@ def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[A
     """What the counterpart of a call gives."""
     import tensorflow as tf
 
-    options = {key: v for key, v in call.options.items() if v is not None}
+    # Whether it is training is for the whole model to say, as in Keras 3.
+    options = {
+        key: value
+        for key, value in call.options.items()
+        if value is not None and key != "training"
+    }
     arguments = filled(call.arguments, tensors)
     options = filled(options, tensors)
     if isinstance(call.layer, Operator):

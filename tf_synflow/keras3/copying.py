@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tf_synflow.checks import first_line
 from tf_synflow.keras3.constraints import masks_left_out, unconstrained
 from tf_synflow.keras3.imports import (
     Functional,
@@ -85,11 +86,24 @@ def copy_model(
             if isinstance(operation, keras.Model):
                 made[id(operation)] = copy_nested(operation)
             elif isinstance(operation, keras.layers.Layer):
-                made[id(operation)] = make(operation)
+                made[id(operation)] = copy_layer(operation)
                 copies.append(CopiedLayer(operation, made[id(operation)]))
             else:
                 made[id(operation)] = same_layer(operation)
         return made[id(operation)]
+
+    def copy_layer(layer: Any) -> Any:
+        try:
+            return make(layer)
+        # Whatever a from_config raises; Keras makes a TypeError of most.
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"layer {layer.name!r} ({type(layer).__name__}) cannot be made anew "
+                f"from its get_config() ({first_line(error)[:150]}). A layer of your "
+                "own has to give all arguments of its __init__ there; a function of "
+                "your own, as an activation or so, needs a name (no lambda) and "
+                "@keras.saving.register_keras_serializable()"
+            ) from error
 
     def copy_nested(model: Any) -> Any:
         shapes = inputs(model) if inputs else None

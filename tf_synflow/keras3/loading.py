@@ -129,8 +129,8 @@ def _check_config(config: Any) -> None:
 def bounded_variables(allowed: int) -> Iterator[None]:
     """Refuses to make variables that are too large together.
 
-    Keras has no hook for this. So the constructor of its variables counts meanwhile, for
-    all threads of the process; one file is read at a time.
+    Keras has no hook for this. So the constructor of its variables counts meanwhile,
+    for all threads of the process; one file is read at a time.
 
     Args:
       allowed: How many bytes they may take.

@@ -115,17 +115,31 @@ def _reciprocal(x: Any) -> Any:
     return tf.math.reciprocal(x)
 
 
+def _of_two(function: Callable) -> Callable:
+    """A function of two tensors, of which the first may be a plain number too.
+
+    TensorFlow would take 2 for an integer, and refuse 2 * x.
+    """
+
+    def either(x: Any, y: Any) -> Any:
+        if not tf.is_tensor(x) and not hasattr(x, "_keras_history"):
+            x = np.asarray(x, tf.as_dtype(y.dtype).as_numpy_dtype)
+        return function(x, y)
+
+    return either
+
+
 # Operations without settings: the arguments are TensorFlow's, in the same order.
 _PLAIN: dict[str, tuple[str, Callable]] = {
-    "Add": ("math.add", tf.add),
-    "Subtract": ("math.subtract", tf.subtract),
-    "Multiply": ("math.multiply", tf.multiply),
-    "Divide": ("math.divide", tf.math.divide),
-    "TrueDivide": ("math.truediv", tf.math.truediv),
-    "DivideNoNan": ("math.divide_no_nan", tf.math.divide_no_nan),
-    "Maximum": ("math.maximum", tf.maximum),
-    "Minimum": ("math.minimum", tf.minimum),
-    "Power": ("math.pow", tf.pow),
+    "Add": ("math.add", _of_two(tf.add)),
+    "Subtract": ("math.subtract", _of_two(tf.subtract)),
+    "Multiply": ("math.multiply", _of_two(tf.multiply)),
+    "Divide": ("math.divide", _of_two(tf.math.divide)),
+    "TrueDivide": ("math.truediv", _of_two(tf.math.truediv)),
+    "DivideNoNan": ("math.divide_no_nan", _of_two(tf.math.divide_no_nan)),
+    "Maximum": ("math.maximum", _of_two(tf.maximum)),
+    "Minimum": ("math.minimum", _of_two(tf.minimum)),
+    "Power": ("math.pow", _of_two(tf.pow)),
     "Square": ("math.square", tf.square),
     "Sqrt": ("math.sqrt", tf.sqrt),
     "Reciprocal": ("math.reciprocal", _reciprocal),
