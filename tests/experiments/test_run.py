@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import refusals
+from programs import answers, refused
 
 import tf_synflow
 from tf_synflow.experiments import data, training
@@ -23,25 +23,102 @@ from tf_synflow.models import parts
 ROOT = Path(__file__).parents[2]
 
 
-def command(workdir, *more):
-    flagfile = "--flagfile=configs/quickstart.flags"
-    start = [sys.executable, "-m", "tf_synflow", "train", flagfile]
-    start += [f"--workdir={workdir}"]
-    return [*start, "--epochs=2", "--iterations=3", "--batch_size=128", *more]
+FLAGS = ["--flagfile=configs/quickstart.flags", "--epochs=2", "--iterations=3"]
+# Three steps an epoch.
+FLAGS += ["--batch_size=128", "--train_images=384"]
 
 
-def train(workdir, *more):
-    return subprocess.run(
-        command(workdir, *more), cwd=ROOT, capture_output=True, text=True
-    )
+def command(workdir):
+    return [sys.executable, "-m", "tf_synflow", "train", *FLAGS, f"--workdir={workdir}"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "deep" / "run"
-    done = train(workdir)
+    done = subprocess.run(command(workdir), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return workdir, done
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that is killed after the first of two epochs, and when its masks were made.
+
+    With a signal that nobody can catch.
+    """
+    killed = tmp_path_factory.mktemp("runs") / "killed"
+    process = subprocess.Popen(
+        command(killed),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (killed / "checkpoints" / "epoch_1").exists():
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    return killed, (killed / "masks.npz").stat().st_mtime_ns
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+BAD_FLAGS = {
+    "--model=vgg17": "resnet20",
+    "--dataset=cifar": "digits",
+    "--criterion=snipe": "synflow",
+    "--ratio=-3": "finite and not negative",
+    "--ratio=1000000": "the highest ratio",
+    "--epochs=0": "--epochs",
+    "--optimizer=grda --mu=2": "mu must be within",
+    "--criterion=snip --prune_images=0": "images to score by must be at least 1, got 0",
+    "--train_images=1438": "cannot train on 1438 of the 1437",
+    "--multiple_of=16": "it wants shrink",
+    "--decay=step": "and only then; got decay 'step'",
+    "--decay=step --drops=a": "--drops=a: expected whole numbers",
+    "--distribute=multi_worker": "environment variable TF_CONFIG",
+    "--dataset=imagenet2012 --data_dir=/none": "tfds build imagenet2012",
+    "--dataset=mnist --data_dir=/none --nodownload": "there is no mnist in",
+    "--dataset=tiny_imagenet --data_dir=README.md": "it is no zip file",
+}
+
+
+class Later:
+    """What a process that comes after says of all these folders, and what it changes.
+
+    The run that was killed goes on first, as the first thing that this process does.
+    """
+
+    def __init__(self, folder, finished, killed):
+        taken, other = folder / "taken", folder / "other"
+        other.mkdir()
+        (other / "thesis.tex").write_text("years of work")
+        self.refused = folder / "refused"
+        start = ["train", *FLAGS]
+        bad = [
+            ["train", FLAGS[0], f"--workdir={self.refused}", *flag.split()]
+            for flag in BAD_FLAGS
+        ]
+        left_alone = contents(finished), contents(other)
+        with run_folder(taken, {"model": "resnet20"}):
+            self.resumed, self.again, *said = answers(
+                [
+                    [*start, f"--workdir={killed}"],
+                    [*start, f"--workdir={finished}"],
+                    [*start, f"--workdir={finished}", "--seed=5"],
+                    [*start, f"--workdir={other}"],
+                    [*start, f"--workdir={taken}"],
+                    *bad,
+                ]
+            )
+        self.changed_nothing = left_alone == (contents(finished), contents(other))
+        self.of_folders, self.of_flags = said[:3], said[3:]
+
+
+@pytest.fixture(scope="module")
+def later(run, killed, tmp_path_factory):
+    return Later(tmp_path_factory.mktemp("later"), run[0], killed[0])
 
 
 def test_a_run_leaves_its_files_and_nothing_else(run):
@@ -107,58 +184,35 @@ def test_results_hold_what_was_promised_and_agree_with_the_files(run):
     assert by_name["classifier/kernel"]["macs"] == 640
 
 
-def contents(folder):
-    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def test_a_finished_run_is_recognised_and_left_alone(run, later):
+    _, done = run
+    stdout, stderr = later.again
+    assert stderr.endswith("exit 0\n"), stderr
+    assert stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert "3/3" in done.stdout and "3/3" not in stdout
+    assert later.changed_nothing
 
 
-def test_a_finished_run_is_recognised_and_left_alone(run):
-    workdir, done = run
-    before = contents(workdir)
-    again = train(workdir)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    assert "12/12" in done.stdout and "12/12" not in again.stdout
-    assert contents(workdir) == before
+def test_a_folder_that_is_not_this_runs_is_refused_and_left_as_it_is(later):
+    said = refused(later.of_folders)
+    assert "was begun with --seed=0, not 5" in said[0]
+    assert "holds files, but no run of this library" in said[1]
+    assert "another process is at work in" in said[2]
+    assert later.changed_nothing
 
 
-def test_a_folder_that_is_not_this_runs_is_refused_and_left_as_it_is(run, tmp_path):
-    finished, taken, other = run[0], tmp_path / "taken", tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.tex").write_text("years of work")
-    before = contents(finished), contents(other)
-    start = command("x")[4:]
-    with run_folder(taken, {"model": "resnet20"}):
-        answers = refusals(
-            "train",
-            [
-                [*start, f"--workdir={finished}", "--seed=5"],
-                [*start, f"--workdir={other}"],
-                [*start, f"--workdir={taken}"],
-            ],
-        )
-    assert "was begun with --seed=0, not 5" in answers[0]
-    assert "holds files, but no run of this library" in answers[1]
-    assert "another process is at work in" in answers[2]
-    assert (contents(finished), contents(other)) == before
+def test_bad_flags_are_refused_before_anything_is_written(later):
+    said = refused(later.of_flags)
+    for (flag, message), answer in zip(BAD_FLAGS.items(), said, strict=True):
+        assert message in answer, flag
+    assert not later.refused.exists()
 
 
-def test_a_run_that_is_killed_goes_on(run, tmp_path):
-    """Killed with a signal nobody can catch, after the first of two epochs."""
-    killed, undisturbed = tmp_path / "killed", run[0]
-    process = subprocess.Popen(
-        command(killed),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not (killed / "checkpoints" / "epoch_1").exists():
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    made = (killed / "masks.npz").stat().st_mtime_ns
-    done = train(killed)
-    assert done.returncode == 0, done.stderr
-    assert "Epoch 1/2" not in done.stdout and "Epoch 2/2" in done.stdout
+def test_a_run_that_is_killed_goes_on(run, killed, later):
+    undisturbed, (killed, made) = run[0], killed
+    stdout, stderr = later.resumed
+    assert stderr.endswith("exit 0\n"), stderr
+    assert "Epoch 1/2" not in stdout and "Epoch 2/2" in stdout
     # The masks that were there are those that were used.
     assert (killed / "masks.npz").stat().st_mtime_ns == made
     files = [sorted(p.name for p in f.iterdir()) for f in (killed, undisturbed)]
@@ -415,34 +469,6 @@ def test_half_precision_reaches_every_layer_and_no_mask(
         for precision in ("float32", f"mixed_{half}")
     ]
     assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
-
-
-BAD_FLAGS = {
-    "--model=vgg17": "resnet20",
-    "--dataset=cifar": "digits",
-    "--criterion=snipe": "synflow",
-    "--ratio=-3": "finite and not negative",
-    "--ratio=1000000": "the highest ratio",
-    "--epochs=0": "--epochs",
-    "--optimizer=grda --mu=2": "mu must be within",
-    "--criterion=snip --prune_images=0": "images to score by must be at least 1, got 0",
-    "--train_images=1438": "cannot train on 1438 of the 1437",
-    "--multiple_of=16": "it wants shrink",
-    "--decay=step": "and only then; got decay 'step'",
-    "--decay=step --drops=a": "--drops=a: expected whole numbers",
-    "--distribute=multi_worker": "environment variable TF_CONFIG",
-    "--dataset=imagenet2012 --data_dir=/none": "tfds build imagenet2012",
-    "--dataset=mnist --data_dir=/none --nodownload": "there is no mnist in",
-    "--dataset=tiny_imagenet --data_dir=README.md": "it is no zip file",
-}
-
-
-def test_bad_flags_are_refused_before_anything_is_written(tmp_path):
-    start = ["--flagfile=configs/quickstart.flags", f"--workdir={tmp_path}/run"]
-    answers = refusals("train", [[*start, *flag.split()] for flag in BAD_FLAGS])
-    for (flag, message), answer in zip(BAD_FLAGS.items(), answers, strict=True):
-        assert message in answer, flag
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_digits_are_split_once_and_for_all():

@@ -315,9 +315,10 @@ def test_rows_of_filters_say_what_is_left_of_them(tmp_path, program):
 
 def test_the_script_trains_and_sums_up(tmp_path):
     folder = tmp_path / "sweep"
-    command = [f"--sweepdir={folder}", "--criteria=magnitude", "--ratios=10,1e6"]
-    more = ["--", "--epochs=1", "--batch_size=128"]
-    dry, real = answers("sweep", [[*command, "--dry_run"], [*command, *more]])
+    command = ["sweep", f"--sweepdir={folder}", "--criteria=magnitude"]
+    command += ["--ratios=10,1e6"]
+    more = ["--", "--epochs=1", "--batch_size=128", "--train_images=128"]
+    dry, real = answers([[*command, "--dry_run"], [*command, *more]])
     assert dry[0].splitlines() == [
         "2 runs, 0 of them done already",
         str(folder / "resnet20-digits-magnitude-10-0"),

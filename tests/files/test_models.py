@@ -6,7 +6,6 @@ import io
 import json
 import os
 import resource
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from nets import images, layers, randomise, residual_net
-from programs import ROOT, refusals, run
+from programs import answers, largest_file, refused, run
 
 import tf_synflow
 from tf_synflow.files.models import load_model, save_model
@@ -192,23 +191,6 @@ def test_missing_and_foreign_models_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="cannot read"):
         load_model(tmp_path / "folder")
-
-
-def test_layers_of_ones_own_need_the_module_that_registers_them(tmp_path, monkeypatch):
-    (tmp_path / "own_layers.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    own = importlib.import_module("own_layers")
-    inputs = keras.Input((5,))
-    x = own.Double()(layers.Dense(6)(inputs))
-    keras.Model(inputs, layers.Dense(3)(x)).save(tmp_path / "own.keras")
-    flags = [f"--model={tmp_path / 'own.keras'}", "--ratio=2", "--iterations=3"]
-    flags.append(f"--output={tmp_path / 'pruned.keras'}")
-    done = run("prune", *flags, path=[str(tmp_path)])
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "name the module that registers them" in done.stderr
-    done = run("prune", *flags, "--import=own_layers", path=[str(tmp_path)])
-    assert done.returncode == 0, done.stderr
-    assert "24 of 48 kept" in done.stdout
 
 
 @keras.saving.register_keras_serializable("tests_files")
@@ -478,15 +460,97 @@ def test_a_small_file_cannot_fill_the_memory(kind, message, tmp_path):
     assert after - before < 100_000  # kilobytes
 
 
-def test_prune_and_report_from_the_command_line(model, tmp_path):
-    save_model(tmp_path / "big", model)
-    output = tmp_path / "small.h5"
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """A model in three files, and whatever programs make of them."""
+    folder = tmp_path_factory.mktemp("programs")
+    model = randomise(residual_net())
+    for name in ("big", "big.keras"):
+        save_model(folder / name, model)
+    (folder / "refused").mkdir()
+    save_model(folder / "refused" / "model.keras", model)
+    return model, folder
+
+
+@pytest.fixture(scope="module")
+def stripped(big):
+    """A file that a program of its own has pruned and stripped."""
+    _, folder = big
+    output = folder / "plain.keras"
     done = run(
         "prune",
-        *(f"--model={tmp_path / 'big'}", f"--output={output}", "--ratio=0.75"),
-        "--iterations=5",
+        *(f"--model={folder / 'big.keras'}", f"--output={output}", "--ratio=4"),
+        *("--strip", "--criterion=magnitude"),
     )
     assert done.returncode == 0, done.stderr
+    return output
+
+
+# Loads a model with Keras alone, and notes what of ours was imported for it.
+LOADS_WITH_KERAS_ALONE = """
+import json, os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tf_keras
+tf_keras.models.load_model({model!r}, compile=False)
+ours = {{"tf_synflow", "tensorflow_model_optimization"}} & set(sys.modules)
+with open({found!r}, "w") as file:
+    json.dump(sorted(ours), file)
+del os.environ["TF_USE_LEGACY_KERAS"]
+"""
+
+BAD_FLAGS = {
+    "there is no model at 'nothing.keras'": {"model": "nothing.keras"},
+    "create it first": {"output": "nowhere/out.keras"},
+    "the highest ratio": {"ratio": "1e9"},
+    "the model has no such": {"exclude": "conv9"},
+}
+
+
+@pytest.fixture(scope="module")
+def said(big, stripped):
+    """What programs answer that run in one process, one after the other, by name."""
+    _, folder = big
+    own = [f"--model={folder / 'own.keras'}", "--ratio=2", "--iterations=3"]
+    own.append(f"--output={folder / 'own_pruned.keras'}")
+    output = folder / "small.h5"
+    good = {
+        "model": folder / "refused" / "model.keras",
+        "output": folder / "refused" / "out.keras",
+        "ratio": 2,
+    }
+    commands = {
+        "prune": [
+            *("prune", f"--model={folder / 'big'}", f"--output={output}"),
+            *("--ratio=0.75", "--iterations=5"),
+        ],
+        "report": [
+            *("report", f"--model={output}", f"--json={folder / 'r.json'}"),
+            f"--plot={folder / 'r.png'}",
+        ],
+        "unknown layer": ["prune", *own],
+        "own layer": ["prune", *own, "--import=own_layers"],
+    }
+    for message, change in BAD_FLAGS.items():
+        flags = {**good, **change}
+        commands[message] = ["prune", *(f"--{n}={v}" for n, v in flags.items())]
+    (folder / "own_layers.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        module = importlib.import_module("own_layers")
+        inputs = keras.Input((5,))
+        x = module.Double()(layers.Dense(6)(inputs))
+        keras.Model(inputs, layers.Dense(3)(x)).save(folder / "own.keras")
+    found = str(folder / "imported.json")
+    before = LOADS_WITH_KERAS_ALONE.format(model=str(stripped), found=found)
+    answered = answers(commands.values(), [str(folder)], before)
+    return dict(zip(commands, answered, strict=True))
+
+
+def test_prune_and_report_from_the_command_line(big, said):
+    model, folder = big
+    output = folder / "small.h5"
+    pruned_said, error = said["prune"]
+    assert error.endswith("exit 0\n"), error
     pruned = load_model(output)
     expected = tf_synflow.PruningPolicy(iterations=5).masks(model, 4)
     saved = tf_synflow.load_masks(f"{output}.masks.npz")
@@ -495,34 +559,34 @@ def test_prune_and_report_from_the_command_line(model, tmp_path):
         np.testing.assert_array_equal(saved[name], expected[name])
     report = json.loads(Path(f"{output}.report.json").read_text())
     assert report == tf_synflow.report(pruned).to_dict()
-    again = run(
-        "report",
-        *(f"--model={output}", f"--json={tmp_path / 'r.json'}"),
-        f"--plot={tmp_path / 'r.png'}",
-    )
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == done.stdout
-    assert json.loads((tmp_path / "r.json").read_text()) == report
-    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    again, error = said["report"]
+    assert error.endswith("exit 0\n"), error
+    assert again == pruned_said
+    assert json.loads((folder / "r.json").read_text()) == report
+    assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_stripped_output_needs_keras_alone(model, tmp_path):
-    save_model(tmp_path / "big.keras", model)
-    output = tmp_path / "plain.keras"
-    done = run(
-        "prune",
-        *(f"--model={tmp_path / 'big.keras'}", f"--output={output}", "--ratio=4"),
-        *("--strip", "--criterion=magnitude"),
-    )
-    assert done.returncode == 0, done.stderr
-    program = (
-        "import sys, tf_keras\n"
-        "tf_keras.models.load_model(sys.argv[1], compile=False)\n"
-        "assert not {'tf_synflow', 'tensorflow_model_optimization'} & set(sys.modules)"
-    )
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
-    command = [sys.executable, "-c", program, str(output)]
-    subprocess.run(command, check=True, env=environment)
+def test_a_stripped_output_needs_keras_alone(big, said):
+    """In the process that has answered since, before it imported anything else."""
+    assert json.loads((big[1] / "imported.json").read_text()) == []
+
+
+def test_layers_of_ones_own_need_the_module_that_registers_them(said):
+    error = said["unknown layer"][1]
+    assert not error.endswith("exit 0\n") and "Traceback" not in error
+    assert "name the module that registers them" in error
+    stdout, error = said["own layer"]
+    assert error.endswith("exit 0\n"), error
+    assert "24 of 48 kept" in stdout
+
+
+def test_bad_flags_leave_nothing_behind(big, said):
+    for message, answer in zip(
+        BAD_FLAGS, refused(said[m] for m in BAD_FLAGS), strict=True
+    ):
+        assert message in answer
+    names = [path.name for path in (big[1] / "refused").iterdir()]
+    assert names == ["model.keras"]
 
 
 def test_nothing_is_left_half_written_when_the_disk_is_full(tmp_path):
@@ -530,40 +594,7 @@ def test_nothing_is_left_half_written_when_the_disk_is_full(tmp_path):
     inputs = keras.Input((300,))
     big = keras.Model(inputs, layers.Dense(300)(inputs))
     big.save(tmp_path / "big.keras")
-    program = (
-        "import resource, signal, sys\n"
-        "from tf_synflow.files.models import load_model, save_model\n"
-        "model = load_model(sys.argv[1])\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try:\n"
-        "    save_model(sys.argv[2], model)\n"
-        "except OSError as error:\n"
-        "    sys.exit('refused')\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "big.keras")]
-    command.append(str(tmp_path / "out.keras"))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert "refused" in done.stderr, done.stderr
+    model = load_model(tmp_path / "big.keras")
+    with largest_file(100_000), pytest.raises(OSError, match="File too large"):
+        save_model(tmp_path / "out.keras", model)
     assert [path.name for path in tmp_path.iterdir()] == ["big.keras"]
-
-
-def test_bad_flags_leave_nothing_behind(model, tmp_path):
-    save_model(tmp_path / "model.keras", model)
-    flags = {"model": tmp_path / "model.keras", "output": tmp_path / "out.keras"}
-    changes = {
-        "there is no model at 'nothing.keras'": {"model": "nothing.keras"},
-        "create it first": {"output": "nowhere/out.keras"},
-        "the highest ratio": {"ratio": "1e9"},
-        "the model has no such": {"exclude": "conv9"},
-    }
-    answers = refusals(
-        "prune",
-        [
-            [f"--{name}={value}" for name, value in {**flags, "ratio": 2, **c}.items()]
-            for c in changes.values()
-        ],
-    )
-    for message, answer in zip(changes, answers, strict=True):
-        assert message in answer
-    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
