@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 FLAGS = ["--flagfile=configs/quickstart.flags", "--epochs=2", "--iterations=3"]
 # Three steps an epoch.
-FLAGS += ["--batch_size=128", "--train_images=384"]
+FLAGS += ["--batch_size=64", "--train_images=192"]
 
 
 def command(workdir):
