@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from nets import layers
 
 from tf_synflow import models
@@ -42,6 +43,18 @@ TABLE = [
 ]
 
 
+@pytest.fixture
+def all_zero(monkeypatch):
+    """New weights are 0: of what only shapes matter, random values take the time."""
+
+    def zeros(self, shape, dtype=None, **more):
+        return tf.zeros(shape, dtype or "float32")
+
+    for kind in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
+        monkeypatch.setattr(kind, "__call__", zeros)
+
+
+@pytest.mark.usefixtures("all_zero")
 @pytest.mark.parametrize(("name", "size", "classes", "prunable", "tensors"), TABLE)
 def test_prunable_weights_and_tensors(name, size, classes, prunable, tensors):
     model = models.build(name, (size, size, 3), classes)
@@ -52,6 +65,7 @@ def test_prunable_weights_and_tensors(name, size, classes, prunable, tensors):
     assert model.output_shape == (None, classes)
 
 
+@pytest.mark.usefixtures("all_zero")
 def test_constructors_and_build_make_the_same_networks():
     for name, make in (("vgg16_bn", models.VGG16), ("resnet20", models.ResNet20)):
         built = models.build(name, (32, 32, 3), 10)
@@ -62,6 +76,7 @@ def test_constructors_and_build_make_the_same_networks():
     assert not any(isinstance(x, layers.BatchNormalization) for x in plain.layers)
 
 
+@pytest.mark.usefixtures("all_zero")
 def test_a_wide_resnet_is_twice_as_wide_everywhere():
     narrow, wide = models.ResNet18(), models.WideResNet18()
     for a, b in zip(narrow.layers, wide.layers, strict=True):
