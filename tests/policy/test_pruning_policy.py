@@ -216,7 +216,7 @@ def test_conservation_across_a_residual_add():
 TO_A_FILE = """
 import sys, tf_keras, tf_synflow
 tf_keras.utils.set_random_seed(5)
-model = tf_synflow.models.VGG16()
+model = tf_synflow.models.VGG11()
 pruned = tf_synflow.prune(model, ratio=100, iterations=8)
 tf_synflow.save_masks(sys.argv[1], tf_synflow.get_masks(pruned))
 """
