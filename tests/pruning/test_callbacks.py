@@ -66,7 +66,7 @@ def test_zeros_hold_whenever_a_callback_looks(optimizer, options):
     model = pruned_net()
     masks = tf_synflow.get_masks(model)
     model.compile(OPTIMIZERS[optimizer](), LOSS, **options)
-    x, y = images(model, 48)
+    x, y = images(model, 24)
     before, after = Watch(masks), Watch(masks)
     callbacks = [before, tf_synflow.PruningCallback(), after]
     model.fit(x, y, 8, 2, 0, callbacks, validation_data=(x, y))
@@ -114,7 +114,7 @@ def test_checkpoints_are_sparse_wherever_they_stand(tmp_path):
         ]
         for place in ("first", "last")
     )
-    x, y = images(model, 40)
+    x, y = images(model, 24)  # three steps: one checkpoint after the second
     model.fit(x, y, 8, 1, 0, [*first, tf_synflow.PruningCallback(), *last])
     for checkpoint in (*first, *last):
         with tfmot.sparsity.keras.prune_scope():
