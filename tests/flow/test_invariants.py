@@ -102,7 +102,8 @@ def test_whatever_is_pruned(model, criterion, ratio, iterations, tmp_path_factor
     ]
 
     # Once pruned, always pruned; also by a training step.
-    pruned.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile("sgd", loss, run_eagerly=True)
     pruned.train_on_batch(*images(model, 4))
     further = tf_synflow.get_masks(
         tf_synflow.prune(pruned, 6, policy=policy, data=data)
