@@ -16,6 +16,10 @@ TEST = [
     "ruff>=0.6",
 ]
 
+# What Keras 3 can run on beside TensorFlow, in the versions that were tried.
+JAX = ["jax>=0.10,<0.11"]
+TORCH = ["torch>=2.13,<2.14"]
+
 setup(
     name="tf_synflow",
     version="0.2.0",
@@ -49,6 +53,8 @@ setup(
         # tensorflow-datasets 4.9.10 imports importlib_resources undeclared.
         "importlib_resources>=6",
         "h5py>=3.10",
+        # What TensorFlow brings along as tf.keras; older ones were not tried.
+        "keras>=3.15,<4",
         "numpy>=1.26,<3",
         # TensorFlow 2.21 no longer brings TensorBoard along.
         "tensorboard>=2.18,<2.22",
@@ -58,7 +64,7 @@ setup(
         "tf_keras>=2.18,<2.22",
         "tqdm>=4.66",
     ],
-    extras_require={"demo": DEMO, "test": TEST},
+    extras_require={"demo": DEMO, "jax": JAX, "test": TEST, "torch": TORCH},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.10",

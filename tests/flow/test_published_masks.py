@@ -15,8 +15,9 @@ import tf_synflow
         ("vgg11_bn_exp2.npz", "vgg11_bn", 100, 92_229),
     ],
 )
-def test_the_authors_masks_in_every_bit(file, model, ratio, kept):
-    model = tf_synflow.models.build(model, (32, 32, 3), 10)
+@pytest.mark.parametrize("keras", ["tf_keras", "keras"])
+def test_the_authors_masks_in_every_bit(file, model, ratio, kept, keras):
+    model = tf_synflow.models.build(model, (32, 32, 3), 10, keras=keras)
     published = load_published(model, file)
     masks = tf_synflow.PruningPolicy().masks(model, ratio)
     assert sum(mask.sum() for mask in masks.values()) == kept

@@ -14,7 +14,7 @@ from tf_synflow.commands import model_flags, pruning_flags
 from tf_synflow.commands.model_flags import named_model
 from tf_synflow.commands.pruning_flags import ITERATIONS, RATIO, SCOPE
 from tf_synflow.criteria import DATA_FREE
-from tf_synflow.files.models import checked_output, save_model
+from tf_synflow.files.models import check_form, checked_output, save_model
 from tf_synflow.files.whole import write_text
 from tf_synflow.policy.collapse import ACTIONS
 
@@ -42,8 +42,10 @@ _STRIP = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
     """Prunes the model that the flags name."""
     output = checked_output(_OUTPUT.value)
+    model = named_model()
+    check_form(output, model)
     pruned = tf_synflow.prune(
-        named_model(),
+        model,
         RATIO.value,
         criterion=_CRITERION.value,
         iterations=ITERATIONS.value,

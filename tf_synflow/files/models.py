@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_synflow.checks.saved_models import keras_version
 from tf_synflow.files.whole import written_whole
+from tf_synflow.frameworks import adapter_of
 
 
 def load_model(
@@ -79,8 +80,26 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
       ValueError: It has another ending.
     """
     path = checked_output(path)
+    check_form(path, model)
     with written_whole(path) as aside:
         model.save(aside)
+
+
+def check_form(path: str | os.PathLike[str], model: Any) -> None:
+    """Refuses a form that a model's Keras cannot write.
+
+    Args:
+      path: See `save_model`.
+      model: A Keras model.
+
+    Raises:
+      ValueError: It is a SavedModel, of Keras 3.
+    """
+    if not Path(path).suffix and adapter_of(model).__name__.endswith("keras3"):
+        raise ValueError(
+            f"Keras 3 saves models as .keras or .h5, got {str(path)!r}; `export` "
+            "writes the folder of a SavedModel, which runs without Keras"
+        )
 
 
 def checked_output(
