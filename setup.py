@@ -53,8 +53,9 @@ setup(
         # tensorflow-datasets 4.9.10 imports importlib_resources undeclared.
         "importlib_resources>=6",
         "h5py>=3.10",
-        # What TensorFlow brings along as tf.keras; older ones were not tried.
-        "keras>=3.15,<4",
+        # What TensorFlow brings along as tf.keras. 3.12 is the last for Python 3.10;
+        # 3.10 has not got all that is needed.
+        "keras>=3.12,<4",
         "numpy>=1.26,<3",
         # TensorFlow 2.21 no longer brings TensorBoard along.
         "tensorboard>=2.18,<2.22",

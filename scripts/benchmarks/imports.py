@@ -4,9 +4,11 @@ python scripts/benchmarks/imports.py
 
 Each line is a fresh process: what it imports and in which order, what `tf.keras.Model`
 is then, the environment variable TF_USE_LEGACY_KERAS before and after, and seconds. In
-each, a small tf_keras model is pruned at the end, or `tf_synflow` is only imported.
+each, a small model is pruned at the end, or `tf_synflow` is only imported. First of
+Keras 2, then of Keras 3 on each backend that is installed.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,6 +22,11 @@ USE = (
     "m = tf_keras.Sequential([tf_keras.Input((3,)), tf_keras.layers.Dense(4)])\n"
     "tf_synflow.prune(m, 2, criterion='magnitude')\n"
 )
+USE_3 = (
+    "import keras\n"
+    "m = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])\n"
+    "tf_synflow.prune(m, 2, criterion='magnitude')\n"
+)
 ORDERS = {
     "tf_synflow alone": "import tf_synflow\n",
     "tf_synflow, used, tensorflow": "import tf_synflow\n" + USE,
@@ -27,6 +34,12 @@ ORDERS = {
     + USE,
     "keras, tf_synflow, used": "import keras\nimport tf_synflow\n" + USE,
     "tf_keras, tf_synflow, used": "import tf_keras\nimport tf_synflow\n" + USE,
+}
+# Of Keras 3, on each backend that is installed.
+ORDERS_3 = {
+    "keras alone": "import keras\n",
+    "keras, tf_synflow": "import keras\nimport tf_synflow\n",
+    "keras, tf_synflow, used": "import keras\nimport tf_synflow\n" + USE_3,
 }
 PROGRAM = """
 import os, sys, time
@@ -42,6 +55,20 @@ print(f"{{model.__module__}}.{{model.__name__}}", before, after, f"{{seconds:.2f
 """
 
 
+def line(name: str, order: str, **settings: str) -> str:
+    """A row of the table: one fresh process."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(order=order)],
+        capture_output=True,
+        text=True,
+        env={**environment, **settings},
+        check=True,
+    )
+    return f"| {name} | {done.stdout.strip().splitlines()[-1]} |"
+
+
 @in_one_line
 def main(argv: list[str]) -> None:
     """Prints a row for each order of import."""
@@ -49,21 +76,14 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     print("| imports | tf.keras.Model | before | after | seconds | loaded |")
     print("|---" * 6 + "|")
-    for legacy in (None, "1"):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment.pop("TF_USE_LEGACY_KERAS", None)
-        if legacy:
-            environment["TF_USE_LEGACY_KERAS"] = legacy
+    for legacy in ({}, {"TF_USE_LEGACY_KERAS": "1"}):
         for name, order in ORDERS.items():
-            done = subprocess.run(
-                [sys.executable, "-c", PROGRAM.format(order=order)],
-                capture_output=True,
-                text=True,
-                env=environment,
-            )
-            if done.returncode:
-                raise ValueError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
-            print(f"| {name} | {done.stdout.strip()} |", flush=True)
+            print(line(name, order, **legacy), flush=True)
+    for backend in ("tensorflow", "jax", "torch"):
+        if importlib.util.find_spec(backend):
+            for name, order in ORDERS_3.items():
+                row = line(f"{backend}: {name}", order, KERAS_BACKEND=backend)
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -176,6 +176,20 @@ def test_a_class_that_takes_inputs_and_outputs_keeps_its_training_step():
     assert type(pruned) is Own
 
 
+def test_a_class_keeps_its_training_step_if_its_init_passes_keywords_on():
+    class Own(keras.Model):
+        def __init__(self, inputs, outputs, **kwargs):
+            super().__init__(inputs, outputs, **kwargs)
+
+        def train_step(self, data):
+            return {"loss": 7.0}
+
+    inputs = keras.Input((3,))
+    model = Own(inputs, layers.Dense(2)(inputs), name="own")
+    pruned = tf_synflow.prune(model, 2, iterations=2, progress=False)
+    assert type(pruned) is Own and pruned.name == "own"
+
+
 def test_a_class_that_only_builds_its_graph_becomes_a_plain_model():
     class Backbone(keras.Model):
         def __init__(self, width):

@@ -11,7 +11,6 @@ from tf_synflow.keras3.imports import (
     Functional,
     InputLayer,
     SafeModeScope,
-    functional_like_constructor,
     keras,
 )
 from tf_synflow.keras3.reading import layer_weights
@@ -161,11 +160,14 @@ def _made(model: Any, *arguments: Any) -> Any:
 
 
 def _made_alike(kind: type, base: type) -> bool:
-    """Whether a class takes what Keras's own takes."""
-    if base is Functional:
-        return functional_like_constructor(kind)
-    parameters = inspect.getfullargspec(kind.__init__)[:3]
-    return parameters == inspect.getfullargspec(base.__init__)[:3]
+    """Whether a class takes just what Keras's own takes, and passes it on."""
+    spec = inspect.getfullargspec(kind.__init__)
+    if spec.varargs is not None and spec.varkw is not None:
+        return True
+    own = ["inputs", "outputs"] if base is Functional else ["layers"]
+    named = "name" in spec.args or spec.varkw is not None
+    known = {*own, "name", "trainable"}
+    return named and spec.args[1:][: len(own)] == own and known >= {*spec.args[1:]}
 
 
 def _copy_weights(original: Any, layer: Any) -> None:
