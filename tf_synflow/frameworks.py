@@ -35,7 +35,14 @@ def adapter_of(model: Any) -> ModuleType:
     Raises:
       TypeError: It is no Keras model.
     """
-    packages = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    if (adapter := adapter_of_class(type(model))) is None:
+        raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
+    return adapter
+
+
+def adapter_of_class(kind: type) -> ModuleType | None:
+    """The adapter for a class of models or layers; None if it is of no Keras."""
+    packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
     if "tf_keras" in packages:
         from tf_synflow import keras2
 
@@ -44,7 +51,7 @@ def adapter_of(model: Any) -> ModuleType:
         from tf_synflow import keras3
 
         return keras3
-    raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
+    return None
 
 
 def keras_named(name: str) -> ModuleType:

@@ -236,3 +236,28 @@ def test_a_loss_class_of_ones_own_is_refused():
     new.compile("sgd", OwnLoss())
     with pytest.raises(ValueError, match="OwnLoss is a class of your own for Keras 3"):
         tf_synflow.prune(new, 2, criterion="snip", data=DATA)
+
+
+def test_a_sequential_model_is_scored_with_data():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="d")])
+    data = np.ones((3, 4), "float32"), np.zeros(3, int)
+    scores = tf_synflow.PruningPolicy("snip").score(model, data)
+    assert scores["d/kernel"].any()
+
+
+def test_a_mixture_of_both_kerases_is_explained():
+    new, old = pair()
+    one, other = (
+        tf_synflow.PruningPolicy("snip", loss=loss).score(new, DATA)
+        for loss in LOSSES["object"]
+    )
+    for name in one:  # a loss of Keras 2 will do
+        np.testing.assert_array_equal(one[name], other[name])
+    policy = tf_synflow.PruningPolicy("snip", loss=LOSSES["object"][0])
+    with pytest.raises(
+        TypeError, match="is a loss of Keras 3, and the model is one of"
+    ):
+        policy.score(old, DATA)
+    for model, types in ((new, tf_keras.layers), (old, layers)):
+        with pytest.raises(ValueError, match="Dense is of the other Keras"):
+            tf_synflow.prune(model, 2, layer_types=[types.Dense])

@@ -9,6 +9,7 @@ import zipfile
 
 import keras
 import numpy as np
+import programs
 import pytest
 
 import tf_synflow
@@ -234,3 +235,29 @@ def test_export_writes_files_that_compute_what_keras_does(tmp_path):
         done = tf_synflow.export(pruned, path)
         assert done.difference <= 1e-6 < 0.1 < done.largest_output
         assert done.nonzero < done.parameters == model.count_params()
+
+
+def test_the_programs_take_keras_3_files(tmp_path):
+    model = tf_synflow.models.build("resnet20", (8, 8, 1), 10, keras="keras")
+    model.save(tmp_path / "model.keras")
+    model_flag = f"--model={tmp_path / 'model.keras'}"
+    pruned = tmp_path / "pruned.keras"
+    to_prune = ["prune", model_flag, "--ratio=10", "--criterion=magnitude"]
+    *done, folder = programs.answers(
+        [
+            [*to_prune, f"--output={pruned}"],
+            ["report", f"--model={pruned}"],
+            ["export", f"--model={pruned}", f"--output={tmp_path / 'm.tflite'}"],
+            [*to_prune, f"--output={tmp_path / 'folder'}"],
+        ]
+    )
+    for _, error in done:
+        assert error.endswith("exit 0\n"), error
+    assert "27,061 of 270,608 kept" in done[0][0]
+    assert "27,061 of 270,608 kept" in done[1][0]
+    assert (tmp_path / "m.tflite").stat().st_size < pruned.stat().st_size / 2
+    assert "Keras 3 saves models as .keras or .h5" in programs.refused([folder])[0]
+    assert not (tmp_path / "folder").exists()
+    masks = tf_synflow.load_masks(f"{pruned}.masks.npz")
+    for name, mask in tf_synflow.get_masks(tf_synflow.load_model(pruned)).items():
+        np.testing.assert_array_equal(mask, masks[name])

@@ -15,6 +15,7 @@ import numpy as np
 
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.operations import Operator
+from tf_synflow.keras3.reading import graph_of
 from tf_synflow.network import Call, Network, deep_graphs, filled
 
 # Largest difference between the outputs, over the largest output. Kernels that sum in
@@ -91,8 +92,9 @@ def as_tf_keras(network: Network) -> Any:
 
 def input_names(model: Any) -> list[str]:
     """The names of a Keras 3 model's inputs, in their order."""
-    if isinstance(model.input, dict):
-        return sorted(model.input)
+    structure = graph_of(model)._inputs_struct
+    if isinstance(structure, dict):
+        return sorted(structure)
     names = [tensor.name for tensor in model.inputs]
     layers = [tensor._keras_history.operation.name for tensor in model.inputs]
     return names if len(set(layers)) < len(layers) else layers
@@ -100,8 +102,9 @@ def input_names(model: Any) -> list[str]:
 
 def output_names(model: Any) -> list[str]:
     """The names of a Keras 3 model's outputs, in their order."""
-    if isinstance(model.output, dict):
-        return sorted(model.output)
+    structure = graph_of(model)._outputs_struct
+    if isinstance(structure, dict):
+        return sorted(structure)
     return [tensor._keras_history.operation.name for tensor in model.outputs]
 
 
@@ -258,6 +261,6 @@ def _check_same(network: Network, model: Any) -> None:
 
 def outputs_of(model: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """The outputs of a Keras 3 model in inference mode, in a flat list."""
-    arranged = keras.tree.pack_sequence_as(model.input, inputs)
+    arranged = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, inputs)
     outputs = model(arranged, training=False)
     return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(outputs)]

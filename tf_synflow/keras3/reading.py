@@ -229,17 +229,22 @@ def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]
     """What a nested model reads, in the order of its inputs; a dict goes by name."""
     given = node.arguments.args[0] if node.arguments.args else None
     tensors = keras.tree.flatten(node.input_tensors)
-    if isinstance(given, dict) and not isinstance(model.input, dict):
+    own = graph_of(model)._inputs_struct
+    if isinstance(given, dict) and not isinstance(own, dict):
         tensors = [given[tensor.name] for tensor in model.inputs]
     elif isinstance(given, dict):
-        tensors = keras.tree.flatten({name: given[name] for name in model.input})
+        tensors = keras.tree.flatten({name: given[name] for name in own})
     return tuple(numbers[id(tensor)] for tensor in tensors[: len(model.inputs)])
+
+
+def graph_of(model: Any) -> Any:
+    """The functional model that a Sequential one is inside; another model itself."""
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _nodes(model: Any, known: set[int]) -> Iterator[Any]:
     """The calls that Keras makes when it runs `model`, in its order."""
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    by_depth = graph._nodes_by_depth
+    by_depth = graph_of(model)._nodes_by_depth
     for depth in sorted(by_depth, reverse=True):
         for node in by_depth[depth]:
             if node.operation is None or node.is_input:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_synflow.keras3.conversion import as_tf_keras, input_names
 from tf_synflow.keras3.imports import keras
+from tf_synflow.keras3.reading import graph_of
 from tf_synflow.network import Network, Servable
 
 
@@ -25,8 +26,10 @@ def servable(network: Network) -> Servable:
         return keras2.servable(converted)._replace(names=input_names(network.model))
     model = network.model
 
+    structure = graph_of(model)._inputs_struct
+
     def function(inputs: list[Any]) -> list[Any]:
-        arranged = keras.tree.pack_sequence_as(model.input, list(inputs))
+        arranged = keras.tree.pack_sequence_as(structure, list(inputs))
         return keras.tree.flatten(model(arranged, training=False))
 
     return Servable(

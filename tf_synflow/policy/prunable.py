@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from tf_synflow import frameworks
 from tf_synflow.network import Network
 
 
@@ -44,6 +45,19 @@ def _within(name: str, pattern: str) -> bool:
     return any(fnmatchcase(path, pattern) for path in paths)
 
 
+def _other_keras(network: Network, layer_types: Collection[type]) -> str:
+    """Says so, if layer types are those of the Keras that the model is not of."""
+    own = frameworks.adapter_of(network.model)
+    others = [
+        kind.__name__
+        for kind in layer_types
+        if frameworks.adapter_of_class(kind) not in (None, own)
+    ]
+    if not others:
+        return ""
+    return f". {', '.join(others)} is of the other Keras: take it from the model's own"
+
+
 def prunable_values(
     network: Network,
     excluded: Collection[str],
@@ -79,6 +93,7 @@ def prunable_values(
             "the model has no weight that may be pruned: its layers are "
             f"{sorted({call.class_name for call in network.calls})}, those excluded "
             f"are {list(excluded)}, and layer_types is {layer_types}"
+            + _other_keras(network, layer_types or ())
         )
     for name, value in values.items():
         if not np.isfinite(value).all():

@@ -183,6 +183,11 @@ def _without_reduction(loss: Any, end: str | None) -> tuple[Any, bool]:
             f"loss must be a Keras loss (an object, not a class), its name or a "
             f"function, got {loss!r}"
         )
+    if any(kind.__module__[:6] == "keras." for kind in type(loss).__mro__):
+        raise TypeError(
+            f"{type(loss).__name__} is a loss of Keras 3, and the model is one of "
+            "Keras 2: take the loss from tf_keras.losses"
+        )
     if not isinstance(loss, _losses.Loss):
         # As Keras does: it brings labels (n,) and outputs (n, 1) into one shape.
         loss = LossFunctionWrapper(loss, name=getattr(loss, "__name__", "loss"))
