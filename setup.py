@@ -18,6 +18,12 @@ TEST = [
 
 # What Keras 3 can run on beside TensorFlow, in the versions that were tried.
 JAX = ["jax>=0.10,<0.11"]
+ONNX = [
+    "onnx>=1.23,<2",
+    "onnxruntime>=1.32,<2",
+    "onnxscript>=0.7,<1",
+    "tf2onnx>=1.17,<2",
+]
 TORCH = ["torch>=2.13,<2.14"]
 
 setup(
@@ -65,7 +71,13 @@ setup(
         "tf_keras>=2.18,<2.22",
         "tqdm>=4.66",
     ],
-    extras_require={"demo": DEMO, "jax": JAX, "test": TEST, "torch": TORCH},
+    extras_require={
+        "demo": DEMO,
+        "jax": JAX,
+        "onnx": ONNX,
+        "test": TEST,
+        "torch": TORCH,
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.10",

@@ -93,6 +93,36 @@ def test_a_shrunk_network_computes_the_same(found):
     assert row["expand gives back"]
 
 
+_EXPORT = """
+import sys, pathlib, keras, numpy as np, tf_synflow
+folder = pathlib.Path(sys.argv[1])
+inputs = [keras.Input((8, 8, 2), name="a"), keras.Input((4,), name="b")]
+x = keras.layers.Conv2D(8, 3, activation="relu")(inputs[0])
+x = keras.layers.Concatenate()([keras.layers.Flatten()(x), 2 * inputs[1]])
+model = keras.Model(inputs, [keras.layers.Dense(3)(x), keras.layers.Dense(2)(x)])
+pruned = tf_synflow.prune(model, 5, criterion="magnitude")
+for name in ("m.tflite", "folder", "m.onnx"):
+    try:
+        done = tf_synflow.export(pruned, folder / name)
+        print(name, done.difference < 1e-5 < done.largest_output, done.nonzero)
+    except ValueError as error:
+        print(name, error)
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exported_files_compute_what_keras_does(backend, tmp_path):
+    done = child(backend, "-c", _EXPORT, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    tflite, folder, onnx = done.stdout.splitlines()[-3:]
+    assert tflite.startswith("m.tflite True")
+    assert folder.startswith("folder True")
+    if backend == "jax":
+        assert "Keras writes no ONNX files on the backend jax" in onnx
+    else:
+        assert onnx.startswith("m.onnx True")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_example_of_the_documentation_learns_the_digits(backend, tmp_path):
     page = (ROOT / "docs" / "keras3.md").read_text()

@@ -1,4 +1,4 @@
-"""Models as files that run without Keras: SavedModel and TFLite."""
+"""Models as files that run without Keras: SavedModel, TFLite and ONNX."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_synflow import frameworks
 from tf_synflow.checks import first_line
-from tf_synflow.files import tflite
+from tf_synflow.files import onnx, tflite
 from tf_synflow.files.comparing import Comparison
 from tf_synflow.files.models import checked_output
 from tf_synflow.files.whole import written_whole
@@ -25,7 +25,7 @@ class Exported(NamedTuple):
 
     Attributes:
       path: The file, or the folder of the SavedModel.
-      format: "tflite" or "saved_model".
+      format: "tflite", "saved_model" or "onnx".
       parameters: Parameters of the model.
       nonzero: Those that are not zero.
       bytes: Size on disk.
@@ -81,8 +81,10 @@ def export(
       model: A built Sequential or functional Keras model: pruned, stripped or plain.
         It is not changed; pruning wrappers are stripped.
       path: Ends in `.tflite`: for TFLite, with sparse encoding where that is smaller.
-        Or has no ending: folder of a SavedModel, whose signature "serving_default"
-        takes the inputs by name and gives `output_0`, `output_1` ... It must not exist.
+        Or in `.onnx`, for models of Keras 3 on TensorFlow or PyTorch, with the packages
+        of the extra "onnx". Or has no ending: folder of a SavedModel, whose signature
+        "serving_default" takes the inputs by name and gives `output_0`, `output_1` ...
+        It must not exist.
       data: Real inputs to check the file with: an array `(n, ...)`, or one for each
         input. Defaults to 8 of uniform noise in [0, 1), seeded.
 
@@ -91,6 +93,7 @@ def export(
 
     Raises:
       TypeError: `model` is no Keras model.
+      ModuleNotFoundError: A package for ONNX is missing.
       ValueError: The ending is another one, `data` does not fit or is needed, TFLite
         cannot express the model, it was quantised by tfmot, or the file does not
         compute what Keras does. Nothing is written then.
@@ -102,8 +105,10 @@ def export(
     _check_not_quantised(model)
     network = frameworks.read(model)
     plain = frameworks.stripped(network)
-    path = checked_output(path, (".tflite", ""))
-    if path.suffix:
+    path = checked_output(path, (".tflite", ".onnx", ""))
+    if path.suffix == ".onnx":
+        onnx.check(model)
+    elif path.suffix:
         _check_float32(network)
     adapter = frameworks.adapter_of(plain)
     served = adapter.servable(dataclasses.replace(network, model=plain))
@@ -111,7 +116,11 @@ def export(
     check = Comparison(plain, list(inputs.values()))
     note = ""
     with written_whole(path) as aside:
-        if path.suffix:
+        if path.suffix == ".onnx":
+            onnx.write(plain, aside)
+            found = check(path, onnx.run(aside, inputs))
+            dense_bytes, is_sparse = _size(aside), False
+        elif path.suffix:
             folder = aside.with_name("saved_model")
             _write_saved_model(served, folder)
             sparse, dense = tflite.convert(folder)
@@ -138,7 +147,7 @@ def export(
         weights = [variable.numpy() for variable in plain.weights]
         return Exported(
             path,
-            "tflite" if path.suffix else "saved_model",
+            path.suffix[1:] or "saved_model",
             sum(weight.size for weight in weights),
             sum(int(np.count_nonzero(weight)) for weight in weights),
             _size(aside),
