@@ -18,7 +18,7 @@ from tf_synflow.experiments.recipe import Recipe
 from tf_synflow.experiments.run_folder import RunFolder, run_folder
 from tf_synflow.experiments.settings import Place, Pruning
 from tf_synflow.keras2.imports import keras
-from tf_synflow.models import parts
+from tf_synflow.models.parts import Parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -239,7 +239,7 @@ def small_net():
             layers.Flatten(),
             layers.Dense(12, activation="relu", name="hidden"),
             layers.Dropout(0.3, rng_type="stateful"),
-            layers.Dense(10, dtype=parts.logits_dtype(), name="fc"),
+            layers.Dense(10, dtype=Parts("tf_keras").logits_dtype(), name="fc"),
         ]
     )
 
