@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +132,53 @@ class Network:
         for call in self.calls:
             found.setdefault(call.name, call)
         return found
+
+
+# The weight of each kind of layer of Keras that can be pruned.
+PRUNABLE = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
+    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
+}
+
+
+def assembled(
+    calls: Iterable[Call], prunable: Callable[[Any], Iterable[str]], **others: Any
+) -> Network:
+    """A network of calls, its weights found and named.
+
+    Args:
+      calls: The calls, in the order in which the model makes them.
+      prunable: From a layer, gives the short names of its weights that can be pruned.
+      **others: The other attributes of the `Network`.
+
+    Raises:
+      ValueError: Two layers have the same path.
+    """
+    calls, layers = tuple(calls), {}
+    for call in calls:
+        first = layers.setdefault(call.name, call)
+        # Two calls of an operation of Keras 3 have a stand-in each.
+        one, other = (getattr(c.layer, "operation", c.layer) for c in (first, call))
+        if one is not other:
+            raise ValueError(
+                f"two layers of the model have the path {call.name!r}, so that their "
+                "weights cannot be told apart; rename one of them"
+            )
+    return Network(
+        calls=calls,
+        weights={
+            f"{name}/{short}": variable
+            for name, call in layers.items()
+            for short, variable in call.weights.items()
+        },
+        prunable=tuple(
+            f"{name}/{short}"
+            for name, call in layers.items()
+            for short in prunable(call.layer)
+        ),
+        **others,
+    )
 
 
 class Servable(NamedTuple):

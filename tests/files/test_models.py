@@ -121,7 +121,7 @@ def broken(tmp_path, kind):
     "kind", ["empty", "empty h5", "truncated", "truncated h5", "foreign", "text h5"]
 )
 def test_broken_files_are_refused_in_plain_words(tmp_path, kind):
-    with pytest.raises(ValueError, match="cannot read a tf_keras model from"):
+    with pytest.raises(ValueError, match="cannot read a Keras model from"):
         load_model(broken(tmp_path, kind))
 
 
@@ -181,7 +181,7 @@ def test_a_cut_h5_file_is_refused(model, tmp_path, cut):
     save_model(tmp_path / "model.h5", model)
     content = (tmp_path / "model.h5").read_bytes()
     (tmp_path / "model.h5").write_bytes(content[: len(content) * cut // 100])
-    with pytest.raises(ValueError, match="cannot read a tf_keras model from"):
+    with pytest.raises(ValueError, match="cannot read a Keras model from"):
         load_model(tmp_path / "model.h5")
 
 

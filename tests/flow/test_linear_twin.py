@@ -541,7 +541,7 @@ def test_the_report_of_a_model_with_added_losses_knows_its_paths():
 
 
 def test_register_refuses_what_is_no_layer_or_no_rule():
-    with pytest.raises(TypeError, match="must be a class of tf_keras layers"):
+    with pytest.raises(TypeError, match="must be a class of Keras layers"):
         tf_synflow.register_linear_part("Dense", lambda layer, x, w: x)
     with pytest.raises(TypeError, match="rule must be a function"):
         tf_synflow.register_linear_part(Doubling, None)

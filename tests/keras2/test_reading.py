@@ -113,12 +113,6 @@ class Subclassed(keras.Model):
         return self.dense(x)
 
 
-def keras_3_model():
-    import keras as keras_3
-
-    return keras_3.Sequential([keras_3.layers.Input((3,)), keras_3.layers.Dense(2)])
-
-
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
@@ -126,7 +120,6 @@ def keras_3_model():
         (lambda: None, TypeError, "got builtins.NoneType"),
         (lambda: layers.Dense(2, name="fc"), TypeError, "got a single layer: .* 'fc'"),
         (lambda: tf.ones(3), TypeError, "expected a built Sequential"),
-        (keras_3_model, TypeError, "Keras 3 .*TF_USE_LEGACY_KERAS=1"),
         (Subclassed, ValueError, "subclassed model .*functional API"),
         (Doubled, ValueError, "class Doubled, which has a `call` of its own"),
         (lambda: keras.Sequential([layers.Dense(2)]), ValueError, "no input shape yet"),

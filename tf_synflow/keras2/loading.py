@@ -63,10 +63,10 @@ def load(
     # Keras, h5py, zipfile and protobuf each have errors of their own for a broken file.
     except Exception as error:
         raise ValueError(
-            f"cannot read a tf_keras model from {str(path)!r} "
+            f"cannot read a Keras model from {str(path)!r} "
             f"({type(error).__name__}: {first_line(error)}). Expected a whole "
-            ".keras or .h5 file, or the folder of a SavedModel, as model.save of "
-            "tf_keras writes. If it has layers of your own, name the module that "
+            ".keras or .h5 file as model.save of Keras writes, or the folder of a "
+            "SavedModel of Keras 2. If it has layers of your own, name the module that "
             "registers them"
         ) from error
     if not isinstance(model, keras.Model):

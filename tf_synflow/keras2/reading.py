@@ -9,14 +9,15 @@ import tensorflow as tf
 
 from tf_synflow.keras2.constraints import KeepPruned
 from tf_synflow.keras2.imports import Functional, TfmotWrapper, keras
-from tf_synflow.network import Call, Nested, Network, Shape, Slot
-
-# The weight of each layer that tfmot can mask.
-_PRUNABLE = {
-    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
-    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
-}
+from tf_synflow.network import (
+    PRUNABLE,
+    Call,
+    Nested,
+    Network,
+    Shape,
+    Slot,
+    assembled,
+)
 
 
 def read(model: Any) -> Network:
@@ -57,29 +58,15 @@ def lay_flat(model: Any) -> Network:
     walk = _Walk({}, {}, [], {}, [])
     inputs = tuple(map(walk.new, model.inputs))
     outputs = _visit(model, "", inputs, walk)
-    calls = tuple(walk.calls)
-    _check_names(calls)
-    layers: dict[str, Call] = {}
-    for call in calls:
-        layers.setdefault(call.name, call)
-    return Network(
+    return assembled(
+        walk.calls,
+        prunable_weights,
         model=model,
-        calls=calls,
         inputs=inputs,
         outputs=outputs,
         shapes=walk.shapes,
         dtypes=walk.dtypes,
         nested=tuple(walk.nested),
-        weights={
-            f"{name}/{short}": variable
-            for name, call in layers.items()
-            for short, variable in call.weights.items()
-        },
-        prunable=tuple(
-            f"{name}/{short}"
-            for name, call in layers.items()
-            for short in prunable_weights(call.layer)
-        ),
     )
 
 
@@ -209,16 +196,6 @@ def layer_nodes(model: Any) -> Iterator[Any]:
             yield node
 
 
-def _check_names(calls: tuple[Call, ...]) -> None:
-    layers: dict[str, Any] = {}
-    for call in calls:
-        if layers.setdefault(call.name, call.layer) is not call.layer:
-            raise ValueError(
-                f"two layers of the model have the path {call.name!r}, so that their "
-                "weights cannot be told apart; rename one of them"
-            )
-
-
 def kind_of(layer: Any) -> str | None:
     """What tf_keras calls the class of a layer, or the operator that it stands for.
 
@@ -265,7 +242,7 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     Returns:
       Short name to variable; none if there are none.
     """
-    if (name := _PRUNABLE.get(kind_of(layer))) is not None:
+    if (name := PRUNABLE.get(kind_of(layer))) is not None:
         own = [getattr(layer, name)]
     elif hasattr(layer, "get_prunable_weights"):
         own = layer.get_prunable_weights()

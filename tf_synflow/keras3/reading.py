@@ -9,14 +9,16 @@ import numpy as np
 from tf_synflow.keras3 import operations
 from tf_synflow.keras3.constraints import KeepPruned
 from tf_synflow.keras3.imports import Functional, keras
-from tf_synflow.network import Call, Nested, Network, Shape, Slot
-
-# The weight of each layer that is pruned: in Keras 2, what tfmot can mask.
-_PRUNABLE = {
-    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
-    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
-}
+from tf_synflow.keras3.translations import translate
+from tf_synflow.network import (
+    PRUNABLE,
+    Call,
+    Nested,
+    Network,
+    Shape,
+    Slot,
+    assembled,
+)
 
 
 def read(model: Any) -> Network:
@@ -62,29 +64,15 @@ def lay_flat(model: Any) -> Network:
     walk = _Walk({}, {}, [], {}, [])
     inputs = tuple(map(walk.new, model.inputs))
     outputs = _visit(model, "", inputs, walk)
-    calls = _but_for_masks(walk.calls, outputs)
-    _check_names(calls)
-    layers: dict[str, Call] = {}
-    for call in calls:
-        layers.setdefault(call.name, call)
-    return Network(
+    return assembled(
+        _but_for_masks(walk.calls, outputs),
+        prunable_weights,
         model=model,
-        calls=calls,
         inputs=inputs,
         outputs=outputs,
         shapes=walk.shapes,
         dtypes=walk.dtypes,
         nested=tuple(walk.nested),
-        weights={
-            f"{name}/{short}": variable
-            for name, call in layers.items()
-            for short, variable in call.weights.items()
-        },
-        prunable=tuple(
-            f"{name}/{short}"
-            for name, call in layers.items()
-            for short in prunable_weights(call.layer)
-        ),
     )
 
 
@@ -184,7 +172,7 @@ def _call(
         layer, kind = operation, kind_of(operation)
         weights = layer_weights(operation)
     else:
-        translated = operations.translate(operation, arguments, options)
+        translated = translate(operation, arguments, options)
         layer = operations.Operator(operation, translated)
         kind, weights = operations.kind_of(layer), {}
         if translated is not None:
@@ -255,17 +243,6 @@ def _nodes(model: Any, known: set[int]) -> Iterator[Any]:
                 yield node
 
 
-def _check_names(calls: tuple[Call, ...]) -> None:
-    layers: dict[str, Any] = {}
-    for call in calls:
-        own = getattr(call.layer, "operation", call.layer)
-        if layers.setdefault(call.name, own) is not own:
-            raise ValueError(
-                f"two layers of the model have the path {call.name!r}, so that their "
-                "weights cannot be told apart; rename one of them"
-            )
-
-
 def _check_layer(layer: Any, name: str) -> None:
     """Refuses layers whose kernel is not one floating-point variable."""
     for part in layer._flatten_layers():
@@ -326,7 +303,7 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     """
     if isinstance(layer, operations.Operator):
         return {}
-    if (name := _PRUNABLE.get(kind_of(layer))) is not None:
+    if (name := PRUNABLE.get(kind_of(layer))) is not None:
         own = [getattr(layer, name)]
     elif hasattr(layer, "get_prunable_weights"):
         own = layer.get_prunable_weights()
