@@ -209,11 +209,11 @@ class OwnLoss(keras.losses.Loss):
     [
         (
             lambda: Mine(name="mine"),
-            "layer 'mine' .Mine. has no counterpart in Keras 2",
+            "layer 'mine' .Mine. cannot be made in Keras 2",
         ),
         (
             lambda: layers.LayerNormalization(rms_scaling=True),
-            "rms_scaling=True, which Keras 2 does not know",
+            "rms_scaling=True, which does not exist in Keras 2",
         ),
         (
             lambda: layers.Dense(4, activation=twice, name="d"),
@@ -261,3 +261,66 @@ def test_a_mixture_of_both_kerases_is_explained():
     for model, types in ((new, tf_keras.layers), (old, layers)):
         with pytest.raises(ValueError, match="Dense is of the other Keras"):
             tf_synflow.prune(model, 2, layer_types=[types.Dense])
+
+
+def test_masks_that_the_user_gives_count():
+    def build(explicit):
+        inputs = keras.Input((6,), dtype="int32")
+        x = layers.Embedding(10, 8, mask_zero=not explicit)(inputs)
+        given = {"mask": ops.not_equal(inputs, 0)} if explicit else {}
+        x = layers.Dense(5, "relu")(layers.LSTM(8)(x, **given))
+        return keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+
+    explicit, carried = build(True), build(False)
+    carried.set_weights(explicit.get_weights())
+    data = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 0, 0]]), np.array([0, 1])
+    (want,) = outputs_of(explicit, [data[0]])
+    for model in (explicit, carried):
+        found = as_tf_keras(read(model))(data[0], training=False)
+        np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+    one, other = (
+        tf_synflow.PruningPolicy("snip").score(model, data).values()
+        for model in (explicit, carried)
+    )
+    for scores, others in zip(one, other, strict=True):
+        np.testing.assert_allclose(scores, others, rtol=1e-9)
+
+
+def test_causal_attention_and_activations_are_scored_with_data():
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 4)(inputs, inputs, use_causal_mask=True)
+    x = layers.Dense(5, activation="leaky_relu")(layers.Flatten()(x))
+    x = layers.Dense(5, activation="hard_sigmoid")(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    data = GENERATOR.random((4, 6, 8)).astype("float32"), np.arange(4) % 3
+    scores = tf_synflow.PruningPolicy("grasp").score(model, data)
+    assert len(scores) == 3 and all(score.any() for score in scores.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: layers.TimeDistributed(layers.Dense(4)),
+            "holds a Dense as its 'layer'",
+        ),
+        (lambda: layers.Bidirectional(layers.LSTM(3)), "holds a LSTM as its 'layer'"),
+        (
+            lambda: layers.Lambda(lambda x: 2 * x, output_shape=(6, 8)),
+            "'lambda\\w*' .Lambda. cannot be made in Keras 2",
+        ),
+    ],
+)
+def test_layers_that_hold_something_are_refused_by_name(make, words):
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(make()(inputs))))
+    data = np.ones((4, 6, 8), "float32"), np.zeros(4, int)
+    with pytest.raises(ValueError, match=words):
+        tf_synflow.prune(model, 2, criterion="snip", data=data)
+
+
+def test_settings_of_a_loss_are_not_passed_over():
+    new, _ = pair()
+    loss = keras.losses.SparseCategoricalCrossentropy(axis=1)
+    with pytest.raises(ValueError, match="has axis=1, which does not exist in Keras 2"):
+        tf_synflow.PruningPolicy("snip", loss=loss).score(new, DATA)

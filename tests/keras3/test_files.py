@@ -157,6 +157,15 @@ def widen_mask(config):
     layer(config, "out")["kernel_constraint"]["config"]["mask"]["shape"] = [10**9, 99]
 
 
+def another_mask(config):
+    layer(config, "out")["kernel_constraint"]["config"]["mask"] = 5
+
+
+def mask_of_another_shape(config):
+    other = layer(config, "a")["kernel_constraint"]["config"]["mask"]
+    layer(config, "out")["kernel_constraint"]["config"]["mask"] = other
+
+
 def widen_layer(config):
     layer(config, "out")["units"] = 10**9
 
@@ -174,7 +183,9 @@ def run_code(config):
     ("change", "words"),
     [
         (damage_mask, "cannot read a Keras 3 model"),
-        (widen_mask, "cannot read a Keras 3 model"),
+        (widen_mask, "its masks would take .* bytes of memory"),
+        (another_mask, "cannot read a Keras 3 model"),
+        (mask_of_another_shape, "the mask of 'out/kernel' has the shape"),
         (widen_layer, "its variables would take .* bytes of memory"),
         (run_code, "cannot read a Keras 3 model"),
     ],
@@ -224,6 +235,11 @@ def test_layers_of_ones_own_come_from_the_module_that_is_named(tmp_path, monkeyp
         tf_synflow.load_model(tmp_path / "model.keras")
     again = tf_synflow.load_model(tmp_path / "model.keras", ["their_layers"])
     assert isinstance(again.layers[1], Twice)
+
+
+def test_a_sequential_model_that_was_never_called_is_exported(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    assert tf_synflow.export(model, tmp_path / "m.tflite").difference < 1e-6
 
 
 def test_export_writes_files_that_compute_what_keras_does(tmp_path):

@@ -167,6 +167,16 @@ def test_synflow_scores_are_those_of_the_operator_in_keras_2(name):
         np.testing.assert_array_equal(one[weight], other[weight])
 
 
+def test_a_split_of_channels_that_are_cut_while_pruning():
+    inputs = keras.Input((6,))
+    x = ops.split(layers.Dense(12, name="a")(inputs), [5], axis=-1)[1]
+    x = ops.hard_sigmoid(layers.Dense(8, name="b")(x))
+    model = keras.Model(inputs, layers.Dense(3, name="c")(x))
+    masks = tf_synflow.get_masks(tf_synflow.prune(model, 10, progress=False))
+    assert sum(mask.sum() for mask in masks.values()) == 16
+    assert not masks["a/kernel"][:, :5].any()  # what the split leaves out
+
+
 @pytest.mark.parametrize(
     ("operation", "words"),
     [
@@ -180,6 +190,9 @@ def test_synflow_scores_are_those_of_the_operator_in_keras_2(name):
         ),
         (lambda x: ops.where(x > 0, x, 0.0), r"keras.ops.where"),
         (lambda x: ops.image.resize(x, (3, 4), antialias=True), "without antialias"),
+        (lambda x: ops.matmul(x, np.ones(4, "float32")), "keras.ops.matmul"),
+        (lambda x: ops.take(x, -1, axis=1), "keras.ops.take"),
+        (lambda x: ops.roll(x, 2), "keras.ops.roll"),
     ],
 )
 def test_operations_without_a_linear_part_are_refused_by_name(operation, words):

@@ -278,3 +278,86 @@ def test_a_criterion_of_ones_own_gets_a_keras_3_copy():
     magnitude = tf_synflow.PruningPolicy("magnitude").masks(model, 4)
     for name, mask in magnitude.items():
         np.testing.assert_array_equal(own[name], mask)
+
+
+def texts(*words):
+    import tensorflow as tf
+
+    return tf.constant([[word] for word in words])
+
+
+def with_text():
+    layer = layers.TextVectorization(output_sequence_length=4)
+    layer.adapt(["a b c d", "b c"])
+    return layer, texts("a b", "c"), 6
+
+
+def with_lookup(**vocabulary):
+    layer = layers.StringLookup(output_mode="one_hot", **vocabulary)
+    if not vocabulary:
+        layer.adapt(np.array(["a", "b", "c", "a"]))
+    return layer, texts("a", "c"), None
+
+
+def with_documents():
+    layer = layers.StringLookup(output_mode="tf_idf")
+    layer.adapt(np.array([["a"], ["b"], ["a"]]))
+    return layer, texts("a", "c"), None
+
+
+def with_bins():
+    layer = layers.Discretization(num_bins=4)
+    x = np.random.default_rng(0).random((50, 4)).astype("float32")
+    layer.adapt(x)
+    return layer, x, 6
+
+
+def with_statistics():
+    layer = layers.Normalization()
+    x = np.random.default_rng(0).random((50, 4)).astype("float32") * 9
+    layer.adapt(x)
+    return layer, x, None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        with_text,
+        with_lookup,
+        lambda: with_lookup(vocabulary=["a", "b", "c"]),
+        with_documents,
+        with_bins,
+        with_statistics,
+    ],
+)
+def test_what_was_learned_by_adapt_comes_along(make, tmp_path):
+    layer, x, embedded = make()
+    inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
+    y = layer(inputs)
+    if embedded:
+        y = layers.Flatten()(layers.Embedding(embedded, 3)(y))
+    model = keras.Model(inputs, layers.Dense(3)(y))
+    np.testing.assert_array_equal(tf_synflow.strip(model)(x), model(x))
+    pruned = tf_synflow.prune(model, 2, criterion="magnitude")
+    pruned.save(tmp_path / "model.keras")
+    again = tf_synflow.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x), pruned(x))
+
+
+def test_an_optional_input_stays_optional():
+    inputs = [keras.Input((3,)), keras.Input((3,), optional=True)]
+
+    class First(layers.Layer):
+        def call(self, x, other=None):
+            return x
+
+    model = keras.Model(inputs, layers.Dense(2)(First()(*inputs)))
+    pruned = tf_synflow.prune(model, 2, criterion="magnitude")
+    assert pruned([np.ones((1, 3)), None]).shape == (1, 2)
+
+
+def test_expand_wants_models_of_one_keras():
+    small = tf_synflow.shrink(tf_synflow.prune(net(), 10, progress=False))
+    other = tf_keras.Sequential([tf_keras.Input((3,)), tf_keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="of Keras 3 and the other of Keras 2"):
+        tf_synflow.expand(small, other)

@@ -24,6 +24,7 @@ _ELEMENTWISE = (
     *("math.negative", "math.abs", "math.sign", "math.square", "math.sqrt"),
     *("math.pow", "math.truediv", "math.divide", "clip_by_value", "nn.dropout"),
     *("identity", "cast", "stop_gradient", "zeros_like"),
+    *("keras.hard_sigmoid", "keras.hard_silu"),
 )
 
 # What is 0 where all signals are.

@@ -106,6 +106,11 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
     """
     check_count("multiple_of", multiple_of)
     network, found = frameworks.read(original), frameworks.read(small)
+    if frameworks.adapter_of(original) is not frameworks.adapter_of(small):
+        raise ValueError(
+            "one of the models is of Keras 3 and the other of Keras 2: give the small "
+            "model and the one that it was made from"
+        )
     plan = ChannelPlan(network, int(multiple_of))
     _check_same(plan, found, multiple_of)
     return whole_model(plan, found)

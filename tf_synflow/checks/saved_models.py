@@ -97,16 +97,21 @@ def check_weights(file: Any, allowed: int) -> None:
         )
 
 
-def parsed(config: str | bytes) -> Any:
+def parsed(config: str | bytes, longest: int = 0) -> Any:
     """What JSON makes of the configuration of a model.
 
+    Args:
+      config: The text.
+      longest: How many bytes it may have, if that is more than 32 MiB.
+
     Raises:
-      UntrustedFileError: It is very long.
+      UntrustedFileError: It is longer.
     """
-    if len(config) > _LARGEST_CONFIG:
+    longest = max(longest, _LARGEST_CONFIG)
+    if len(config) > longest:
         raise UntrustedFileError(
-            f"its configuration has {len(config):,} bytes; at most "
-            f"{_LARGEST_CONFIG:,} are allowed"
+            f"its configuration has {len(config):,} bytes; at most {longest:,} are "
+            "allowed"
         )
     return json.loads(config)
 

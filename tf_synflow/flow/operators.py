@@ -45,6 +45,7 @@ _IDENTITIES = (
     *("math.atan", "math.erf", "math.sign", "nn.bias_add", "ensure_shape"),
     *("math.l2_normalize", "nn.local_response_normalization", "clip_by_norm"),
     *("convert_to_tensor", "image.per_image_standardization"),
+    *("keras.hard_sigmoid", "keras.hard_silu"),
 )
 # They read a signal and give a number.
 _OF_SHAPES = ("shape", "size", "rank", "zeros_like", "ones_like")

@@ -44,7 +44,11 @@ class KeepPruned(keras.constraints.Constraint):
         Raises:
           ValueError: What `get_config` wrote is damaged.
         """
-        self.mask = _unpacked(mask) if isinstance(mask, dict) else mask
+        if isinstance(mask, dict):
+            mask = _unpacked(mask)
+        elif mask is not None and np.asarray(mask).dtype.kind != "b":
+            raise ValueError(f"a mask is a boolean array, got {mask!r:.80}")
+        self.mask = mask
         self.other = keras.constraints.get(other)
 
     def __call__(self, value: Any) -> Any:

@@ -15,34 +15,24 @@ import numpy as np
 
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.operations import Operator
-from tf_synflow.keras3.reading import graph_of
+from tf_synflow.keras3.reading import graph_of, is_mask, lay_flat
 from tf_synflow.network import Call, Network, deep_graphs, filled
+
+# Ends the sentences of errors.
+_WHERE = "in Keras 2, where this is computed"
 
 # Largest difference between the outputs, over the largest output. Kernels that sum in
 # another order differ by 1e-5 or so in deep networks; another function by far more.
 _TOLERANCE = 1e-2
 
-# Settings of layers in Keras 3 that mean nothing to their namesakes, while they are so.
-_NEW = {
-    "quantization_config": (None,),
-    "lora_rank": (None,),
-    "lora_alpha": (None,),
-    "rms_scaling": (False,),
-    "synchronized": (False,),
-    "pad_to_aspect_ratio": (False,),
-    "fill_mode": None,  # None: any value will do
-    "fill_value": None,
-    "antialias": (False,),
-    "autocast": None,
-    "use_residual": None,
-    "optional": (False,),
-    "renorm": (False,),
-    "renorm_clipping": None,
-    "renorm_momentum": None,
-    "zero_output_for_mask": (False,),
-    "value_range": None,
-    "data_format": None,
-}
+# Settings that mean nothing to the layer's outputs in inference mode.
+_MEANINGLESS = {"autocast", "value_range", "seed"}
+
+# Values that say what Keras 2 does anyway.
+_USUAL = {"data_format": "channels_last", "rms_scaling": False}
+
+# Layers that hold what Keras 2 would have to learn anew.
+_ADAPTED = {"TextVectorization", "StringLookup", "IntegerLookup", "Discretization"}
 
 # Settings with another name in Keras 2.
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
@@ -64,6 +54,7 @@ def as_tf_keras(network: Network) -> Any:
     """
     from tf_synflow.keras2.imports import keras as keras2
 
+    network = lay_flat(network.model, keras_masks=True)
     made: dict[int, Any] = {}
     names = input_names(network.model)
     tensors = {
@@ -93,7 +84,7 @@ def as_tf_keras(network: Network) -> Any:
 def input_names(model: Any) -> list[str]:
     """The names of a Keras 3 model's inputs, in their order."""
     structure = graph_of(model)._inputs_struct
-    if isinstance(structure, dict):
+    if isinstance(structure, dict) and len(structure) == len(model.inputs):
         return sorted(structure)
     names = [tensor.name for tensor in model.inputs]
     layers = [tensor._keras_history.operation.name for tensor in model.inputs]
@@ -103,7 +94,7 @@ def input_names(model: Any) -> list[str]:
 def output_names(model: Any) -> list[str]:
     """The names of a Keras 3 model's outputs, in their order."""
     structure = graph_of(model)._outputs_struct
-    if isinstance(structure, dict):
+    if isinstance(structure, dict) and len(structure) == len(model.outputs):
         return sorted(structure)
     return [tensor._keras_history.operation.name for tensor in model.outputs]
 
@@ -112,39 +103,44 @@ def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[A
     """What the counterpart of a call gives."""
     import tensorflow as tf
 
-    # Whether it is training is for the whole model to say, as in Keras 3.
+    known = {}
+    if not isinstance(call.layer, Operator):
+        if id(call.layer) not in made:
+            made[id(call.layer)] = _counterpart(call)
+        known = inspect.signature(made[id(call.layer)].call).parameters
+    # Whether it is training is for the whole model to say, as in Keras 3. A layer that
+    # takes no mask as an argument gets it from the layers before.
     options = {
         key: value
         for key, value in call.options.items()
-        if value is not None and key != "training"
+        if value is not None
+        and key != "training"
+        and not (is_mask(key, value) and key not in known)
     }
-    arguments = filled(call.arguments, tensors)
-    options = filled(options, tensors)
+    arguments, options = filled(call.arguments, tensors), filled(options, tensors)
     if isinstance(call.layer, Operator):
         if call.kind == call.layer.title:
             raise ValueError(
-                f"operator {call.name!r} ({call.kind}) has no counterpart in Keras 2, "
-                "in which this is computed. Write it with other operations, or use a "
-                'criterion that needs no data ("synflow", "magnitude")'
+                f"operator {call.name!r} ({call.kind}) does not exist {_WHERE}. Write "
+                "it with other operations, or use a criterion that needs no data "
+                '("synflow", "magnitude")'
             )
         return tf.nest.flatten(call.layer.call(*arguments, **options))
-    if id(call.layer) not in made:
-        made[id(call.layer)] = _counterpart(call)
     return tf.nest.flatten(made[id(call.layer)](*arguments, **options))
 
 
 def _counterpart(call: Call) -> Any:
     """A layer of Keras 2 of the same class name and settings, its weights not yet."""
     found = _namesake(call.kind)
-    if found is None:
+    if found is None or call.kind in {*_ADAPTED, "Lambda"}:
         raise ValueError(
-            f"layer {call.name!r} ({call.class_name}) has no counterpart in Keras 2, "
-            "in which this is computed. Use layers of Keras's own, or a criterion that "
-            'needs no data ("synflow", "magnitude"), or a function of your own as the '
-            "criterion, which gets the Keras 3 model"
+            f"layer {call.name!r} ({call.class_name}) cannot be made {_WHERE}. Use "
+            "other layers of Keras's own, or a criterion that needs no data "
+            '("synflow", "magnitude"), or a function of your own as the criterion, '
+            "which gets the Keras 3 model"
         )
     config = call.layer.get_config()
-    known = _arguments(found)
+    known, defaults = _arguments(found), _arguments(type(call.layer))
     settings = {}
     for key, value in config.items():
         key = _RENAMED.get((call.kind, key), key)
@@ -156,24 +152,32 @@ def _counterpart(call: Call) -> Any:
             settings[key] = call.layer.dtype_policy.name
         elif key in ("activation", "recurrent_activation"):
             settings[key] = _activation(call, getattr(call.layer, key))
+        elif isinstance(value, dict) and "class_name" in value:
+            raise ValueError(
+                f"layer {call.name!r} ({call.kind}) holds a {value['class_name']} as "
+                f"its {key!r}, and what it holds cannot be made {_WHERE}"
+            )
         elif key in known:
             settings[key] = value
-        elif key not in _NEW or (_NEW[key] is not None and value not in _NEW[key]):
+        elif key not in _MEANINGLESS and value not in (
+            *((defaults[key],) if key in defaults else ()),
+            *((_USUAL[key],) if key in _USUAL else ()),
+        ):
             raise ValueError(
-                f"layer {call.name!r} ({call.kind}) has {key}={value!r}, which Keras 2 "
-                "does not know, in which this is computed"
+                f"layer {call.name!r} ({call.kind}) has {key}={value!r}, which does "
+                f"not exist {_WHERE}"
             )
     return found(**{**settings, "name": call.name, "trainable": True})
 
 
-def _arguments(layer_class: type) -> set[str]:
-    """The names that the constructors of a class and of its bases take."""
-    return {
-        name
-        for kind in layer_class.__mro__
-        if "__init__" in vars(kind)
-        for name in inspect.signature(kind.__init__).parameters
-    }
+def _arguments(layer_class: type) -> dict[str, Any]:
+    """The arguments of the constructors of a class and its bases, with defaults."""
+    found: dict[str, Any] = {}
+    for kind in layer_class.__mro__:
+        if "__init__" in vars(kind):
+            for name, parameter in inspect.signature(kind.__init__).parameters.items():
+                found.setdefault(name, parameter.default)
+    return found
 
 
 def _namesake(kind: str | None) -> type | None:
@@ -190,25 +194,41 @@ def _namesake(kind: str | None) -> type | None:
 
 def _activation(call: Call, function: Any) -> Any:
     """The function of TensorFlow that is an activation of Keras 3."""
-    import tensorflow as tf
-
     from tf_synflow.keras2.imports import keras as keras2
 
-    # Keras 2 has another function of this name.
-    if function is keras.activations.hard_sigmoid:
-        return lambda x: tf.nn.relu6(x + 3) / 6
-    if function is keras.activations.hard_silu:
-        return lambda x: x * tf.nn.relu6(x + 3) / 6
-    name = getattr(function, "__name__", None)
+    for same in (hard_sigmoid, hard_silu, leaky_relu):
+        if function is getattr(keras.activations, same.__name__):
+            # By its name it is found again when the copy is copied.
+            return keras2.saving.register_keras_serializable("tf_synflow")(same)
+    name = getattr(function, "__name__", type(function).__name__)
     name = {"silu": "swish"}.get(name, name)
     own = getattr(function, "__module__", "").startswith("keras.")
     found = getattr(keras2.activations, name or "", None) if own else None
     if found is None:
         raise ValueError(
-            f"layer {call.name!r} ({call.kind}) has the activation {name}, which Keras "
-            "2 does not have, in which this is computed. Use one of Keras's own"
+            f"layer {call.name!r} ({call.kind}) has the activation {name}, which does "
+            f"not exist {_WHERE}. Use relu, gelu, silu or the like, or a layer after it"
         )
     return found
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """What Keras 3 calls so; Keras 2 has another function of this name."""
+    import tensorflow as tf
+
+    return tf.nn.relu6(x + 3) / 6
+
+
+def hard_silu(x: Any) -> Any:
+    """As Keras 3 has it."""
+    return x * hard_sigmoid(x)
+
+
+def leaky_relu(x: Any) -> Any:
+    """As Keras 3 has it."""
+    import tensorflow as tf
+
+    return tf.nn.leaky_relu(x, 0.2)
 
 
 def _set_weights(call: Call, layer: Any) -> None:
@@ -222,8 +242,8 @@ def _set_weights(call: Call, layer: Any) -> None:
         value = call.weights[own].numpy()
         if len(made) != len(call.weights) or made[short].shape != value.shape:
             raise ValueError(
-                f"layer {call.name!r} ({call.kind}) has weights of other shapes in "
-                "Keras 2, in which this is computed"
+                f"layer {call.name!r} ({call.kind}) has weights of other shapes "
+                f"{_WHERE}"
             )
         made[short].assign(value)
     if hasattr(layer, "finalize_state"):
@@ -243,6 +263,8 @@ def _check_same(network: Network, model: Any) -> None:
         generator.random((shape[0] or 2, *shape[1:])).astype(kind)
         for shape, kind in zip(shapes, kinds, strict=True)
     ]
+    for array in inputs:  # some are 0, as what is padded
+        array[:, -1:] = 0
     want = outputs_of(network.model, inputs)
     have = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     have = [np.asarray(part) for part in (have if len(want) > 1 else [have])]

@@ -93,7 +93,7 @@ def copy_model(
 
     def copy_layer(layer: Any) -> Any:
         try:
-            return make(layer)
+            new = make(layer)
         # Whatever a from_config raises; Keras makes a TypeError of most.
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(
@@ -103,6 +103,8 @@ def copy_model(
                 "your own, as an activation or so, needs a name (no lambda) and "
                 "@keras.saving.register_keras_serializable()"
             ) from error
+        _copy_vocabularies(layer, new)
+        return new
 
     def copy_nested(model: Any) -> Any:
         shapes = inputs(model) if inputs else None
@@ -138,7 +140,13 @@ def _input(tensor: Any, shape: tuple) -> Any:
     """A new input like one of a model's."""
     layer = tensor._keras_history.operation
     name = layer.name if isinstance(layer, InputLayer) else tensor.name
-    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name)
+    return keras.Input(
+        batch_shape=shape,
+        dtype=tensor.dtype,
+        name=name,
+        sparse=getattr(tensor, "sparse", False),
+        optional=getattr(layer, "optional", False),
+    )
 
 
 def _made(model: Any, *arguments: Any) -> Any:
@@ -176,8 +184,41 @@ def _copy_weights(original: Any, layer: Any) -> None:
         # Not the variable itself: with JAX both would have one array, which training
         # one of them takes away from the other.
         variables[short].assign(variable.numpy())
-    if hasattr(layer, "finalize_state"):
-        layer.finalize_state()  # Normalization computes with what it derives from them
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()  # it computes with what it derives from them
+
+
+def _copy_vocabularies(original: Any, layer: Any) -> None:
+    """Copies what `adapt` learned: before the call, as it decides the layer's shape."""
+    old, new = _adapted(original), _adapted(layer)
+    if len(old) != len(new):
+        raise ValueError(
+            f"layer {original.name!r} ({type(original).__name__}) holds {len(old)} "
+            f"look-up layers, but a copy made from its get_config() holds {len(new)}. "
+            "What they learned by adapt() cannot be copied; create them in the "
+            "layer's __init__, or keep them outside the model"
+        )
+    for one, other in zip(old, new, strict=True):
+        if isinstance(one, keras.layers.Discretization):
+            other.bin_boundaries = one.bin_boundaries and list(one.bin_boundaries)
+            continue
+        vocabulary = one.get_vocabulary()
+        if list(other.get_vocabulary()) == list(vocabulary):
+            continue
+        of_documents = one.output_mode == "tf_idf"
+        # Keras pads the weights of "tf_idf" anew.
+        idf = one.idf_weights_const.numpy()[: len(vocabulary)] if of_documents else None
+        other.set_vocabulary(vocabulary, idf)
+
+
+def _adapted(layer: Any) -> list[Any]:
+    """The layers with a vocabulary or with bins in a layer, itself included."""
+    return [
+        part
+        for part in layer._flatten_layers()
+        if hasattr(part, "lookup_table")
+        or isinstance(part, keras.layers.Discretization)
+    ]
 
 
 def _copy_trainable(original: Any, layer: Any) -> None:

@@ -42,17 +42,20 @@ class Holder:
         return kept, sum(mask.size for mask in self._held.values())
 
     def begin(self) -> None:
-        """Has a training step that was traced before see the constraints."""
-        self._trace_again()
+        """Nothing to do: a pruned model has its constraints from the start."""
 
     def take(self, masks: Masks) -> None:
         """Has the weights of the model pruned by masks."""
+        new = False
         for name, mask in masks.items():
             path, _, short = name.rpartition("/")
-            constrain(self._layers[path].layer, short, self._flat.weights[name], mask)
+            weight = self._flat.weights[name]
+            new |= constrain(self._layers[path].layer, short, weight, mask)
         self.look()
         self.zero()
-        self._trace_again()
+        # A training step that was traced before knows of no new constraint.
+        if new and self._model.train_function is not None:
+            self._model.make_train_function(force=True)
 
     def mend(self) -> int:
         """Zeroes what is pruned; gives how many weights had come back."""
@@ -89,8 +92,3 @@ class Holder:
         optimizer = getattr(self._model, "optimizer", None)
         # Under mixed_float16 Keras puts an optimizer around the optimizer.
         return getattr(optimizer, "inner_optimizer", optimizer)
-
-    def _trace_again(self) -> None:
-        """A training step that was traced before knows of no new constraint."""
-        if self._model.train_function is not None and self._held:
-            self._model.make_train_function(force=True)

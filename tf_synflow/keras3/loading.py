@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from tf_synflow.checks import first_line
 from tf_synflow.checks.saved_models import (
@@ -53,6 +54,8 @@ def load(
             model = keras.models.load_model(
                 path, known, compile=False, safe_mode=safe_mode
             )
+        if isinstance(model, keras.Model):
+            _zero_pruned(model)
     except UntrustedFileError as error:
         raise ValueError(
             f"{str(path)!r} is not read, because a file from a stranger could do harm "
@@ -74,10 +77,20 @@ def load(
         raise ValueError(
             f"what {str(path)!r} holds is no Keras model but {type(model).__name__}"
         )
+    return model
+
+
+def _zero_pruned(model: Any) -> None:
+    """Zeroes what is pruned, whatever an optimizer left there."""
     weights = lay_flat(model).weights
     for name, mask in held_masks(weights).items():
-        zero_pruned(weights[name], mask)  # whatever an optimizer left there
-    return model
+        shape = tuple(weights[name].shape)
+        if np.shape(mask) != shape:
+            raise ValueError(
+                f"the mask of {name!r} has the shape {np.shape(mask)}, and the weight "
+                f"{shape}"
+            )
+        zero_pruned(weights[name], mask)
 
 
 def _defined(modules: Collection[str]) -> dict[str, Any]:
@@ -98,21 +111,24 @@ def _check_contents(path: Path) -> int:
     Raises:
       UntrustedFileError: It takes more, or a layer of it reads another file.
     """
-    allowed = allowance(path.stat().st_size)
+    size = path.stat().st_size
+    allowed = allowance(size)
+    # The masks are there too: at most 1.4 bits for the 32 bits of a weight.
+    longest = size // 4
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            _check_config(parsed(archive.read("config.json")))
+            _check_config(parsed(archive.read("config.json"), longest), allowed)
             with archive.open(_WEIGHTS) as member, h5py.File(member) as file:
                 check_weights(file, allowed)
     else:
         with h5py.File(path) as file:
-            _check_config(parsed(file.attrs["model_config"]))
+            _check_config(parsed(file.attrs["model_config"], longest), allowed)
             check_weights(file, allowed)
     return allowed
 
 
-def _check_config(config: Any) -> None:
-    waiting = [config]
+def _check_config(config: Any, allowed: int) -> None:
+    size, waiting = 0, [config]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
@@ -120,6 +136,13 @@ def _check_config(config: Any) -> None:
                 raise UntrustedFileError(
                     f"a layer reads its vocabulary from the file {item['vocabulary']!r}"
                 )
+            if "bits" in item and isinstance(item.get("shape"), list):
+                size += math.prod(side for side in item["shape"] if side != 0)
+                if size > allowed:
+                    raise UntrustedFileError(
+                        f"its masks would take {size:,} bytes of memory; at most "
+                        f"{allowed:,} are allowed"
+                    )
             waiting += item.values()
         elif isinstance(item, list):
             waiting += item
@@ -129,8 +152,8 @@ def _check_config(config: Any) -> None:
 def bounded_variables(allowed: int) -> Iterator[None]:
     """Refuses to make variables that are too large together.
 
-    Keras has no hook for this. So the constructor of its variables counts meanwhile,
-    for all threads of the process; one file is read at a time.
+    Keras has no hook for this. So the constructor of its variables counts meanwhile
+    what this thread makes; one file is read at a time.
 
     Args:
       allowed: How many bytes they may take.
@@ -138,7 +161,7 @@ def bounded_variables(allowed: int) -> Iterator[None]:
     Raises:
       UntrustedFileError: Before a variable is made that would take more.
     """
-    size = 0
+    size, reader = 0, threading.get_ident()
     make = keras.Variable.__init__
 
     def counted(
@@ -146,8 +169,9 @@ def bounded_variables(allowed: int) -> Iterator[None]:
     ) -> None:
         nonlocal size
         sides = shape if shape is not None else getattr(initializer, "shape", ())
-        size += 4 * math.prod(side or 0 for side in sides)
-        if size > allowed:
+        if threading.get_ident() == reader:
+            size += 4 * math.prod(side or 0 for side in sides)
+        if size > allowed and threading.get_ident() == reader:
             raise UntrustedFileError(
                 f"its variables would take {size:,} bytes of memory; at most "
                 f"{allowed:,} are allowed"

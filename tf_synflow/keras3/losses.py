@@ -43,19 +43,35 @@ def converted(loss: Any) -> Any:
     if type(loss).__module__.partition(".")[0] != "keras":
         raise ValueError(
             f"the loss {name} is a class of your own for Keras 3, and this is computed "
-            "in Keras 2: give a function of labels and outputs instead, loss=function"
+            "in Keras 2: give a function of labels and outputs instead, written with "
+            "TensorFlow, loss=function"
         )
     kind = _found(keras2, name)
     known = inspect.signature(kind.__init__).parameters
-    config = {k: v for k, v in loss.get_config().items() if k in known}
-    return kind(**{k: v for k, v in config.items() if k != "reduction"})
+    defaults = inspect.signature(type(loss).__init__).parameters
+    settings = {}
+    # The configuration leaves some out.
+    every = {**getattr(loss, "_fn_kwargs", {}), **loss.get_config()}
+    for key, value in every.items():
+        if key in ("reduction", "name", "dtype"):
+            continue
+        if key in known:
+            settings[key] = value
+        elif key not in defaults or value != defaults[key].default:
+            raise ValueError(
+                f"the loss {name} has {key}={value!r}, which does not exist in Keras "
+                "2, where this is computed: give a function of labels and outputs "
+                "instead, written with TensorFlow, loss=function"
+            )
+    return kind(**settings)
 
 
 def _found(keras2: Any, name: str) -> Any:
     found = getattr(keras2.losses, name, None)
     if found is None:
         raise ValueError(
-            f"the loss {name} of Keras 3 has no namesake in Keras 2, in which this is "
-            "computed: give a function of labels and outputs instead, loss=function"
+            f"the loss {name} of Keras 3 does not exist in Keras 2, where this is "
+            "computed: give a function of labels and outputs instead, written with "
+            "TensorFlow, loss=function"
         )
     return found

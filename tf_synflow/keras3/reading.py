@@ -58,10 +58,17 @@ def held_masks(weights: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def lay_flat(model: Any) -> Network:
-    """Reads a model but for its masks."""
+def lay_flat(model: Any, keras_masks: bool = False) -> Network:
+    """Reads a model but for its masks.
+
+    Args:
+      model: The model.
+      keras_masks: Whether Keras masks, which say which time steps count, are among the
+        arguments of calls, and what computes them among the calls. Nothing flows there.
+        Defaults to False.
+    """
     check_model(model)
-    walk = _Walk({}, {}, [], {}, [])
+    walk = _Walk({}, {}, [], {}, [], keras_masks)
     inputs = tuple(map(walk.new, model.inputs))
     outputs = _visit(model, "", inputs, walk)
     return assembled(
@@ -122,6 +129,7 @@ class _Walk(NamedTuple):
     calls: list[Call]
     names: dict[int, str]
     nested: list[Nested]
+    keras_masks: bool
 
     def new(self, tensor: Any) -> int:
         """A number for a tensor."""
@@ -145,7 +153,7 @@ def _visit(
             gives = _visit(operation, f"{prefix}{operation.name}/", reads, walk)
         else:
             gives = tuple(map(walk.new, node.outputs))
-            walk.calls.append(_call(node, prefix, numbers, gives, walk.names))
+            walk.calls.append(_call(node, prefix, numbers, gives, walk))
         numbers.update(zip(map(id, node.outputs), gives, strict=True))
     return tuple(numbers[id(tensor)] for tensor in model.outputs)
 
@@ -155,18 +163,18 @@ def _call(
     prefix: str,
     numbers: dict[int, int],
     gives: tuple[int, ...],
-    names: dict[int, str],
+    walk: _Walk,
 ) -> Call:
     operation = node.operation
     # Keras masks (which time steps count) come as arguments too. Nothing flows there.
     given = {
-        key: None if key == "mask" or key.endswith("_mask") else value
+        key: None if is_mask(key, value) and not walk.keras_masks else value
         for key, value in node.arguments.kwargs.items()
     }
     arguments = _with_slots(node.arguments.args, numbers)
     options = _with_slots(given, numbers)
     reads = tuple(slot.number for slot in _slots((arguments, options)))
-    name = names.setdefault(id(operation), prefix + operation.name)
+    name = walk.names.setdefault(id(operation), prefix + operation.name)
     if isinstance(operation, keras.layers.Layer):
         _check_layer(operation, name)
         layer, kind = operation, kind_of(operation)
@@ -188,6 +196,12 @@ def _call(
         options=options,
         wrapper=None,
     )
+
+
+def is_mask(key: str, value: Any) -> bool:
+    """Whether an argument of a call is a tensor that says which time steps count."""
+    named = key == "mask" or key.endswith("_mask")
+    return named and isinstance(value, (keras.KerasTensor, Slot))
 
 
 def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, ...]:

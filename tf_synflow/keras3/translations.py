@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow.network import Slot
+
 
 class Translated(NamedTuple):
     """A call of TensorFlow's that computes what an operation does.
@@ -94,7 +96,6 @@ _PLAIN: dict[str, tuple[str, Callable]] = {
     "Sqrt": ("math.sqrt", tf.sqrt),
     "Reciprocal": ("math.reciprocal", _reciprocal),
     "Rsqrt": ("math.rsqrt", tf.math.rsqrt),
-    "Matmul": ("linalg.matmul", tf.linalg.matmul),
     "GetItem": ("__operators__.getitem", _getitem),
     # Functions of single entries.
     "Negative": ("math.negative", tf.negative),
@@ -124,6 +125,14 @@ _PLAIN: dict[str, tuple[str, Callable]] = {
     "HardSilu": ("keras.hard_silu", _hard_silu),
     "StopGradient": ("stop_gradient", tf.stop_gradient),
     "Copy": ("identity", tf.identity),
+    # What computes Keras masks.
+    "Equal": ("math.equal", _of_two(tf.equal)),
+    "NotEqual": ("math.not_equal", _of_two(tf.not_equal)),
+    "Greater": ("math.greater", _of_two(tf.greater)),
+    "Less": ("math.less", _of_two(tf.less)),
+    "LogicalAnd": ("math.logical_and", tf.logical_and),
+    "LogicalOr": ("math.logical_or", tf.logical_or),
+    "LogicalNot": ("math.logical_not", tf.logical_not),
     # Only the shape matters to these.
     "ZerosLike": ("zeros_like", tf.zeros_like),
     "OnesLike": ("ones_like", tf.ones_like),
@@ -150,6 +159,25 @@ def _along(symbol: str, function: Callable, **names: str) -> Callable:
         return Translated(symbol, function, arguments, options)
 
     return translated
+
+
+def _matmul(op: Any, x1: Any, x2: Any) -> Translated | None:
+    # TensorFlow multiplies no vectors.
+    if any(not isinstance(x, Slot) and np.ndim(x) < 2 for x in (x1, x2)):
+        return None
+    return Translated("linalg.matmul", tf.linalg.matmul, (x1, x2), {})
+
+
+def _expand_dims(op: Any, x: Any) -> Translated | None:
+    if not isinstance(op.axis, int):
+        return None
+    return Translated("expand_dims", tf.expand_dims, (x,), {"axis": op.axis})
+
+
+def _roll(op: Any, x: Any) -> Translated | None:
+    if op.axis is None:
+        return None
+    return Translated("roll", tf.roll, (x,), {"shift": op.shift, "axis": op.axis})
 
 
 def _transpose(op: Any, x: Any) -> Translated:
@@ -208,10 +236,9 @@ def _split(op: Any, x: Any) -> Translated:
     def split(value: Any, parts: Any, axis: int) -> Any:
         if isinstance(parts, int):
             return tf.split(value, parts, axis)
-        ends = [0, *parts, value.shape[axis]]
-        return tf.split(
-            value, [b - a for a, b in zip(ends, ends[1:], strict=False)], axis
-        )
+        ends = [0, *parts]
+        sizes = [b - a for a, b in zip(ends, parts, strict=False)]
+        return tf.split(value, [*sizes, -1], axis)  # -1: the rest
 
     options = {"parts": op.indices_or_sections, "axis": op.axis}
     return Translated("split", split, (x,), options)
@@ -233,7 +260,7 @@ def _pad(op: Any, x: Any, constant_values: Any = None) -> Translated | None:
 def _take(op: Any, x: Any, indices: Any) -> Translated | None:
     if op.axis is None:
         return None
-    if isinstance(indices, (list, tuple, np.ndarray)):
+    if not isinstance(indices, Slot):
         indices = np.asarray(indices)  # TensorFlow counts from the front only
         if (indices < 0).any():
             return None
@@ -337,17 +364,20 @@ def _normalize(op: Any, x: Any) -> Translated | None:
 
 _SET: dict[str, Callable[..., Translated | None]] = {
     "Mean": _reduced("math.reduce_mean", tf.reduce_mean),
+    "Any": _reduced("math.reduce_any", tf.reduce_any),
+    "All": _reduced("math.reduce_all", tf.reduce_all),
     "Sum": _reduced("math.reduce_sum", tf.reduce_sum),
     "Max": _reduced("math.reduce_max", tf.reduce_max),
     "Min": _reduced("math.reduce_min", tf.reduce_min),
     "Amax": _reduced("math.reduce_max", tf.reduce_max),
     "Amin": _reduced("math.reduce_min", tf.reduce_min),
+    "Matmul": _matmul,
     "Squeeze": _along("squeeze", tf.squeeze, axis="axis"),
-    "ExpandDims": _along("expand_dims", tf.expand_dims, axis="axis"),
+    "ExpandDims": _expand_dims,
     "Concatenate": _along("concat", tf.concat, axis="axis"),
     "Stack": _along("stack", tf.stack, axis="axis"),
     "Unstack": _along("unstack", tf.unstack, num="num", axis="axis"),
-    "Roll": _along("roll", tf.roll, shift="shift", axis="axis"),
+    "Roll": _roll,
     "Cumsum": _along("math.cumsum", tf.cumsum, axis="axis"),
     "BroadcastTo": _along("broadcast_to", tf.broadcast_to, shape="shape"),
     "Softmax": _along("nn.softmax", tf.nn.softmax, axis="axis"),
