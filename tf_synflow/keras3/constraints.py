@@ -27,7 +27,8 @@ class KeepPruned(keras.constraints.Constraint):
     see `tf_synflow.zero_pruned`.
 
     The mask is part of the constraint's configuration. So it travels with the layer's:
-    in `.keras` and `.h5` files, with pickle and with `clone_model`.
+    in `.keras` and `.h5` files, with pickle, and with `clone_model`, whose weights are
+    new and dense until they are set or trained.
 
     Attributes:
       mask: Boolean array of the weight's shape, True where it is kept.
