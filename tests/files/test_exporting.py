@@ -132,11 +132,11 @@ def test_a_wrong_file_is_never_given_its_name(ending, tmp_path, monkeypatch):
     model = lenet()
     write = exporting._write_saved_model
 
-    def sabotaged(plain, path):
-        bias = plain.layers[-1].bias
+    def sabotaged(served, path):
+        bias = served.variables[-1]
         right = bias.numpy()
         bias.assign(right + 0.01 * np.eye(10)[3])
-        write(plain, path)
+        write(served, path)
         bias.assign(right)
 
     monkeypatch.setattr(exporting, "_write_saved_model", sabotaged)
@@ -157,11 +157,11 @@ def export_sabotaged(model, path, monkeypatch, weight, value):
     """Exports with one weight of the last layer other in the file than in Keras."""
     write = exporting._write_saved_model
 
-    def sabotaged(plain, aside):
-        variable = plain.layers[-1].weights[weight]
+    def sabotaged(served, aside):
+        variable = served.variables[-2:][weight]
         right = variable.numpy()
         variable.assign(value)
-        write(plain, aside)
+        write(served, aside)
         variable.assign(right)
 
     monkeypatch.setattr(exporting, "_write_saved_model", sabotaged)
@@ -295,7 +295,7 @@ def test_what_tflite_cannot_express_is_said_with_the_way_out(function, tmp_path)
 @pytest.mark.parametrize(
     ("path", "data", "message"),
     [
-        ("model.keras", None, "ends in .tflite, or has no ending"),
+        ("model.keras", None, "ends in .tflite or .onnx, or has no"),
         ("model", np.zeros((2, 4, 4, 3)), "data must be one array for each input"),
         ("model", [np.zeros((2, 4, 4, 2))] * 2, "data must be one array for each"),
         ("model", np.zeros((0, 4, 4, 2)), "data must be one array for each input"),
