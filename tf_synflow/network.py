@@ -181,6 +181,47 @@ def assembled(
     )
 
 
+def check_ties(network: Network, variable_class: type) -> None:
+    """Refuses layers that compute with a weight of another layer.
+
+    Args:
+      network: The network.
+      variable_class: The class of variables that a call may be given as an argument.
+
+    Raises:
+      ValueError: A copy of the model would not be tied as the model is.
+    """
+    owners: dict[int, str] = {}
+    for call in network.calls:
+        for argument in _parts((call.arguments, call.options)):
+            if isinstance(argument, variable_class):
+                raise ValueError(
+                    f"{call.name!r} is given the variable {argument.name!r} as an "
+                    "argument. A copy of the model would go on using it, or a constant "
+                    "in its place. Make it a layer of your own that has this weight "
+                    "(add_weight in its build)"
+                )
+        for short, variable in call.weights.items():
+            owner = owners.setdefault(id(variable), call.name)
+            if owner != call.name:
+                raise ValueError(
+                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
+                    "tf_synflow does not support tied weights: a copy of the model "
+                    f"would not be tied. Give {call.name!r} a weight of its own"
+                )
+
+
+def _parts(structure: Any) -> Iterator[Any]:
+    """What is in a structure of lists, tuples and dictionaries."""
+    if isinstance(structure, Mapping):
+        structure = list(structure.values())
+    if isinstance(structure, (list, tuple)):
+        for part in structure:
+            yield from _parts(part)
+    else:
+        yield structure
+
+
 class Servable(NamedTuple):
     """A model as a function of TensorFlow, to write a file from.
 

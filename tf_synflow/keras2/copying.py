@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_synflow.keras2 import ties
 from tf_synflow.keras2.imports import TfmotWrapper, keras
 from tf_synflow.keras2.reading import layer_weights
-from tf_synflow.network import Network, deep_graphs
+from tf_synflow.network import Network, check_ties, deep_graphs
 
 
 class CopiedLayer(NamedTuple):
@@ -68,7 +68,7 @@ def copy_model(
       ValueError: A copy would not be the same, or would share a variable with it.
     """
     model, make = network.model, make or same_layer
-    ties.check_ties(network)
+    check_ties(network, tf.Variable)
     ties.check_ancillary([model, *(nested for nested, _ in network.nested)])
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []

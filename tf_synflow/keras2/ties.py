@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import layer_nodes
-from tf_synflow.network import Network
 
 
 def check_ancillary(models: Iterable[Any]) -> None:
@@ -19,29 +18,6 @@ def check_ancillary(models: Iterable[Any]) -> None:
                 "on one of its tensors, which Keras cannot copy; build it with "
                 "keras.Model(inputs, outputs) and add the loss to that"
             )
-
-
-def check_ties(network: Network) -> None:
-    """Refuses layers that compute with a weight of another layer."""
-    owners: dict[int, str] = {}
-    for call in network.calls:
-        arguments = tf.nest.flatten([call.arguments, call.options])
-        for argument in arguments:
-            if isinstance(argument, tf.Variable):
-                raise ValueError(
-                    f"{call.name!r} is given the variable {argument.name!r} as an "
-                    "argument. A copy of the model would go on using it, or a constant "
-                    "in its place. Make it a layer of your own that has this weight "
-                    "(add_weight in its build)"
-                )
-        for short, variable in call.weights.items():
-            owner = owners.setdefault(id(variable), call.name)
-            if owner != call.name:
-                raise ValueError(
-                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
-                    "tf_synflow does not support tied weights: a copy of the model "
-                    f"would not be tied. Give {call.name!r} a weight of its own"
-                )
 
 
 def check_shares_nothing(

@@ -14,7 +14,7 @@ from tf_synflow.keras3.imports import (
     keras,
 )
 from tf_synflow.keras3.reading import layer_weights
-from tf_synflow.network import Network, deep_graphs
+from tf_synflow.network import Network, check_ties, deep_graphs
 
 # What a class of models may say of its own that a plain copy would lose.
 _BEHAVIOUR = ("train_step", "test_step", "predict_step", "compute_loss", "call")
@@ -76,7 +76,8 @@ def copy_model(
       ValueError: A copy would not be the same, or would share a variable with it.
     """
     make = make or same_layer
-    check_ties(network)
+    check_ties(network, keras.Variable)
+    _check_lambdas(network)
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
 
@@ -232,26 +233,9 @@ def _copy_trainable(original: Any, layer: Any) -> None:
             other.trainable = one.trainable
 
 
-def check_ties(network: Network) -> None:
-    """Refuses layers that compute with a weight of another layer."""
-    owners: dict[int, str] = {}
+def _check_lambdas(network: Network) -> None:
+    """Refuses Lambda layers whose function refers to layers or variables."""
     for call in network.calls:
-        for argument in keras.tree.flatten([call.arguments, call.options]):
-            if isinstance(argument, keras.Variable):
-                raise ValueError(
-                    f"{call.name!r} is given the variable {argument.path!r} as an "
-                    "argument. A copy of the model would go on using it, or a constant "
-                    "in its place. Make it a layer of your own that has this weight "
-                    "(add_weight in its build)"
-                )
-        for short, variable in call.weights.items():
-            owner = owners.setdefault(id(variable), call.name)
-            if owner != call.name:
-                raise ValueError(
-                    f"layers {owner!r} and {call.name!r} share the weight {short!r}. "
-                    "tf_synflow does not support tied weights: a copy of the model "
-                    f"would not be tied. Give {call.name!r} a weight of its own"
-                )
         function = getattr(call.layer, "function", None)
         if call.kind == "Lambda" and (held := _held(function)):
             raise ValueError(
