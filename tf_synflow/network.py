@@ -222,6 +222,18 @@ def _parts(structure: Any) -> Iterator[Any]:
         yield structure
 
 
+class Rebuilt(NamedTuple):
+    """A copy of a model.
+
+    Attributes:
+      model: The new model, uncompiled.
+      weights: Name to variable of every weight in it, named as in the original.
+    """
+
+    model: Any
+    weights: dict[str, Any]
+
+
 class Servable(NamedTuple):
     """A model as a function of TensorFlow, to write a file from.
 

@@ -13,7 +13,7 @@ from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import kind_of, prunable_weights, read
 from tf_synflow.keras2.serving import outputs_of, servable
-from tf_synflow.keras2.wrapping import Rebuilt, rebuild
+from tf_synflow.keras2.wrapping import rebuild
 from tf_synflow.network import Network
 
 set_random_seed = keras.utils.set_random_seed
@@ -36,7 +36,6 @@ def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
 
 __all__ = [
     "Holder",
-    "Rebuilt",
     "config_of",
     "evaluated",
     "for_gradients",

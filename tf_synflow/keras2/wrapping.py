@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tf_synflow.keras2.copying import copy_model
 from tf_synflow.keras2.imports import TfmotWrapper, keras, reads_old_format, tfmot
 from tf_synflow.keras2.reading import layer_weights
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Network
+from tf_synflow.network import Network, Rebuilt
 
 
 class PruneLowMagnitude(TfmotWrapper):
@@ -79,18 +79,6 @@ def _in_old_form(config: Any) -> Any:
     if config.get("registered_name"):
         config["class_name"] = config["registered_name"]
     return config
-
-
-class Rebuilt(NamedTuple):
-    """A copy of a model.
-
-    Attributes:
-      model: The new model, uncompiled.
-      weights: Name to variable of every weight in it, named as in the original.
-    """
-
-    model: Any
-    weights: dict[str, Any]
 
 
 def rebuild(

@@ -13,7 +13,7 @@ from tf_synflow.keras3.holding import Holder
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.losses import for_gradients
 from tf_synflow.keras3.reading import kind_of, prunable_weights, read
-from tf_synflow.keras3.rebuilding import Rebuilt, rebuild
+from tf_synflow.keras3.rebuilding import rebuild
 from tf_synflow.keras3.serving import servable
 
 set_random_seed = keras.utils.set_random_seed
@@ -27,7 +27,6 @@ def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
 
 __all__ = [
     "Holder",
-    "Rebuilt",
     "config_of",
     "evaluated",
     "for_gradients",

@@ -1,7 +1,7 @@
 """Pruned copies of a Keras 3 model: masks in the constraints of its layers."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -9,19 +9,7 @@ from tf_synflow.keras3.constraints import constrain
 from tf_synflow.keras3.copying import copy_model, scope
 from tf_synflow.keras3.reading import layer_weights
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Network
-
-
-class Rebuilt(NamedTuple):
-    """A copy of a model.
-
-    Attributes:
-      model: The new model, uncompiled.
-      weights: Name to variable of every weight in it, named as in the original.
-    """
-
-    model: Any
-    weights: dict[str, Any]
+from tf_synflow.network import Network, Rebuilt
 
 
 def rebuild(

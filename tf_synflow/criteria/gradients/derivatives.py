@@ -22,9 +22,10 @@ from tf_synflow import frameworks
 from tf_synflow.criteria.gradients import batches, losses
 from tf_synflow.criteria.gradients.samples import Batch, Samples
 from tf_synflow.criteria.problem import Problem
-from tf_synflow.keras2 import Rebuilt, rebuild
+from tf_synflow.keras2 import rebuild
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks, Scores
+from tf_synflow.network import Rebuilt
 
 
 class _ByTheBatch(keras.layers.BatchNormalization):
