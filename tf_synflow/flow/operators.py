@@ -103,6 +103,8 @@ def rule_of(
     operands = Operands(network, call, numbers)
     if not is_operator(call):
         return operator_parts.merge(operands)
+    if not call.kind.startswith("tf."):
+        return None  # an operation of Keras 3 that has no counterpart in TensorFlow
     short = short_name(call)
     if short in _OF_SHAPES or not operands.signals:
         return functools.partial(operator_parts.number, operands)

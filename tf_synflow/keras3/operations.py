@@ -38,6 +38,7 @@ class Operator:
         return self.function(*arguments, **options)
 
     def _refused(self, *arguments: Any, **options: Any) -> Any:
+        # Rules look for the translation first, so nobody comes here.
         raise NotImplementedError(f"{self.title} has no counterpart in TensorFlow here")
 
 
