@@ -49,11 +49,6 @@ def kind_of(operator: Operator) -> str:
     return f"tf.{operator.symbol}"
 
 
-def stands_for(layer: Any) -> bool:
-    """Whether what a call applies is an operation, and no layer."""
-    return isinstance(layer, Operator)
-
-
 def _title(operation: Any) -> str:
     """`keras.ops.true_divide` for an object of the class `TrueDivide`."""
     name = type(operation).__name__

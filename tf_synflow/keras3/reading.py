@@ -208,7 +208,9 @@ def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, .
     """The calls without the operations that compute Keras masks only."""
     needed, left = set(outputs), []
     for call in reversed(calls):
-        if needed.intersection(call.outputs) or not operations.stands_for(call.layer):
+        if needed.intersection(call.outputs) or not isinstance(
+            call.layer, operations.Operator
+        ):
             needed.update(call.inputs)
             left.append(call)
     return tuple(reversed(left))

@@ -14,7 +14,7 @@ from tf_synflow.checks import check_choice
 _MODULES = {"tf_keras": "keras2", "keras": "keras3"}
 
 
-def SGD(  # noqa: N802, it makes an object of a class of this name
+def SGD(
     learning_rate: Any = 0.1,
     momentum: float = 0.9,
     nesterov: bool = True,
@@ -56,7 +56,7 @@ def SGD(  # noqa: N802, it makes an object of a class of this name
     return make(learning_rate, momentum, nesterov, l2, **kwargs)
 
 
-def GRDA(  # noqa: N802, it makes an object of a class of this name
+def GRDA(
     learning_rate: Any = 0.1,
     c: float = 5e-4,
     mu: float = 0.51,

@@ -163,7 +163,6 @@ class PruningCallback(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prunes, if this is the epoch for it."""
-        _ = self.model  # brings its variables up to date
         self._mend()  # what another callback put back since the last epoch
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
@@ -178,7 +177,6 @@ class PruningCallback(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the density."""
-        _ = self.model
         self._holder.look()  # another callback may have pruned since
         self._mend()
         if logs is not None:
@@ -189,7 +187,6 @@ class PruningCallback(Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Zeroes once more, whatever an optimizer did at the end of training."""
-        _ = self.model
         self._mend()
         if self._writer is not None:
             self._writer.close()
@@ -214,7 +211,6 @@ class PruningCallback(Callback):
         def on_train_end(logs: Any = None) -> None:
             vars(history).pop("on_train_end", None)
             before(logs)
-            _ = self.model
             self._mend()
 
         history.on_train_end = on_train_end
@@ -244,6 +240,7 @@ class PruningCallback(Callback):
 
     def _mend(self) -> None:
         """Zeroes what is pruned, and warns if it had come back."""
+        _ = self.model  # brings its variables up to date
         back = self._holder.mend()
         if back:
             _, size = self._holder.count()
