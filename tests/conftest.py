@@ -9,6 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 import tensorflow as tf
+from hypothesis import settings
 
 from tf_synflow.keras2.imports import keras
 
@@ -19,6 +20,11 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+# `pytest --hypothesis-profile=many` tries more.
+settings.register_profile("usual", max_examples=20)
+settings.register_profile("many", max_examples=300)
+settings.load_profile("usual")
 
 
 # The files that take longest.

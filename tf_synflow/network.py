@@ -234,6 +234,36 @@ class Rebuilt(NamedTuple):
     weights: dict[str, Any]
 
 
+class InitialValues:
+    """Spares layers the drawing of initial values that are written over at once.
+
+    For VGG-16 that is a third of the time of a copy. It also leaves Keras's own stream
+    of random numbers where it was.
+    """
+
+    def __init__(self, zeros: Any):
+        """Takes what draws nothing: an initializer of Keras that gives zeros."""
+        self._zeros = zeros
+        self._spared: list[tuple[Any, dict[str, Any]]] = []
+
+    def spare(self, layer: Any) -> None:
+        """Makes the kernels of a layer of Keras begin at 0, before it is built."""
+        own = {
+            name: value
+            for name, value in vars(layer).items()
+            if name.endswith(("kernel_initializer", "embeddings_initializer"))
+        }
+        self._spared.append((layer, own))
+        for name in own:
+            setattr(layer, name, self._zeros)
+
+    def restore(self) -> None:
+        """Gives the layers their initializers back, which are part of their config."""
+        for layer, own in self._spared:
+            for name, value in own.items():
+                setattr(layer, name, value)
+
+
 class Servable(NamedTuple):
     """A model as a function of TensorFlow, to write a file from.
 

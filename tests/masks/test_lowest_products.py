@@ -41,13 +41,15 @@ def test_the_lowest_are_those_of_a_sort_whatever_the_bound(zeros, ties, share):
     positive = sum(int((gradient * weight > 0).sum()) for gradient, weight in pairs)
     count = int(share * positive)
     expected = by_sorting(pairs, count)
-    guess = ranking.guess_bound(pairs, share)
-    for bound in (0.0, guess, np.inf):
+    lower, upper = ranking.guess_bounds(pairs, share)
+    assert 0 <= lower <= upper
+    for bound in (0.0, upper, np.inf):
         found = ranking.products_up_to(pairs, bound)
-        for own, wanted in zip(
-            ranking.lowest(pairs, found, count), expected, strict=True
-        ):
-            assert own.tolist() == wanted
+        # A lower bound that is far too high is a bad guess too.
+        for guess in (0.0, lower, 2.0, np.inf):
+            lowest = ranking.lowest(pairs, found, count, guess)
+            for own, wanted in zip(lowest, expected, strict=True):
+                assert own.tolist() == wanted
 
 
 def test_tasks_and_blocks_meet_without_a_seam():

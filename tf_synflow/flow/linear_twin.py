@@ -25,9 +25,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_synflow.checks import first_line
-from tf_synflow.flow import linear_parts, operators
+from tf_synflow.flow import linear_parts, operators, position_rules
 from tf_synflow.flow.linear_parts import LinearPart
 from tf_synflow.flow.parts import shapes
+from tf_synflow.flow.positions import Spread, expanded, ones
 from tf_synflow.flow.refusals import keep_shapes, refusal
 from tf_synflow.flow.scaling import Signal, aligned, normalised
 from tf_synflow.network import Call, Network
@@ -110,7 +111,7 @@ class LinearTwin:
         weights = {**self._constants, **weights}
         start = tf.constant(0, tf.int64)
         signals = {
-            number: Signal(ones, start)
+            number: Signal(ones.tensor, start, 0, ones.positions)
             for number, ones in zip(self._network.inputs, self._inputs, strict=True)
         }
         for call, rule in zip(self._network.calls, self._rules, strict=True):
@@ -118,7 +119,8 @@ class LinearTwin:
             outputs = self._apply(call, rule, inputs, weights)
             signals.update(zip(call.outputs, outputs, strict=True))
         tops = aligned([signals[number] for number in self._network.outputs])
-        total = tf.add_n([tf.reduce_sum(top.tensor) for top in tops])
+        wholes = [expanded(Spread(top.tensor, top.positions)).tensor for top in tops]
+        total = tf.add_n([tf.reduce_sum(whole) for whole in wholes])
         total = normalised(Signal(total, tops[0].exponent, tops[0].offset))
         return Signal(total.tensor, total.whole_exponent)
 
@@ -133,15 +135,20 @@ class LinearTwin:
         names = {short: f"{call.name}/{short}" for short in call.weights}
         own = {short: weights[name] for short, name in names.items()}
         inputs = self._meeting(call, inputs)
-        tensors = [signal.tensor for signal in inputs]
         first = call.arguments[0] if call.arguments else None
-        listed = len(tensors) > 1 or isinstance(first, (list, tuple))
-        results = rule(call.layer, tensors if listed else tensors[0], own)
+        listed = len(inputs) > 1 or isinstance(first, (list, tuple))
+
+        def apply(tensors: list[Any]) -> list[Any]:
+            results = rule(call.layer, tensors if listed else tensors[0], own)
+            return tf.nest.flatten(results)
+
+        spreads = [Spread(signal.tensor, signal.positions) for signal in inputs]
+        results = position_rules.rule_of(rule)(call.layer, apply, spreads)
         offset = inputs[0].offset
         offset += sum(self._exponents.get(name, 0) for name in names.values())
         outputs = [
-            Signal(result, inputs[0].exponent, offset)
-            for result in tf.nest.flatten(results)
+            Signal(result.tensor, inputs[0].exponent, offset, result.positions)
+            for result in results
         ]
         if rule in linear_parts.NEVER_GROW or self._numbers.issuperset(call.outputs):
             return outputs
@@ -160,12 +167,12 @@ class LinearTwin:
         met = aligned(signals) if signals else []
         rest, like = iter(met), (met or inputs)[0]
         met = [
-            like._replace(tensor=s.tensor) if is_known else next(rest)
+            like._replace(tensor=s.tensor, positions=()) if is_known else next(rest)
             for s, is_known in zip(inputs, known, strict=True)
         ]
         if operators.rule_of(self._network, call, self._numbers) is not None:
             return met
-        dtype = self._inputs[0].dtype
+        dtype = self._inputs[0].tensor.dtype
         return [
             s._replace(tensor=tf.zeros_like(s.tensor, dtype)) if is_known else s
             for s, is_known in zip(met, known, strict=True)
@@ -258,14 +265,14 @@ def _spec(name: str, array: np.ndarray, open_axes: Collection[int]) -> Any:
     return tf.TensorSpec(shape, array.dtype, name)
 
 
-def _ones(shape: tuple[int | None, ...], dtype: Any) -> Any:
+def _ones(shape: tuple[int | None, ...], dtype: Any) -> Spread:
     if None in shape[1:]:
         raise ValueError(
             f"the model has an input of shape {shape}: SynFlow propagates one input of "
             "ones and needs every size but the batch's; rebuild the model with a fixed "
             "input shape, such as (224, 224, 3)"
         )
-    return tf.ones((1, *shape[1:]), dtype)
+    return ones((1, *shape[1:]), dtype)
 
 
 def leading_to_outputs(network: Network) -> Network:

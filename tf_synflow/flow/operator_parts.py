@@ -87,7 +87,7 @@ def arithmetic(operands: Operands, short: str) -> LinearPart | None:
     if short in SUMS:
         return functools.partial(total, operands, parts, 1.0)
     if short in PRODUCTS:
-        return functools.partial(_product, operands, parts)
+        return functools.partial(product, operands, parts)
     if short in POWERS:
         return functools.partial(total, operands, parts, POWERS[short])
     base, other = parts
@@ -116,7 +116,7 @@ def total(
     return total if times == 1 else total * tf.constant(times, dtype)
 
 
-def _product(
+def product(
     operands: Operands,
     parts: list[Any],
     layer: Any,
@@ -260,7 +260,7 @@ def merge(operands: Operands) -> LinearPart | None:
     if all(map(operands.is_signal, parts)):
         return None
     if kind == "Multiply":
-        return functools.partial(_product, operands, parts)
+        return functools.partial(product, operands, parts)
     if kind == "Dot":
         constants = [part for part in parts if not operands.is_signal(part)]
         alone = constants[0].shape[0] in (1, None)

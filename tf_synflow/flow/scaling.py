@@ -23,11 +23,13 @@ class Signal(NamedTuple):
       exponent: Scalar integer tensor e; the true signal is `tensor * 2**(e + offset)`.
       offset: What is known of the exponent beforehand, a Python integer: TensorFlow
         takes hours to fold a chain of thousands of constants.
+      positions: Which of the tensor's entries stand where; see `positions.Spread`.
     """
 
     tensor: Any
     exponent: Any
     offset: int = 0
+    positions: tuple = ()
 
     @property
     def whole_exponent(self) -> Any:
@@ -57,7 +59,7 @@ def normalised(signal: Signal) -> Signal:
     axes = list(range(signal.tensor.shape.rank))
     top = tf.stop_gradient(tf.reduce_max(signal.tensor, axes))
     factor, exponent = _shift(top, signal.exponent)
-    return Signal(signal.tensor * factor, exponent, signal.offset)
+    return signal._replace(tensor=signal.tensor * factor, exponent=exponent)
 
 
 # A function of its own, so that a deep network is traced with one call a layer.
@@ -79,6 +81,7 @@ def aligned(signals: Sequence[Signal]) -> list[Signal]:
             signal.tensor * power_of_two(exponent - highest, signal.tensor.dtype),
             highest,
             offset,
+            signal.positions,
         )
         for signal, exponent in zip(signals, exponents, strict=True)
     ]

@@ -83,14 +83,13 @@ class Survivors:
             return
         pairs = [(gradients[n].reshape(-1), self.arrays[n].reshape(-1)) for n in names]
         living = sum(self._living[name] for name in names)
-        bound = ranking.guess_bound(pairs, count / max(living, 1))
-        found = ranking.products_up_to(pairs, bound)
+        lower, upper = ranking.guess_bounds(pairs, count / max(living, 1))
+        found = ranking.products_up_to(pairs, upper)
         for name, lost in zip(names, found.lost, strict=True):
             self._bury(name, lost)
         count -= self._remove_dead(names, count)
-        for name, positions in zip(
-            names, ranking.lowest(pairs, found, count), strict=True
-        ):
+        lowest = ranking.lowest(pairs, found, count, lower)
+        for name, positions in zip(names, lowest, strict=True):
             self.arrays[name].reshape(-1)[positions] = 0
             self._living[name] -= positions.size
 

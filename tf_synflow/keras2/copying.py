@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tf_synflow.keras2 import ties
 from tf_synflow.keras2.imports import TfmotWrapper, keras
-from tf_synflow.keras2.reading import layer_weights
-from tf_synflow.network import Network, check_ties, deep_graphs
+from tf_synflow.keras2.reading import kind_of, layer_weights
+from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
 
 
 class CopiedLayer(NamedTuple):
@@ -72,6 +72,7 @@ def copy_model(
     ties.check_ancillary([model, *(nested for nested, _ in network.nested)])
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
+    initial = InitialValues(keras.initializers.Zeros())
 
     def copy(layer: Any) -> Any:
         if id(layer) not in made:
@@ -94,6 +95,8 @@ def copy_model(
         with tape.stop_recording():  # get_config may read the original's weights
             new = make(original)
             _copy_vocabularies(original, new)
+        if kind_of(original) and (weights is None or weights(original)):
+            initial.spare(new)
         wrapper = wrap(original, new)
         copies.append(CopiedLayer(original, new, wrapper))
         return new if wrapper is None else wrapper
@@ -102,6 +105,7 @@ def copy_model(
         # Keras calls each layer of the copy once; the tape sees what they compute with.
         with tf.GradientTape() as tape:
             result = copy(model)
+        initial.restore()
         if type(result) is not type(model):
             raise ValueError(
                 f"a copy of model {model.name!r} would lose its class, "

@@ -13,8 +13,8 @@ from tf_synflow.keras3.imports import (
     SafeModeScope,
     keras,
 )
-from tf_synflow.keras3.reading import layer_weights
-from tf_synflow.network import Network, check_ties, deep_graphs
+from tf_synflow.keras3.reading import kind_of, layer_weights
+from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
 
 # What a class of models may say of its own that a plain copy would lose.
 _BEHAVIOUR = ("train_step", "test_step", "predict_step", "compute_loss", "call")
@@ -80,6 +80,7 @@ def copy_model(
     _check_lambdas(network)
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []
+    initial = InitialValues(keras.initializers.Zeros())
 
     def copy(operation: Any) -> Any:
         if id(operation) not in made:
@@ -105,6 +106,8 @@ def copy_model(
                 "@keras.saving.register_keras_serializable()"
             ) from error
         _copy_vocabularies(layer, new)
+        if kind_of(layer) and (weights is None or weights(layer)):
+            initial.spare(new)
         return new
 
     def copy_nested(model: Any) -> Any:
@@ -123,6 +126,7 @@ def copy_model(
 
     with deep_graphs(2 * len(network.calls)), scope(network.model):
         result = copy(network.model)
+        initial.restore()
         _check_shares_nothing(network.model, copies)
         for original, layer in copies:
             _copy_trainable(original, layer)

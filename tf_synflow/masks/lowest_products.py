@@ -1,9 +1,10 @@
 """The lowest of many products, without sorting and without writing the products down.
 
 The scores of SynFlow are products gradient * weight, of which each iteration removes
-the few lowest. A sample guesses a bound that a little more than those lie under; one
-pass over the factors, in pieces that fit the cache, collects what lies under it; only
-that is ranked. The result does not depend on the guess.
+the few lowest. A sample guesses two bounds that the highest of those lies between. One
+pass over the factors, piece by piece, collects what lies under the upper bound; of
+that, only what lies above the lower one is ranked. The result does not depend on the
+guess.
 """
 
 import os
@@ -17,7 +18,9 @@ Pair = tuple[np.ndarray, np.ndarray]  # the two factors, flat and of one size
 
 _SAMPLE = 1 << 14
 
-_BLOCK = 1 << 16  # elements that a core looks at together: half a megabyte of float64
+# Elements that a core looks at together. In smaller blocks the threads spend their time
+# handing Python's lock to each other.
+_BLOCK = 1 << 18
 
 _TASK = 1 << 20  # elements that a thread takes at once
 
@@ -49,8 +52,8 @@ class Found(NamedTuple):
     lost: list[np.ndarray]
 
 
-def guess_bound(pairs: Sequence[Pair], fraction: float) -> float:
-    """A bound that a little more than `fraction` of the positive products lie under."""
+def guess_bounds(pairs: Sequence[Pair], fraction: float) -> tuple[float, float]:
+    """Bounds that the `fraction` quantile of the positive products lies between."""
     total = sum(gradient.size for gradient, _ in pairs)
     # A stride by an odd number near the golden section visits places evenly.
     places = np.sort(np.arange(min(_SAMPLE, total)) * 2654435761 % total)
@@ -61,11 +64,15 @@ def guess_bound(pairs: Sequence[Pair], fraction: float) -> float:
         products.append(gradient[own] * weight[own])
         start += gradient.size
     sample = np.concatenate(products)
-    sample = sample[sample > 0]
-    rank = int(1.1 * fraction * sample.size) + 16
-    if rank >= sample.size:
-        return np.inf
-    return float(np.partition(sample, rank)[rank])
+    sample = np.sort(sample[sample > 0])
+    # Four standard deviations of the rank of a quantile in a sample.
+    middle = fraction * sample.size
+    margin = 4 * np.sqrt(middle) + 4
+    low, high = int(middle - margin), int(middle + margin)
+    return (
+        float(sample[low]) if low > 0 else 0.0,
+        float(sample[high]) if high < sample.size else np.inf,
+    )
 
 
 def products_up_to(pairs: Sequence[Pair], bound: float) -> Found:
@@ -108,24 +115,31 @@ def products_up_to(pairs: Sequence[Pair], bound: float) -> Found:
     return Found(*map(list, zip(*joined, strict=True)))
 
 
-def lowest(pairs: Sequence[Pair], found: Found, count: int) -> list[np.ndarray]:
+def lowest(
+    pairs: Sequence[Pair], found: Found, count: int, lower: float = 0.0
+) -> list[np.ndarray]:
     """The positions of the lowest positive products.
 
     Args:
       pairs: The factors.
       found: What `products_up_to` gave for them with any bound.
       count: How many; at most as many as there are positive products.
+      lower: A bound that fewer products than that probably lie under. Defaults to 0.
 
     Returns:
       For each pair, the positions of those among the `count` lowest. Of equal products
       the later are taken first.
     """
-    while sum(values.size for values in found.values) < count:
+    if sum(values.size for values in found.values) < count:
         found = products_up_to(pairs, np.inf)
     if count <= 0:
         return [np.empty(0, np.intp) for _ in pairs]
     values = np.concatenate(found.values)
-    bound = np.partition(values, count - 1)[count - 1]
+    ranked = values[values > lower]
+    rank = count - 1 - (values.size - ranked.size)
+    if rank < 0:  # the guess was too high
+        ranked, rank = values, count - 1
+    bound = np.partition(ranked, rank)[rank]
     taken = values < bound
     ties = np.flatnonzero(values == bound)
     taken[ties[ties.size - (count - np.count_nonzero(taken)) :]] = True

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_synflow.flow.parts.shapes import channels_last
+from tf_synflow.flow.patches import Patches
 
 # By the rank of the signal. In eager mode TensorFlow's gradients want it spelt out.
 _FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
@@ -20,8 +21,13 @@ def dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 @channels_last
 def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
-    """Convolution with any stride, padding, dilation and number of groups."""
+    """Convolution with any stride, padding, dilation and number of groups.
+
+    `x` may be the `Patches` of the signal.
+    """
     kernel, padding = weights["kernel"], layer.padding.upper()
+    if isinstance(x, Patches):
+        return x.times(kernel)
     if padding == "CAUSAL":
         before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"

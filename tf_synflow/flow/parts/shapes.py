@@ -4,7 +4,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+from tf_synflow.flow.positions import gathered
 
 
 def channels_last(rule: Callable) -> Callable:
@@ -56,7 +59,7 @@ def repeat_vector(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 @channels_last
 def zero_padding(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """Zeros around the positions of a signal with one, two or three axes."""
-    return tf.pad(x, [(0, 0), *_pairs(layer.padding), (0, 0)])
+    return tf.pad(x, [(0, 0), *pairs(layer.padding), (0, 0)])
 
 
 @channels_last
@@ -65,13 +68,13 @@ def cropping(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     inside = [
         slice(first, size - last)
         for (first, last), size in zip(
-            _pairs(layer.cropping), x.shape[1:-1], strict=True
+            pairs(layer.cropping), x.shape[1:-1], strict=True
         )
     ]
     return x[(slice(None), *inside)]
 
 
-def _pairs(amounts: Any) -> list[tuple[int, int]]:
+def pairs(amounts: Any) -> list[tuple[int, int]]:
     """Keras keeps one pair for one axis, and a tuple of pairs for several."""
     return [amounts] if isinstance(amounts[0], int) else list(amounts)
 
@@ -79,9 +82,9 @@ def _pairs(amounts: Any) -> list[tuple[int, int]]:
 @channels_last
 def repeated(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """UpSampling by the nearest neighbour: each position several times."""
-    for axis, times in enumerate(tf.nest.flatten(layer.size), 1):
-        x = tf.repeat(x, times, axis=axis)
-    return x
+    times = enumerate(tf.nest.flatten(layer.size), 1)
+    rows = {axis: np.repeat(np.arange(x.shape[axis]), count) for axis, count in times}
+    return gathered(x, rows)  # after tf.repeat the shape would not be known
 
 
 def global_average(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
