@@ -1,8 +1,10 @@
 """How long SynFlow takes, beside the gradient passes that it cannot do without.
 
 The *floor* of a loop of n iterations is n bare float64 gradient passes of the twin of
-the unpruned network, traced already. Floor and loop are measured in one process, in
-turn, so that their ratio holds when the machine's speed drifts.
+the unpruned network, dense: all positions are computed, convolutions are TensorFlow's,
+and the twin is traced already. Floor, loop and `prune` (the loop, and the copy with its
+masks) are measured in one process, in turn, so that their ratios hold when the
+machine's speed drifts.
 """
 
 import contextlib
@@ -12,7 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import tf_synflow
 from tf_synflow import frameworks, models
+from tf_synflow.flow import position_rules
 from tf_synflow.flow.linear_twin import LinearTwin, shared_tensor
 from tf_synflow.flow.loop import network_twin
 from tf_synflow.flow.survivors import Survivors
@@ -48,8 +52,8 @@ def measure(
     Returns:
       The arguments; `prunable` and `kept` weights; `first_seconds`, the first loop with
       all that comes before it, tracing included; `peak_gb` of the process up to then;
-      lists of `loop_seconds` and `floor_seconds`; and `stages`, the median seconds of
-      each stage of the loop.
+      lists of `loop_seconds`, `prune_seconds` and `floor_seconds`; and `stages`, the
+      median seconds of each stage of the loop.
     """
     network = models.build(model, (size, size, 3), classes)
     policy = PruningPolicy(iterations=iterations, dtype=dtype, progress=False)
@@ -64,11 +68,12 @@ def measure(
     result["prunable"] = sum(mask.size for mask in masks.values())
     result["kept"] = sum(int(mask.sum()) for mask in masks.values())
     result["emptied"] = [name for name, mask in masks.items() if not mask.any()]
-    loops, floors, stages = [], [], []
+    loops, prunes, floors, stages = [], [], [], []
     if repeats:
         read = frameworks.read(network)
         weights = {name: read.weights[name].numpy() for name in masks}
-        twin, magnitudes = network_twin(read, weights, dtype=dtype, traced=True)
+        with _dense():
+            twin, magnitudes = network_twin(read, weights, dtype=dtype, traced=True)
         tensors = {n: shared_tensor(w.array) for n, w in magnitudes.items()}
         twin.gradients(tensors)
     for _ in range(repeats):
@@ -81,12 +86,27 @@ def measure(
             policy.masks(network, ratio)
             loops.append(time.perf_counter() - start)
         stages.append(dict(seconds))
+        start = time.perf_counter()
+        tf_synflow.prune(network, ratio, policy=policy)
+        prunes.append(time.perf_counter() - start)
     result["floor_seconds"], result["loop_seconds"] = floors, loops
+    result["prune_seconds"] = prunes
     result["stages"] = {
         stage: statistics.median(own[stage] for own in stages) if stages else None
         for stage in STAGES
     }
     return result
+
+
+@contextlib.contextmanager
+def _dense() -> Iterator[None]:
+    """Twins that are traced meanwhile compute all positions."""
+    original = position_rules.rule_of
+    position_rules.rule_of = lambda part: position_rules.everywhere
+    try:
+        yield
+    finally:
+        position_rules.rule_of = original
 
 
 @contextlib.contextmanager
@@ -116,15 +136,19 @@ def _stopwatch() -> Iterator[dict[str, float]]:
 
 HEADER = (
     "| model | weights | ratio | iterations | loop s | floor s | loop / floor | "
-    "gradients | ranking | cutting | first s | peak GB | ns per weight, iteration |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "prune / floor | gradients | ranking | cutting | first s | peak GB | "
+    "ns per weight, iteration |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def row(result: dict[str, Any]) -> str:
     """A result as a row of a Markdown table: medians, with (min to max)."""
     loops, floors = result["loop_seconds"], result["floor_seconds"]
-    ratios = [loop / floor for loop, floor in zip(loops, floors, strict=True)]
+    ratios = [
+        _spread([own / floor for own, floor in zip(seconds, floors, strict=True)])
+        for seconds in (loops, result["prune_seconds"])
+    ]
     floor = statistics.median(floors) if floors else None
     stages = [
         f"{seconds / floor:.2f}" if floor else ""
@@ -137,7 +161,7 @@ def row(result: dict[str, Any]) -> str:
         name += f" {result['dtype']}"
     cells = [
         name, f"{result['prunable']:,}", f"{result['ratio']:g}",
-        str(result["iterations"]), _spread(loops), _spread(floors), _spread(ratios),
+        str(result["iterations"]), _spread(loops), _spread(floors), *ratios,
         *stages, f"{result['first_seconds']:.2f}", f"{result['peak_gb']:.2f}",
         f"{each:.2f}",
     ]  # fmt: skip

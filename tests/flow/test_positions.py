@@ -25,11 +25,11 @@ def kind(name, axes):
 def scores(model, monkeypatch, spread):
     with monkeypatch.context() as patch:
         if not spread:
-            patch.setattr(position_rules, "rule_of", lambda part: _everywhere)
+            patch.setattr(position_rules, "rule_of", lambda part: everywhere)
         return tf_synflow.PruningPolicy(progress=False).score(model)
 
 
-_everywhere = position_rules._everywhere
+everywhere = position_rules.everywhere
 
 
 def check(model, monkeypatch):
@@ -156,7 +156,7 @@ def test_random_networks_have_the_same_scores_and_masks(model):
             iterations=1, progress=False, on_collapse="ignore"
         )
         masks = policy.masks(model, 3)
-        monkeypatch.setattr(position_rules, "rule_of", lambda part: _everywhere)
+        monkeypatch.setattr(position_rules, "rule_of", lambda part: everywhere)
         known, scores = policy.masks(model, 3), policy.score(model)
     flat = [
         np.concatenate([own[name].ravel() for name in known])

@@ -113,6 +113,9 @@ NEVER_GROW = frozenset(
     }
 )
 
+# They multiply each channel by a number, so their input can do without scaling.
+SCALES = frozenset({normalising.batch_normalization})
+
 # Linear in the kernel as well: the kernel may be scaled by a power of two.
 LINEAR_IN_KERNEL = frozenset(
     {

@@ -81,6 +81,7 @@ class LinearTwin:
         self._names = list(weights)
         self._numbers = operators.numbers(network)
         self._rules = _linear_parts(network, exclude, self._numbers)
+        self._unsettled = _read_by_scales(network, self._rules) | self._numbers
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
         # Always on the CPU: the same program on any machine.
         with tf.device("CPU"):
@@ -150,7 +151,7 @@ class LinearTwin:
             Signal(result.tensor, inputs[0].exponent, offset, result.positions)
             for result in results
         ]
-        if rule in linear_parts.NEVER_GROW or self._numbers.issuperset(call.outputs):
+        if rule in linear_parts.NEVER_GROW or self._unsettled.issuperset(call.outputs):
             return outputs
         return [self._settle(output) for output in outputs]
 
@@ -207,6 +208,16 @@ class LinearTwin:
                     "layer has an activation that changes the number of channels"
                 ) from error
         return Signal(flow, exponent), [np.asarray(gradient) for gradient in gradients]
+
+
+def _read_by_scales(network: Network, rules: list[LinearPart]) -> set[int]:
+    """The tensors that only layers read whose output is brought into range at once."""
+    read = {number for call in network.calls for number in call.inputs}
+    others = set(network.outputs)
+    for call, rule in zip(network.calls, rules, strict=True):
+        if rule not in linear_parts.SCALES:
+            others.update(call.inputs)
+    return read - others
 
 
 class Magnitudes(NamedTuple):

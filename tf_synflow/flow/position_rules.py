@@ -44,11 +44,11 @@ def rule_of(part: LinearPart) -> PositionRule:
     """The position rule of a layer or operator whose linear part this is."""
     if isinstance(part, functools.partial):
         operator = _OPERATORS.get(part.func)
-        return operator(*part.args) if operator else _everywhere
-    return _LAYERS.get(part, _everywhere)
+        return operator(*part.args) if operator else everywhere
+    return _LAYERS.get(part, everywhere)
 
 
-def _everywhere(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
+def everywhere(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
     """All positions."""
     return [Spread(y) for y in apply([expanded(spread).tensor for spread in spreads])]
 
@@ -90,7 +90,7 @@ def _last(layer: Any, rank: int) -> list[int]:
 def _together(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
     """Signals added up, entry by entry, perhaps broadcast."""
     if len({spread.tensor.shape.rank for spread in spreads}) > 1:
-        return _everywhere(layer, apply, spreads)
+        return everywhere(layer, apply, spreads)
     tensors, indices = met(spreads)
     (y,) = apply(tensors)
     return [moved(Spread(y), indices)]
@@ -143,7 +143,7 @@ def _pool(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
     for axis, window in _windows(layer, spread).items():
         index = position(spread, axis)
         if window.outputs < 1:  # the layer itself says what is wrong
-            return _everywhere(layer, apply, spreads)
+            return everywhere(layer, apply, spreads)
         if index is not None:
             inputs[axis], outputs[axis] = thinned(index, window)
     (y,) = apply([gathered(spread.tensor, inputs)])
@@ -199,7 +199,7 @@ def _by_axis(layer: Any, amounts: Any, spread: Spread) -> Any:
 def _repeat(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
     """Each position several times, by the nearest neighbour."""
     if getattr(layer, "interpolation", "nearest") != "nearest":
-        return _everywhere(layer, apply, spreads)
+        return everywhere(layer, apply, spreads)
     spread = _positions_only(layer, spreads[0])
     indices = {}
     times = tf.nest.flatten(layer.size)
@@ -217,7 +217,7 @@ def _sum(operands: Any, parts: list[Any], *_: Any) -> PositionRule:
     def rule(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
         rank = spreads[0].tensor.shape.rank
         if any(map(is_tensor, constants)):
-            return _everywhere(layer, apply, spreads)
+            return everywhere(layer, apply, spreads)
         whole = set(range(rank - max(map(np.ndim, constants), default=0), rank))
         return _together(layer, apply, [expanded(s, whole) for s in spreads])
 

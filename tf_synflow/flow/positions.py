@@ -118,7 +118,7 @@ def gathered(x: Any, indices: Mapping[int, np.ndarray]) -> Any:
     if not ahead:  # the axes are brought to the front
         others = [*range(first), *range(last, x.shape.rank)]
         x = tf.transpose(x, [*range(first, last), *others])
-    rows = taken(tf.reshape(x, [math.prod(sizes), -1]), flat)
+    rows = _taken(tf.reshape(x, [math.prod(sizes), -1]), flat)
     shape = [*before, *map(len, whole), *after]
     if ahead:
         return tf.reshape(rows, _with_one_unknown(shape))
@@ -132,21 +132,19 @@ def _with_one_unknown(shape: list[int | None]) -> list[int]:
     return [-1 if size is None else size for size in shape]
 
 
-def taken(rows: Any, index: np.ndarray) -> Any:
-    """Rows of a matrix, some of them several times; -1 stands for a row of zeros.
+def _taken(rows: Any, index: np.ndarray) -> Any:
+    """Rows of a matrix, some of them several times.
 
     TensorFlow's own gradient of a gather takes ten times the operations of this one.
     """
     count = rows.shape[0]
-    padded = (index < 0).any()
 
     @tf.custom_gradient
     def take(rows: Any) -> tuple[Any, Any]:
-        def gradient(upstream: Any) -> Any:  # it leaves out what is below 0
+        def gradient(upstream: Any) -> Any:
             return tf.math.unsorted_segment_sum(upstream, index, count)
 
-        source = tf.pad(rows, [[0, 1], [0, 0]]) if padded else rows
-        return tf.gather(source, np.where(index < 0, count, index)), gradient
+        return tf.gather(rows, index), gradient
 
     return take(rows)
 

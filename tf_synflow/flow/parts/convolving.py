@@ -31,12 +31,13 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     if padding == "CAUSAL":
         before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
-    strides = layer.strides
+    strides, dilations = layer.strides, layer.dilation_rate
     if all(size == 1 for size in layer.kernel_size):
         # TensorFlow's own gradient of a strided 1x1 convolution writes past the end of
         # its memory in float32, unless there are 16, 32, 48 ... input channels.
         x = x[(slice(None), *(slice(None, None, step) for step in strides))]
-        strides = 1
+        # One tap has nothing between it and the next; TensorFlow fails all the same.
+        strides = dilations = 1
     if layer.groups == 1:
         parts = [(x, kernel)]
     else:  # TensorFlow has no gradient of a grouped convolution on the CPU.
@@ -44,7 +45,7 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         parts = zip(*groups, strict=True)
     outputs = [
         tf.nn.convolution(
-            part, own, strides, padding, _FORMATS[x.shape.rank], layer.dilation_rate
+            part, own, strides, padding, _FORMATS[x.shape.rank], dilations
         )
         for part, own in parts
     ]
