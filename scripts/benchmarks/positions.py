@@ -1,4 +1,4 @@
-"""Draws how many positions of each convolution SynFlow computes, and how many there are.
+"""Draws how many of the positions of each convolution SynFlow computes.
 
 python scripts/benchmarks/positions.py --output=docs/positions.png
 """

@@ -17,7 +17,7 @@ from tf_synflow.flow.positions import Spread, Window, position
 
 # Of windows times taps. Beyond it, TensorFlow's convolution is as fast and takes less
 # memory.
-_MOST = 4096
+MOST = 4096
 
 
 class Patches(NamedTuple):
@@ -81,7 +81,7 @@ def _sums(one: Any, other: Any, equation: str) -> Any:
 
 def cut_out(
     spread: Spread, windows: Mapping[int, Window]
-) -> tuple[Patches, dict[int, np.ndarray]] | None:
+) -> tuple[Patches, dict[int, np.ndarray]]:
     """The windows that differ.
 
     Args:
@@ -89,8 +89,7 @@ def cut_out(
       windows: Axis to what is read along it, for all axes but the first and the last.
 
     Returns:
-      The patches, and axis to the window that stands at each true output; or None if
-      they are too many.
+      The patches, and axis to the window that stands at each true output.
     """
     flat, indices = np.zeros((), int), {}
     for axis, window in windows.items():
@@ -103,8 +102,6 @@ def cut_out(
         before, own = flat[..., None, None], reads[first]
         outside = (before < 0) | (own < 0)
         flat = np.where(outside, -1, before * computed + own)
-    if flat.size > _MOST:
-        return None
     # The axes are output, tap, output, tap ...: outputs come first, then taps.
     reads = flat.transpose([*range(0, flat.ndim, 2), *range(1, flat.ndim, 2)])
     return Patches(spread.tensor, reads), indices

@@ -24,7 +24,7 @@ from tf_synflow.flow.parts import (
     pooling,
     shapes,
 )
-from tf_synflow.flow.patches import cut_out
+from tf_synflow.flow.patches import MOST, cut_out
 from tf_synflow.flow.positions import (
     Spread,
     Window,
@@ -157,7 +157,7 @@ def _convolve(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
     last = len(windows) + 2 == spread.tensor.shape.rank and max(windows) == len(windows)
     fits = min(window.outputs for window in windows.values()) > 0
     found = cut_out(spread, windows) if last and fits and layer.groups == 1 else None
-    if found is None:
+    if found is None or found[0].reads.size > MOST:
         return _pool(layer, apply, spreads)
     patches, outputs = found
     (y,) = apply([patches])

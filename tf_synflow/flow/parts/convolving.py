@@ -38,6 +38,9 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         x = x[(slice(None), *(slice(None, None, step) for step in strides))]
         # One tap has nothing between it and the next; TensorFlow fails all the same.
         strides = dilations = 1
+    elif x.shape.rank != 4:
+        # TensorFlow dilates along one or three axes only if it knows the channels.
+        kernel, dilations = _dilate(kernel, layer.dilation_rate), 1
     if layer.groups == 1:
         parts = [(x, kernel)]
     else:  # TensorFlow has no gradient of a grouped convolution on the CPU.
@@ -66,7 +69,7 @@ def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> An
 def _dilate(kernel: Any, rate: tuple[int, ...]) -> Any:
     """The kernel with zeros between its taps.
 
-    TensorFlow has no gradient of a dilated transposed convolution on the CPU.
+    On the CPU TensorFlow has no gradient of a dilated transposed convolution.
     """
     for axis, step in enumerate(rate):
         if step > 1:
