@@ -38,8 +38,7 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         x = x[(slice(None), *(slice(None, None, step) for step in strides))]
         # One tap has nothing between it and the next; TensorFlow fails all the same.
         strides = dilations = 1
-    elif x.shape.rank != 4:
-        # TensorFlow dilates along one or three axes only if it knows the channels.
+    else:  # TensorFlow dilates by itself only if it knows the number of channels
         kernel, dilations = _dilate(kernel, layer.dilation_rate), 1
     if layer.groups == 1:
         parts = [(x, kernel)]
