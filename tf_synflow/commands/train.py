@@ -96,6 +96,16 @@ _OPTIMIZER = flags.DEFINE_enum(
 )
 _C = flags.DEFINE_float("c", 5e-4, "GRDA: strength of the threshold, 0 or more.")
 _MU = flags.DEFINE_float("mu", 0.51, "GRDA: growth of the threshold, 0.5 to 1.")
+# None, not True: runs begun before there was the flag can be gone on with. So below.
+_NESTEROV = flags.DEFINE_bool(
+    "nesterov", None, "SGD: Nesterov momentum, not plain momentum. Default: true."
+)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature",
+    None,
+    "Divide the logits by this number in the training loss. Scoring has temperatures "
+    "of its own. Default: 1.",
+)
 _EPOCHS = flags.DEFINE_integer(
     "epochs", 20, "Number of passes over the training images.", lower_bound=1
 )
@@ -131,6 +141,21 @@ _WEIGHT_DECAY = flags.DEFINE_float(
     "L2 weight decay, added to the gradient of every variable.",
     lower_bound=0.0,
 )
+_MEAN = flags.DEFINE_list(
+    "mean",
+    None,
+    "Numbers to subtract from the channels of images within 0 and 1. Default: those of "
+    "the data set.",
+)
+_STD = flags.DEFINE_list(
+    "std", None, "Numbers to divide them by then. Default: those of the data set."
+)
+_SAVE_BEST = flags.DEFINE_bool(
+    "save_best",
+    None,
+    "Also write the model of the epoch with the best test accuracy, as best.keras. "
+    "Default: false.",
+)
 _DISTRIBUTE = flags.DEFINE_enum(
     "distribute",
     "auto",
@@ -161,6 +186,8 @@ def main(argv: list[str]) -> None:
             download=_DOWNLOAD.value,
             distribute=_DISTRIBUTE.value,
             precision=_PRECISION.value,
+            mean=_numbers("mean", _MEAN.value),
+            std=_numbers("std", _STD.value),
         ),
         flags={
             flag.name: flag.value
@@ -207,6 +234,9 @@ def _recipe() -> Recipe:
         weight_decay=_WEIGHT_DECAY.value,
         images=_TRAIN_IMAGES.value,
         grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
+        nesterov=_NESTEROV.value is not False,
+        temperature=1.0 if _TEMPERATURE.value is None else _TEMPERATURE.value,
+        save_best=bool(_SAVE_BEST.value),
     )
 
 
@@ -217,6 +247,15 @@ def _drops() -> tuple[int, ...]:
         raise ValueError(
             f"drops={','.join(_DROPS.value)}: expected whole numbers of epochs, "
             "separated by commas"
+        ) from error
+
+
+def _numbers(name: str, words: list[str] | None) -> tuple[float, ...] | None:
+    try:
+        return None if words is None else tuple(map(float, words))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={','.join(words)}: expected numbers, separated by commas"
         ) from error
 
 

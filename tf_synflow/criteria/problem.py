@@ -25,6 +25,9 @@ class Problem:
       training: Whether BatchNormalization normalises by the batch.
       temperature: Divides the logits; None: the criterion's own.
       progress: Wraps the batches of data, as tqdm does.
+      whole_hessian: Whether Hessian-gradient products run over all trainable variables
+        (biases, BatchNormalization's, depthwise kernels too), or over `weights` alone.
+        Scores are of `weights` either way.
     """
 
     network: Network
@@ -37,3 +40,4 @@ class Problem:
     training: bool = False
     temperature: float | None = None
     progress: Callable[[Iterable], Iterable] = iter
+    whole_hessian: bool = False

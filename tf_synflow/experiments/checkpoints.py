@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_synflow import frameworks
 from tf_synflow.files.whole import (
     file_digest,
     read_json,
@@ -18,6 +19,7 @@ from tf_synflow.files.whole import (
     written_whole,
 )
 from tf_synflow.keras2.imports import keras
+from tf_synflow.network import Network
 
 _RECORD = "checkpoint.json"
 
@@ -45,6 +47,33 @@ class HistoryFile(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}}
         self.rows.append({**row, "seconds": time.perf_counter() - self._start})
         write_csv(self.path, self.rows)
+
+
+class BestModel(keras.callbacks.Callback):
+    """Writes the model of each epoch whose test accuracy is above all before it.
+
+    What is written is the model as it is trained, stripped. A run that goes on after a
+    kill writes it again wherever an undisturbed one would: the rows of the history say
+    what the best was.
+    """
+
+    def __init__(self, path: Path, network: Network, history: HistoryFile):
+        """Makes the callback; it has to stand after the history.
+
+        Args:
+          path: The file.
+          network: What is trained.
+          history: What has the rows of the epochs.
+        """
+        super().__init__()
+        self._path, self._network, self._history = path, network, history
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes the model if its epoch is the best so far."""
+        *before, now = (row["val_accuracy"] for row in self._history.rows)
+        if all(now > accuracy for accuracy in before):
+            with written_whole(self._path) as aside:
+                frameworks.stripped(self._network).save(aside)
 
 
 class Checkpoints(keras.callbacks.Callback):

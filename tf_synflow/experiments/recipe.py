@@ -1,6 +1,7 @@
 """How a network is trained: epochs, learning rates, optimizer."""
 
 import dataclasses
+import math
 from typing import Any
 
 from tf_synflow.checks import check_choice
@@ -24,11 +25,15 @@ class Recipe:
       drops: With "step", after how many epochs it drops. Defaults to none.
       drop_factor: What it is multiplied by then. Defaults to 0.1.
       weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
-      grda: `(c, mu)` of the optimizer GRDA; None: SGD with Nesterov momentum 0.9.
+      grda: `(c, mu)` of the optimizer GRDA; None: SGD with momentum 0.9.
+      nesterov: Whether that momentum is Nesterov's. Defaults to True.
+      temperature: T, which divides the logits in the training loss. Defaults to 1.
       images: Trains on so many of the training images only, the same for every seed.
         Defaults to all.
       seen: Epochs that came before, so that their order of images, crops and mirroring
         do not come again. Defaults to 0.
+      save_best: Whether the model of the best epoch is written too; see
+        `checkpoints.BestModel`. Defaults to False.
     """
 
     epochs: int
@@ -40,8 +45,11 @@ class Recipe:
     drop_factor: float = 0.1
     weight_decay: float = 0.0
     grda: tuple[float, float] | None = None
+    nesterov: bool = True
+    temperature: float = 1.0
     images: int | None = None
     seen: int = 0
+    save_best: bool = False
 
 
 def optimizer(recipe: Recipe, steps: int) -> Any:
@@ -52,12 +60,35 @@ def optimizer(recipe: Recipe, steps: int) -> Any:
     """
     schedule = _schedule(recipe, steps)
     if recipe.grda is None:
-        return SGD(schedule, l2=recipe.weight_decay)
+        return SGD(schedule, nesterov=recipe.nesterov, l2=recipe.weight_decay)
     if recipe.weight_decay:
         raise ValueError(
             f"GRDA takes no weight decay, got weight_decay={recipe.weight_decay:g}"
         )
     return GRDA(schedule, *recipe.grda)
+
+
+class TemperedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
+    """The cross-entropy of the softmax of logits / T.
+
+    Of weights that are trained with T = 5, the logits become about five times larger
+    before the chances are as sharp as at T = 1.
+    """
+
+    def __init__(self, temperature: float):
+        """Takes T > 0.
+
+        Raises:
+          ValueError: T is not above 0.
+        """
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        super().__init__(from_logits=True)
+        self._temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The losses of a batch."""
+        return super().call(y_true, y_pred / self._temperature)
 
 
 def _schedule(recipe: Recipe, steps: int) -> Any:

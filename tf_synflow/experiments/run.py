@@ -90,6 +90,7 @@ def run(
         data = data_lib.load(dataset, place.data_dir, place.download)
         if recipe.images is not None:
             data = data.first(recipe.images)
+        data = data.scaled_by(place.mean, place.std)
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             network = models.build(model, data.input_shape, data.classes)
@@ -165,7 +166,9 @@ def _prune(
     folder: RunFolder, network: Network, data: Any, pruning: Pruning, recipe: Recipe
 ) -> tuple[Masks, Any]:
     """The masks of a run that has none yet; and the network, if it was trained."""
-    policy, sample = pruning.policy, None
+    # What criteria differentiate has temperatures of its own, not that of training.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    policy, sample = dataclasses.replace(pruning.policy, loss=loss), None
     if policy.criterion not in DATA_FREE:
         images = 10 * data.classes if pruning.images is None else pruning.images
         sample = data.sample(images, recipe.seed)
@@ -175,7 +178,7 @@ def _prune(
         number = next(numbers)
         # Rounds go on with the weights, so they go on with the images; levels do not.
         seen = number - 1 if pruning.rounds else 0
-        own = dataclasses.replace(level, seen=seen)
+        own = dataclasses.replace(level, seen=seen, save_best=False)
         _train_level(folder, number, network, data, own)
 
     if pruning.rounds:

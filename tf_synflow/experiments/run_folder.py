@@ -37,7 +37,7 @@ _LEVEL = re.compile(r"level_\d+")
 # What `written_whole` leaves of a file of ours if the process is killed.
 _ASIDE = re.compile(
     r"\.(results\.json|flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|"
-    r"pruned\.keras|model\.keras|small\.keras|run\.png)\.\w{8}"
+    r"pruned\.keras|model\.keras|best\.keras|small\.keras|run\.png)\.\w{8}"
 )
 
 

@@ -80,9 +80,14 @@ class Place:
       download: See `data.load`.
       distribute: See `distribution.strategy`.
       precision: See `distribution.precision`.
+      mean: Of each channel, subtracted from images within 0 and 1; see
+        `Dataset.scaled_by`. Defaults to the data set's own.
+      std: What they are divided by then. Defaults to the data set's own.
     """
 
     data_dir: str | None = None
     download: bool = True
     distribute: str = "none"
     precision: str = "float32"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from tf_synflow.experiments.checkpoints import Checkpoints, HistoryFile
+from tf_synflow.experiments.checkpoints import BestModel, Checkpoints, HistoryFile
 from tf_synflow.experiments.data import Dataset, ImageNet, Share
-from tf_synflow.experiments.recipe import Recipe, optimizer
+from tf_synflow.experiments.recipe import Recipe, TemperedCrossentropy, optimizer
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
 from tf_synflow.network import Network
@@ -36,14 +36,15 @@ def train(
 
     Returns:
       `epochs`, `final_accuracy`, `best_accuracy` and `final_top5_accuracy` on the test
-      images (0 to 1), `final_sparsity` (zeros over all trainable weights, 0 to 1), and
-      `seconds`, all epochs together.
+      images (0 to 1), `best_epoch` (counted from 1, the first of equals),
+      `final_sparsity` (zeros over all trainable weights, 0 to 1), and `seconds`, all
+      epochs together.
     """
     model, steps = network.model, data.steps(recipe.batch_size)
     with model.distribute_strategy.scope():
         model.compile(
             optimizer(recipe, steps),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            TemperedCrossentropy(recipe.temperature),
             metrics=[
                 keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
                 keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"),
@@ -63,6 +64,7 @@ def train(
                 *_keeping_pruned(network, written / "tensorboard" / "pruning"),
                 SparsityCallback(),
                 history,
+                *_keeping_best(recipe, written / "best.keras", network, history),
                 Checkpoints(written / "checkpoints", history, run),
                 keras.callbacks.TensorBoard(written / "tensorboard"),
             ],
@@ -70,10 +72,12 @@ def train(
     else:
         write_csv(history.path, history.rows)
     rows = history.rows
+    best_row = max(rows, key=lambda row: row["val_accuracy"])
     return {
         "epochs": recipe.epochs,
         "final_accuracy": rows[-1]["val_accuracy"],
-        "best_accuracy": max(row["val_accuracy"] for row in rows),
+        "best_accuracy": best_row["val_accuracy"],
+        "best_epoch": best_row["epoch"],
         "final_top5_accuracy": rows[-1]["val_top5_accuracy"],
         "final_sparsity": sparsity(model),
         "seconds": sum(row["seconds"] for row in rows),
@@ -83,6 +87,12 @@ def train(
 def _keeping_pruned(network: Network, log_dir: Path) -> list[PruningCallback]:
     """The callback for a pruned network; none for a plain one, of filters left."""
     return [PruningCallback(log_dir=log_dir)] if network.masks else []
+
+
+def _keeping_best(
+    recipe: Recipe, path: Path, network: Network, history: HistoryFile
+) -> list[BestModel]:
+    return [BestModel(path, network, history)] if recipe.save_best else []
 
 
 def _training(

@@ -13,6 +13,7 @@ from tf_synflow.checks import check_choice
 from tf_synflow.models.mobilenet import mobilenet
 from tf_synflow.models.resnet import DEPTHS, resnet
 from tf_synflow.models.vgg import vgg
+from tf_synflow.models.vgg_framework import vgg13_framework
 
 VGG11 = functools.partial(vgg, 11)
 VGG13 = functools.partial(vgg, 13)
@@ -42,6 +43,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     },
     **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
     "vgg13_bn_last": functools.partial(vgg, 13, batch_norm="last"),
+    "vgg13_framework": vgg13_framework,
     "mobilenet": mobilenet,
     **{f"resnet{depth}": functools.partial(resnet, depth) for depth in DEPTHS},
     **{
@@ -63,7 +65,8 @@ def build(
     Args:
       name: "vgg11" ... "vgg19", "vgg11_bn" ... "vgg19_bn", "resnet18" ... "resnet152",
         "resnet20" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
-        "vgg13_bn_last" (BatchNormalization after ReLU) or "mobilenet".
+        "vgg13_bn_last" ("vgg13_bn" with BatchNormalization after ReLU),
+        "vgg13_framework" (as arXiv 2009.11839 trains it) or "mobilenet".
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
       variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.

@@ -51,6 +51,16 @@ class Parts:
         """N(0, 0.01), for Dense layers."""
         return self.keras.initializers.RandomNormal(stddev=0.01)
 
+    def pytorch_kernel(self) -> Any:
+        """PyTorch's default for kernels: uniform within 1 / sqrt(fan-in)."""
+        make = self.keras.initializers.VarianceScaling
+        return make(1 / 3, "fan_in", "uniform")
+
+    def pytorch_bias(self, fan_in: int) -> Any:
+        """PyTorch's default for biases: uniform within 1 / sqrt(fan-in)."""
+        bound = fan_in**-0.5
+        return self.keras.initializers.RandomUniform(-bound, bound)
+
     def logits_dtype(self) -> str:
         """That of the weights: float32 under mixed precision too.
 

@@ -45,7 +45,8 @@ def vgg(
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
       batch_norm: Puts BatchNormalization after each convolution; "last", after its
-        ReLU, as arXiv 2009.11839 has it. Defaults to True.
+        ReLU. (The network of arXiv 2009.11839, which has that too, differs in more: see
+        `vgg_framework`.) Defaults to True.
       variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
       name: Name of the model. Defaults to "vgg16_bn" and the like.
       keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults

@@ -52,6 +52,9 @@ FORMS = {
         CRITERIA["magnitude"], lambda scores: np.linalg.norm(scores, 2, 0)
     ),
     "loss_preservation": _Form(CRITERIA["loss_preservation"], _sum),
+    "small_magnitude_loss_preservation": _Form(
+        CRITERIA["small_magnitude_loss_preservation"], _sum
+    ),
     # The absolute value outside of the sum.
     "gradient_norm_preservation": _Form(
         gradient_norm_changes, lambda scores: np.abs(scores.sum(0))

@@ -81,11 +81,13 @@ class PruningPolicy:
       granularity: What is removed: each "weight" by itself, or a whole "filter", an
         output channel of a convolution or a unit of a Dense layer, together with every
         weight that carries or reads its channel. For "magnitude" (a filter's 2-norm),
-        "loss_preservation" (the sum of its scores), "gradient_norm_preservation"
-        (the absolute value of the sum of w (H g)), "grasp" (that sum) and "random".
-        A ratio then counts filters. No layer loses more than 95 % of its own; those
-        of the outputs stay, and those whose channels are combined with the channels
-        of other layers (Add, Multiply ...) or read by a strided 1x1 convolution.
+        the two kinds of loss preservation (the sum of its scores),
+        "gradient_norm_preservation" (the absolute value of the sum of w (H g)), "grasp"
+        (that sum) and "random". H and g are then those by all trainable variables, not
+        by the prunable weights alone. A ratio then counts filters. No layer loses more
+        than 95 % of its own; those of the outputs stay, and those whose channels are
+        combined with the channels of other layers (Add, Multiply ...) or read by a
+        strided 1x1 convolution.
         Defaults to "weight".
 
     Raises:
@@ -255,6 +257,7 @@ class PruningPolicy:
             loss=self.loss,
             training=self.training,
             temperature=self.temperature,
+            whole_hessian=self.granularity == "filter",
             progress=progress_bar("gradients", "batch", self.progress, leave=False),
         )
         kind = FilterTask if self.granularity == "filter" else WeightTask

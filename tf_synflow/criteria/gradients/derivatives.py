@@ -82,7 +82,7 @@ class Derivatives:
         # Of a variable that is mirrored on several devices, the first one.
         self._variables = {
             name: getattr(variables[name], "values", [variables[name]])[0]
-            for name in problem.weights
+            for name in (*problem.weights, *_others(problem))
         }
         for name, variable in variables.items():
             if not np.isfinite(variable.numpy()).all():
@@ -121,27 +121,34 @@ class Derivatives:
         Raises:
           ValueError: The loss or a gradient is NaN or infinite, or data does not fit.
         """
-        return self._over_all(self._gradients, masks)
+        return self._scored(self._over_all(self._gradients, masks))
 
     def hessian_gradient(self, masks: Masks) -> Scores:
         """Hg, the Hessian of L by the surviving weights times their gradient.
 
-        It is half the gradient of |g|^2. Arguments, result and errors are those of
-        `gradient`, which it begins with.
+        It is half the gradient of |g|^2. If the problem asks for it, both run over all
+        trainable variables. Arguments, result and errors are those of `gradient`, which
+        it begins with.
         """
-        gradients = self.gradient(masks)
+        gradients = self._over_all(self._gradients, masks)
         directions = [
             tf.constant(gradients[name], variable.dtype)
             for name, variable in self._variables.items()
         ]
-        return self._over_all(lambda *parts: self._products(*parts, directions), masks)
+        return self._scored(
+            self._over_all(lambda *parts: self._products(*parts, directions), masks)
+        )
+
+    def _scored(self, derivatives: Scores) -> Scores:
+        """Those by the weights that are scored."""
+        return {name: derivatives[name] for name in self._problem.weights}
 
     def _over_all(
         self, function: Callable[..., tuple[list, list, list]], masks: Masks
     ) -> Scores:
         """The mean over all data of what is summed for each batch and output."""
-        for name, variable in self._variables.items():
-            variable.assign(self._problem.weights[name] * masks[name])
+        for name, weight in self._problem.weights.items():
+            self._variables[name].assign(weight * masks[name])
         totals, loss, sizes = None, 0.0, [0.0] * len(self._terms)
         for batch in self._problem.progress(self._samples):
             values, elements, derivatives = function(*self._parts(batch))
@@ -167,7 +174,7 @@ class Derivatives:
             )
         ]
         results = {
-            name: sum(own) * masks[name]
+            name: sum(own) * masks.get(name, 1)
             for name, *own in zip(self._variables, *means, strict=True)
         }
         for name, result in results.items():
@@ -248,6 +255,19 @@ class Derivatives:
                 for own in gradients
             ]
         return values, sizes, [outer.gradient(s, variables, **_ZERO) for s in slopes]
+
+
+def _others(problem: Problem) -> list[str]:
+    """Names of the trainable variables beside the weights that are scored, if asked."""
+    network = problem.network
+    trained = {id(variable) for variable in network.model.trainable_variables}
+    return [
+        name
+        for name, variable in network.weights.items()
+        if problem.whole_hessian
+        and name not in problem.weights
+        and id(variable) in trained
+    ]
 
 
 _ZERO = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}

@@ -90,6 +90,32 @@ class Dataset(NamedTuple):
         images, labels = self.train
         return self._replace(train=(images[:count], labels[:count]))
 
+    def scaled_by(
+        self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    ) -> "Dataset":
+        """The same with another mean and deviation of the channels.
+
+        Args:
+          mean: One number for all channels, or one for each; None: as it is.
+          std: Likewise, above 0.
+
+        Raises:
+          ValueError: There is another number of them, or one is out of its range.
+        """
+        channels = self.input_shape[-1]
+        for what, given in (("mean", mean), ("std", std)):
+            if given is not None and len(given) not in (1, channels):
+                raise ValueError(
+                    f"{what}={list(given)}: expected one number, or one for each of "
+                    f"the {channels} channels"
+                )
+        if not all(np.isfinite([*(mean or ()), *(std or ())])) or min(std or [1]) <= 0:
+            raise ValueError(
+                "mean must be finite and std finite and above 0, got "
+                f"mean={list(mean or self.mean)} and std={list(std or self.std)}"
+            )
+        return self._replace(mean=mean or self.mean, std=std or self.std)
+
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch; the last one has what is left."""
         return -(-len(self.train[0]) // batch_size)

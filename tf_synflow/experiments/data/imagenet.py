@@ -43,6 +43,19 @@ class ImageNet:
         check_part("train on", count, self._count)
         return ImageNet(self._train.take(count), self._test)
 
+    def scaled_by(self, mean: Any, std: Any) -> "ImageNet":
+        """The same: its mean and deviation are those of all published networks.
+
+        Raises:
+          ValueError: Others are asked for.
+        """
+        if mean is not None or std is not None:
+            raise ValueError(
+                f"ImageNet is normalised by the mean {MEAN} and the deviation {STD} "
+                "alone; leave out mean and std"
+            )
+        return self
+
     def steps(self, batch_size: int) -> int:
         """Steps of an epoch; what is left over after whole batches is dropped."""
         if batch_size > self._count:
