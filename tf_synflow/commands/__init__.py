@@ -19,13 +19,14 @@ COMMANDS = {
     "train": "prunes a new network, trains it, and writes what came out",
     "sweep": "carries out a grid of runs, and sums up what came out",
     "figures": "draws the figures of the SynFlow paper",
+    "gradient_flow": "measures what pruning does to a network's training",
 }
 
 _USAGE = "\n".join(
     [
         "usage: tf-synflow COMMAND [FLAGS]",
         "",
-        *(f"  {name:8} {what}" for name, what in COMMANDS.items()),
+        *(f"  {name:13} {what}" for name, what in COMMANDS.items()),
         "",
         "tf-synflow COMMAND --help lists the flags of a command.",
     ]

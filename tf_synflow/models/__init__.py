@@ -44,6 +44,13 @@ MODELS: dict[str, Callable[..., Any]] = {
     **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
     "vgg13_bn_last": functools.partial(vgg, 13, batch_norm="last"),
     "vgg13_framework": vgg13_framework,
+    # Widths divided by four and by eight, for experiments on CPUs.
+    "vgg13_framework_quarter": functools.partial(
+        vgg13_framework, width=1 / 4, name="vgg13_framework_quarter"
+    ),
+    "vgg13_framework_eighth": functools.partial(
+        vgg13_framework, width=1 / 8, name="vgg13_framework_eighth"
+    ),
     "mobilenet": mobilenet,
     **{f"resnet{depth}": functools.partial(resnet, depth) for depth in DEPTHS},
     **{
@@ -66,7 +73,8 @@ def build(
       name: "vgg11" ... "vgg19", "vgg11_bn" ... "vgg19_bn", "resnet18" ... "resnet152",
         "resnet20" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
         "vgg13_bn_last" ("vgg13_bn" with BatchNormalization after ReLU),
-        "vgg13_framework" (as arXiv 2009.11839 trains it) or "mobilenet".
+        "vgg13_framework" (as arXiv 2009.11839 trains it; "vgg13_framework_quarter" and
+        "..._eighth" are narrower) or "mobilenet".
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
       variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.

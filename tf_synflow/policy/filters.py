@@ -125,7 +125,7 @@ class Filters:
 
     def standing(self, masks: Masks) -> Masks:
         """Name of a kernel to boolean vector: the filters that have a weight left."""
-        return {name: self._by_filter(name, masks[name]).any(0) for name in self.sizes}
+        return {name: self.by_filter(name, masks[name]).any(0) for name in self.sizes}
 
     def weight_masks(self, filters: Masks, masks: Masks) -> Masks:
         """The masks of the weights once only these filters are left.
@@ -161,14 +161,14 @@ class Filters:
         def score(filters: Masks) -> Scores:
             weights = of_weights(self.weight_masks(filters, masks))
             scores = {
-                name: form.total(self._by_filter(name, weights[name]))
+                name: form.total(self.by_filter(name, weights[name]))
                 for name in self.sizes
             }
             return scores if criterion in DATA_FREE else over_total(scores)
 
         return score
 
-    def _by_filter(self, name: str, array: np.ndarray) -> np.ndarray:
+    def by_filter(self, name: str, array: np.ndarray) -> np.ndarray:
         """The array as `(weights of a filter, filters)`."""
         _, out = self._axes[name]
         return np.moveaxis(array, out, -1).reshape(-1, array.shape[out])
