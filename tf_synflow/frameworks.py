@@ -5,6 +5,7 @@ An adapter is a package with the same few functions for its framework:
     read(model) -> Network
     rebuild(network, masks, ...) -> Rebuilt      a copy, pruned by masks or plain
     Holder(model)                                keeps what is pruned at zero
+    hold_zero(variable, kept)                    places of its last axis at zero
     config_of(layer), layer_from(class, config)  a layer as data, and back
     same_layer(layer) -> layer                   one of the same configuration
     kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes

@@ -21,6 +21,7 @@ from tf_synflow.experiments import run as experiment
 from tf_synflow.experiments.recipe import DECAYS, Recipe
 from tf_synflow.experiments.settings import Place, Pruning
 from tf_synflow.masks.counts import SCHEDULES
+from tf_synflow.pruning.filter_rounds import Counting
 
 flags.adopt_module_key_flags(pruning_flags)
 _WORKDIR = flags.DEFINE_string(
@@ -72,6 +73,18 @@ _ROUNDS = flags.DEFINE_integer(
     0,
     "Prune filters in this number of rounds, with one epoch of training before each.",
     lower_bound=0,
+)
+_ZERO_ADDED = flags.DEFINE_bool(
+    "zero_added",
+    None,
+    "With --rounds: count all filters, and zero those that are added to others' "
+    "outputs, as in ResNets. Default: false, they neither count nor go.",
+)
+_WHOLE_PERCENTS = flags.DEFINE_bool(
+    "whole_percents",
+    None,
+    "With --rounds: cut what is left after each round down to a whole percentage, as "
+    "the authors of the gradient flow framework do in ResNets. Default: false.",
 )
 _INVERT = flags.DEFINE_bool(
     "invert", False, "Ablation: remove the highest scores, not the lowest."
@@ -215,6 +228,7 @@ def _pruning() -> Pruning:
         images=_PRUNE_IMAGES.value,
         levels=_LEVELS.value,
         rounds=_ROUNDS.value,
+        counting=Counting(bool(_ZERO_ADDED.value), bool(_WHOLE_PERCENTS.value)),
         shuffle=_SHUFFLE.value,
         reinitialise=_REINITIALISE.value,
         shrink=_SHRINK.value,

@@ -25,7 +25,7 @@ from tf_synflow.files.whole import write_json, written_whole
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
-from tf_synflow.policy.pruning_policy import PruningPolicy
+from tf_synflow.policy.added_filters import hold_zero, kept_filters
 from tf_synflow.pruning.ablations import reinitialise, shuffle
 from tf_synflow.pruning.filter_rounds import in_rounds
 from tf_synflow.pruning.masking import get_masks, masked, strip
@@ -106,6 +106,7 @@ def run(
         before = report_of(start, plan if pruning.multiple_of == 1 else None)
         if pruning.rounds:  # copied too, whether it was trained just now or before
             small = strip(small)
+            _hold_zero(small, whole, pruning, masks)
         if pruning.shrink:
             small = smaller_model(plan)
         if small is not None:
@@ -116,7 +117,7 @@ def run(
         )
         prune = _what_was_pruned(before.totals, pruning, folder.prune_seconds())
         if pruning.policy.granularity == "filter":
-            prune["filters"] = _filters(whole, pruning.policy, masks)
+            prune["filters"] = _filters(whole, pruning, masks)
         results = {"flags": dict(flags), **used, "prune": prune, "train": numbers}
         results |= {"layers": before.layers, "files": folder.digests()}
         if small is not None:
@@ -184,7 +185,13 @@ def _prune(
     if pruning.rounds:
         level = dataclasses.replace(recipe, epochs=1, decay="constant", drops=())
         small, masks = in_rounds(
-            network.model, pruning.ratio, train, pruning.rounds, policy, sample
+            network.model,
+            pruning.ratio,
+            train,
+            pruning.rounds,
+            policy,
+            sample,
+            pruning.counting,
         )
         return masks, small
     if pruning.levels:
@@ -226,9 +233,16 @@ def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any
     return dict(zip(("before", "after"), sizes, strict=True))
 
 
-def _filters(network: Network, policy: PruningPolicy, masks: Masks) -> dict[str, int]:
+def _hold_zero(small: Any, whole: Network, pruning: Pruning, masks: Masks) -> None:
+    """Keeps the filters at zero that were zeroed because they are added to others."""
+    added = pruning.counting.task(pruning.policy, whole, None).filters.added
+    hold_zero(small, {name: kept_filters(masks[name]) for name in added})
+
+
+def _filters(network: Network, pruning: Pruning, masks: Masks) -> dict[str, int]:
     """How many filters may be pruned, and how many of them are left."""
-    standing = policy.task(network).filters.standing(masks)
+    task = pruning.counting.task(pruning.policy, network, None)
+    standing = task.filters.standing(masks)
     kept = sum(int(flags.sum()) for flags in standing.values())
     return {"prunable": sum(flags.size for flags in standing.values()), "kept": kept}
 

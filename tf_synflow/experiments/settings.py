@@ -5,6 +5,7 @@ import dataclasses
 from tf_synflow.checks import check_count
 from tf_synflow.criteria import DEFAULT_ITERATIONS
 from tf_synflow.policy.pruning_policy import PruningPolicy
+from tf_synflow.pruning.filter_rounds import Counting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Pruning:
       rounds: If above 0, filters are pruned in so many rounds, an epoch of training at
         the first learning rate before each; see `prune_filters`. What is trained then,
         and written as `model.keras`, is the smaller network. Defaults to 0.
+      counting: Of rounds: what counts; see `prune_filters`.
       shuffle: An ablation: shuffles each mask within its weight tensor.
       reinitialise: An ablation: draws the weights anew.
       shrink: Trains the smaller network that `shrink` gives. Defaults to False.
@@ -32,6 +34,7 @@ class Pruning:
     images: int | None = None
     levels: int = 0
     rounds: int = 0
+    counting: Counting = Counting()  # noqa: RUF009 (it cannot be changed)
     shuffle: bool = False
     reinitialise: bool = False
     shrink: bool = False
@@ -62,6 +65,10 @@ class Pruning:
             )
         if self.rounds and self.policy.granularity != "filter":
             raise ValueError('rounds prune filters: they want granularity "filter"')
+        if any(self.counting) and not self.rounds:
+            raise ValueError(
+                "zero_added and whole_percents are of rounds: give rounds=1 or more"
+            )
         usual = DEFAULT_ITERATIONS.get(self.policy.criterion, 1)
         if (self.levels or self.rounds) and self.policy.iterations != usual:
             raise ValueError(

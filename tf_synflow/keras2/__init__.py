@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow.keras2.constraints import hold_zero
 from tf_synflow.keras2.copying import config_of, layer_from, same_layer
 from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
@@ -39,6 +40,7 @@ __all__ = [
     "config_of",
     "evaluated",
     "for_gradients",
+    "hold_zero",
     "kind_of",
     "layer_from",
     "outputs_of",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_synflow.keras2.imports import keras
@@ -32,6 +33,42 @@ class KeepPruned(keras.constraints.Constraint):
         return tf.where(tf.cast(self.mask, tf.bool), w, tf.zeros_like(w))
 
 
+class HoldZero(keras.constraints.Constraint):
+    """Zeroes a variable at places of its last axis after each update.
+
+    It is no mask: what it holds at zero is not counted as pruned weights.
+    """
+
+    def __init__(self, kept: np.ndarray, other: Any = None):
+        """Makes the constraint.
+
+        Args:
+          kept: Boolean vector along the last axis, False where it is 0.
+          other: The constraint that the variable had before, applied first.
+        """
+        self.kept = kept
+        self.other = other
+
+    def __call__(self, w: Any) -> Any:
+        """The constrained variable."""
+        w = w if self.other is None else self.other(w)
+        return tf.where(self.kept, w, tf.zeros_like(w))
+
+
+def hold_zero(variable: Any, kept: np.ndarray) -> None:
+    """Zeroes a variable where `kept` is False, now and in training; see `HoldZero`."""
+    old = variable.constraint
+    constraint = HoldZero(kept, old.other if isinstance(old, HoldZero) else old)
+    variable.assign(constraint(tf.identity(variable)))
+    _set_constraint(variable, constraint)
+
+
+def _set_constraint(variable: Any, constraint: Any) -> None:
+    variable = getattr(variable, "_variable", variable)  # an AutoCastVariable's own
+    for component in getattr(variable, "values", [variable]):
+        component._constraint = constraint
+
+
 def constrain(variable: Any, mask: Any) -> bool:
     """Gives a variable the constraint that keeps its pruned weights zero.
 
@@ -48,10 +85,7 @@ def constrain(variable: Any, mask: Any) -> bool:
         if old.mask is mask:
             return False
         old = old.other
-    constraint = KeepPruned(mask, old)
-    variable = getattr(variable, "_variable", variable)  # an AutoCastVariable's own
-    for component in getattr(variable, "values", [variable]):
-        component._constraint = constraint
+    _set_constraint(variable, KeepPruned(mask, old))
     return True
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow.keras3.constraints import hold_zero
 from tf_synflow.keras3.conversion import outputs_of
 from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
 from tf_synflow.keras3.holding import Holder
@@ -30,6 +31,7 @@ __all__ = [
     "config_of",
     "evaluated",
     "for_gradients",
+    "hold_zero",
     "kind_of",
     "layer_from",
     "outputs_of",

@@ -132,6 +132,37 @@ def constrain(layer: Any, short: str, variable: Any, mask: np.ndarray) -> bool:
     return True
 
 
+class HoldZero(keras.constraints.Constraint):
+    """Zeroes a variable at places of its last axis after each update.
+
+    It is no mask: what it holds at zero is not counted as pruned weights.
+    """
+
+    def __init__(self, kept: np.ndarray, other: Any = None):
+        """Makes the constraint.
+
+        Args:
+          kept: Boolean vector along the last axis, False where it is 0.
+          other: The constraint that the variable had before, applied first.
+        """
+        self.kept = kept
+        self.other = other
+
+    def __call__(self, w: Any) -> Any:
+        """The constrained variable."""
+        w = w if self.other is None else self.other(w)
+        return keras.ops.where(self.kept, w, keras.ops.zeros_like(w))
+
+
+def hold_zero(variable: Any, kept: np.ndarray) -> None:
+    """Zeroes a variable where `kept` is False, now and in training; see `HoldZero`."""
+    old = variable.constraint
+    constraint = HoldZero(kept, old.other if isinstance(old, HoldZero) else old)
+    variable.assign(constraint(variable.value))
+    # Not the layer's: files do not carry it.
+    variable.constraint = constraint
+
+
 def unconstrained(layer: Any) -> Any:
     """An unbuilt layer, with the constraints that it had before it was pruned."""
     for attribute, value in list(vars(layer).items()):

@@ -9,6 +9,7 @@ from tf_synflow.masks.selection import inverted, iterate
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 from tf_synflow.policy.by_weight import masks_now
 from tf_synflow.policy.filters import (
+    MOST_OF_A_LAYER,
     Filters,
     check_filter_reach,
     least,
@@ -27,20 +28,27 @@ class FilterTask:
       fewest: Name of a kernel to the number of filters that it keeps at least.
     """
 
-    def __init__(self, problem: Problem, policy: Any):
+    def __init__(self, problem: Problem, policy: Any, zero: bool = False):
         """Finds the filters.
 
         Args:
           problem: The network, and the weights to score.
           policy: The `PruningPolicy`.
+          zero: Whether all filters count, and those that are added to others' can be
+            zeroed; a layer then keeps one filter at least. Defaults to False.
 
         Raises:
           ValueError: No filter may be pruned.
         """
         self.problem = problem
         self.start = masks_now(problem)
-        self.filters = Filters(problem.network, set(problem.weights))
+        self.filters = Filters(problem.network, set(problem.weights), zero)
         self.fewest = least(self.filters.sizes)
+        self._why = f"no layer loses more than {MOST_OF_A_LAYER:.0%} of them"
+        if zero:
+            sizes, fixed = self.filters.sizes, self.filters.fixed
+            self.fewest = {n: sizes[n] if n in fixed else 1 for n in sizes}
+            self._why = "one of each layer, and all that cannot be zeroed"
         self._policy = policy
 
     @property
@@ -62,7 +70,11 @@ class FilterTask:
         return self.remove(self._plan(ratio), self.fewest)
 
     def remove(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
-        """The weights to keep once a plan for filters is carried out.
+        """The weights to keep once a plan for filters is carried out; see `left`."""
+        return self.filters.weight_masks(self.left(steps, fewest), self.start)
+
+    def left(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
+        """The filters to keep once a plan for filters is carried out.
 
         Args:
           steps: The plan.
@@ -73,8 +85,7 @@ class FilterTask:
             f"pruning filters ({policy.criterion})", "iteration", policy.progress
         )
         scorer = never_less(self.prepare_scores(), fewest)
-        left = iterate(scorer, self.standing, steps, bar)
-        return self.filters.weight_masks(left, self.start)
+        return iterate(scorer, self.standing, steps, bar)
 
     def prepare_scores(self) -> Scorer:
         """What gives the scores under masks; raises what it can raise beforehand."""
@@ -88,5 +99,5 @@ class FilterTask:
         steps = plan(
             self.standing, ratio, policy.iterations, policy.schedule, policy.scope
         )
-        check_filter_reach(steps, self.standing, self.fewest)
+        check_filter_reach(steps, self.standing, self.fewest, self._why)
         return steps

@@ -5,7 +5,8 @@ goes together with what its channel passes on the way, a depthwise filter or the
 of a BatchNormalization, and with the weights that read it; so `shrink` can take all of
 it out of the network. Filters whose channels are added to those of other layers, as at
 the end of a residual block, or combined with them otherwise, stay; and so do those that
-a strided 1x1 convolution reads (see `shrink`), and the outputs of the network.
+a strided 1x1 convolution reads (see `shrink`), and the outputs of the network. If asked
+for, those that are added go too, in another way: see `added_filters`.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -26,6 +27,7 @@ from tf_synflow.criteria.gradients import over_total
 from tf_synflow.masks.counts import highest_ratio, lowest_ratio
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 from tf_synflow.network import Network
+from tf_synflow.policy.added_filters import added_filters
 
 # The share of a layer that may go, of arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95
@@ -72,15 +74,21 @@ class Filters:
 
     Attributes:
       sizes: Name of a kernel ("conv1/kernel") to its number of filters, for the kernels
-        whose filters may be pruned, in the model's order.
+        whose filters may be pruned, in the model's order. If added filters are zeroed,
+        those that always stay are among them.
+      added: Kernels whose filters are zeroed, because they are added to others; none,
+        unless asked for.
+      fixed: Kernels whose filters are counted though all of them stay; likewise.
     """
 
-    def __init__(self, network: Network, names: Collection[str]):
+    def __init__(self, network: Network, names: Collection[str], zero: bool = False):
         """Finds them.
 
         Args:
           network: The network.
           names: The weights that may be pruned.
+          zero: Whether all filters count, and those that are added to others' can be
+            zeroed; see `added_filters`. Defaults to False.
 
         Raises:
           ValueError: There are none.
@@ -109,7 +117,15 @@ class Filters:
             alone = not others and len(makers[bundle]) == 1
             if alone and whole and stay.isdisjoint(bundle):
                 self._groups[name] = bundle
-        if not self._groups:
+        outputs = {g for n in network.outputs for g in channels.signals[n]}
+        others = [
+            name
+            for name, (_, out) in channels.kernels.items()
+            if zero and outputs.isdisjoint(channels.axes[name][out])
+        ]
+        self.added = (added_filters(network, names).keys() & others) - {*self._groups}
+        self.fixed = {*others} - self.added - {*self._groups}
+        if not self._groups and not self.added:
             raise ValueError(
                 "the model has no filter that may be pruned: each is an output of the "
                 "model, is combined with those of other layers (Add, Multiply ...), or "
@@ -117,8 +133,9 @@ class Filters:
                 "not known"
             )
         self.sizes = {
-            name: channels.sizes[channels.axes[name][self._axes[name][1]][0]]
-            for name in self._groups
+            name: int(network.weights[name].shape[out])
+            for name, (_, out) in channels.kernels.items()
+            if name in self._groups or name in self.added or name in self.fixed
         }
         self._sizes = channels.sizes
         self._inputs = {n: channels.axes[n][i] for n, (i, _) in self._axes.items()}
@@ -137,7 +154,7 @@ class Filters:
         new = {name: mask.copy() for name, mask in masks.items()}
         left = {group: np.ones(size, bool) for group, size in self._sizes.items()}
         for name, flags in filters.items():
-            for group in self._groups[name]:
+            for group in self._groups.get(name, ()):
                 left[group] = more(flags, self._sizes[group])
         for name, (into, out) in self._axes.items():
             np.moveaxis(new[name], into, -1)[..., ~along(self._inputs[name], left)] = (
@@ -195,13 +212,16 @@ def never_less(scorer: Scorer, fewest: Mapping[str, int]) -> Scorer:
     return score
 
 
-def check_filter_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) -> None:
+def check_filter_reach(
+    steps: Plan, standing: Masks, fewest: Mapping[str, int], why: str
+) -> None:
     """Refuses a plan that ends with too few filters, or with more than there are.
 
     Args:
       steps: What `masks.counts.plan` gave for filters.
       standing: Name to boolean vector, the filters that there are.
       fewest: Name to the number that is kept at least.
+      why: Why so many are kept, for errors.
 
     Raises:
       ValueError: With the numbers.
@@ -233,9 +253,8 @@ def check_filter_reach(steps: Plan, standing: Masks, fewest: Mapping[str, int]) 
         if kept < lowest:
             raise ValueError(
                 f"that would keep {kept} of the {size} filters of {what} that may be "
-                f"pruned, but {lowest} stay at least: no layer loses more than "
-                f"{MOST_OF_A_LAYER:.0%} of them. The highest ratio is {highest!r} (to "
-                "six places)"
+                f"pruned, but {lowest} stay at least: {why}. The highest ratio is "
+                f"{highest!r} (to six places)"
             )
         if kept > now:
             ask = f", or ask for a ratio of at least {least_ratio!r}"

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_synflow import frameworks
 from tf_synflow.channels.plan import ChannelPlan
@@ -17,6 +17,9 @@ from tf_synflow.channels.shrinking import smaller_model
 from tf_synflow.checks import check_count
 from tf_synflow.masks.counts import pruned_fraction
 from tf_synflow.masks.types import Masks
+from tf_synflow.network import Network
+from tf_synflow.policy.added_filters import hold_zero, kept_filters
+from tf_synflow.policy.by_filter import FilterTask
 from tf_synflow.policy.pruning_policy import PruningPolicy
 
 
@@ -28,6 +31,8 @@ def prune_filters(
     *,
     policy: PruningPolicy | None = None,
     data: Any = None,
+    zero_added: bool = False,
+    whole_percents: bool = False,
 ) -> Any:
     """Prunes whole filters in rounds, and gives a smaller network without masks.
 
@@ -57,9 +62,19 @@ def prune_filters(
       policy: How to score; its granularity is "filter". Its `iterations` do not count,
         for each round scores once. Defaults to filters by "magnitude".
       data: For criteria that need it. Defaults to None.
+      zero_added: For ResNets, as the paper counts there. All filters of convolutions
+        count, those of the first one too, which stay. Filters that are added to those
+        of other layers are zeroed, with the scale and offset of their
+        BatchNormalization, and training keeps them so: they save no computation. A
+        layer keeps one filter at least; there is no limit of 95 %. Defaults to False.
+      whole_percents: What is left after each round is cut down to a whole percentage of
+        the filters, as the authors' program has it for ResNets: 60 % in five rounds
+        leaves 38 %, not 40. Defaults to False.
 
     Returns:
-      A new, uncompiled model with fewer filters, trained so far.
+      A new, uncompiled model with fewer filters, trained so far. With `zero_added`, its
+      variables have constraints that keep zeroed filters at zero; a copy of it, or a
+      file, has the zeros but not the constraints.
 
     Raises:
       TypeError: See `PruningPolicy.masks`; or `train` is no function, or `rounds` no
@@ -67,7 +82,41 @@ def prune_filters(
       ValueError: See `PruningPolicy.masks`; `rounds` is below 1, `model` is pruned
         already, or the policy is not one of filters.
     """
-    return in_rounds(model, ratio, train, rounds, policy, data)[0]
+    counting = Counting(zero_added, whole_percents)
+    return in_rounds(model, ratio, train, rounds, policy, data, counting)[0]
+
+
+class Counting(NamedTuple):
+    """Which filters count, and how their shares are rounded; see `prune_filters`."""
+
+    zero_added: bool = False
+    whole_percents: bool = False
+
+    def task(self, policy: PruningPolicy, network: Network, data: Any) -> FilterTask:
+        """How the filters of a network are pruned."""
+        return FilterTask(policy.task(network, data).problem, policy, self.zero_added)
+
+    def kept_after(
+        self, number: int, rounds: int, removed: Fraction, total: int
+    ) -> int:
+        """How many filters are left after a round.
+
+        Args:
+          number: Of the round, counted from 1.
+          rounds: R.
+          removed: p, the share that is removed in all.
+          total: The number of filters.
+        """
+        shares = [
+            removed / (k * removed + rounds * (1 - removed))
+            for k in range(1, number + 1)
+        ]
+        left = Fraction(1)
+        for share in shares:
+            left *= 1 - share
+            if self.whole_percents:
+                left = Fraction(math.floor(100 * left), 100)
+        return total - math.floor((1 - left) * total)
 
 
 def in_rounds(
@@ -77,6 +126,7 @@ def in_rounds(
     rounds: int,
     policy: PruningPolicy | None,
     data: Any,
+    counting: Counting = Counting(),  # noqa: B008 (it cannot be changed)
 ) -> tuple[Any, Masks]:
     """What `prune_filters` gives, and the masks of `model` that led there."""
     policy = policy or PruningPolicy("magnitude", granularity="filter")
@@ -88,30 +138,33 @@ def in_rounds(
             f"model {model.name!r} is pruned by weights already; give the model as it "
             "was before, or strip(shrink(model)) to go on from its alive channels"
         )
-    task = policy.task(whole, data)
+    task = counting.task(policy, whole, data)
     task.check(ratio)
     fewest, total = task.fewest, sum(task.filters.sizes.values())
     small, stages = frameworks.stripped(whole), []
+    masks: Masks = {}
     for number in range(1, rounds + 1):
         train(small)
         again = dataclasses.replace(policy, seed=policy.seed + number)  # of "random"
-        task = again.prepare(small, data)
-        kept = _kept_after(number, rounds, removed, total)
-        masks = task.remove([[(list(task.filters.sizes), kept)]], fewest)
-        network = task.problem.network
-        plan = ChannelPlan(dataclasses.replace(network, masks=masks))
+        task = counting.task(again, frameworks.read(small), data)
+        filters, every = task.filters, task.start
+        zeroed = {n: kept_filters(masks[n]) for n in filters.added if masks}
+        task.start = filters.weight_masks(zeroed, every)
+        kept = counting.kept_after(number, rounds, removed, total)
+        left = task.left([[(list(filters.sizes), kept)]], fewest)
+        masks = filters.weight_masks(left, task.start)
+        # A channel that others add to stays, whoever adds nothing to it.
+        cut = {n: flags for n, flags in left.items() if n not in filters.added}
+        network = dataclasses.replace(
+            task.problem.network, masks=filters.weight_masks(cut, every)
+        )
+        plan = ChannelPlan(network)
         stages.append((masks, plan))
         small = frameworks.stripped(frameworks.read(smaller_model(plan)))
-    masks = stages[-1][0]
+        hold_zero(small, {n: kept_filters(masks[n]) for n in filters.added})
     for _, plan in reversed(stages[:-1]):
         masks = plan.whole_masks(masks)
     return small, masks
-
-
-def _kept_after(number: int, rounds: int, removed: Fraction, total: int) -> int:
-    """How many filters are left: what is left of the shares p_1 ... p_number."""
-    whole = rounds * (1 - removed)
-    return total - math.floor((1 - whole / (number * removed + whole)) * total)
 
 
 def _check(train: Any, rounds: Any, policy: Any) -> None:
