@@ -42,10 +42,11 @@ def commands(path: Path) -> list[list[str]]:
         return [[f"--flagfile={path}"]]
     criteria = [c for c in found["criteria"].split(",") if c in DATA_FREE]
     recipe = CONFIGS.parent / found["recipe"]
+    ratio = found["ratios"].split(",")[:2][-1]
     return [
         [
             f"--flagfile={recipe}", f"--model={model}", f"--dataset={dataset}",
-            f"--criterion={criteria[0]}", f"--ratio={found['ratios'].split(',')[1]}",
+            f"--criterion={criteria[0]}", f"--ratio={ratio}",
         ]
         for model in found["models"].split(",")
         for dataset in found["datasets"].split(",")
@@ -82,6 +83,8 @@ def rehearse(command: list[str]) -> None:
         short = ["--iterations=1", "--epochs=1", f"--workdir={folder}/run"]
         short += ["--batch_size=2", "--prune_images=2", "--train_images=4"]
         short.append(f"--data_dir={folder}/none")
+        if any(word.startswith("--rounds=") for word in _spelt_out(command)):
+            short.append("--rounds=1")
         argv = flags.FLAGS(["train.py", *command, *short])
         keras.backend.clear_session()
         with (
@@ -89,6 +92,23 @@ def rehearse(command: list[str]) -> None:
             mock.patch.object(data, "digits", _made_up_digits),
         ):
             train.main(argv)
+
+
+def _spelt_out(command: list[str]) -> list[str]:
+    """The flags of a command, those of its flag files in their places."""
+    return flags.FlagValues().read_flags_from_files(command)
+
+
+def draw_gradient_flow(path: Path) -> None:
+    """Measures a little of what the gradient flow framework measures."""
+    with tempfile.TemporaryDirectory() as folder:
+        short = ["--epochs=0", "--ratios=0.5", "--seeds=0", "--after=1", "--images=8"]
+        short += ["--train_images=8", "--criteria=random,snip"]
+        command = [sys.executable, "-m", "tf_synflow", "gradient_flow"]
+        command += [f"--flagfile={path}", *short, f"--output={folder}/figure"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr.strip().splitlines()[-1])
 
 
 def _made_up_digits() -> data.Dataset:
@@ -113,7 +133,10 @@ def main(argv: list[str]) -> None:
                     open("/dev/null", "w") as nowhere,
                     contextlib.redirect_stdout(nowhere),
                 ):
-                    draw(path) if "figure" in read(path) else rehearse(command)
+                    if path.stem == "gradient_flow":
+                        draw_gradient_flow(path)
+                    else:
+                        draw(path) if "figure" in read(path) else rehearse(command)
             except (SystemExit, flags.Error, ValueError, OSError) as error:
                 outcome, failed = f"FAILS ({error})", failed + 1
             what = " ".join(part for part in command if "flagfile" not in part)

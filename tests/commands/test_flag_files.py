@@ -80,6 +80,25 @@ def test_the_twelve_combinations_of_figure_6_have_the_papers_settings():
         assert ratios == pytest.approx([10 ** (k / 4) for k in range(13)], rel=1e-4)
 
 
+def test_rounds_of_the_framework_and_the_epochs_after_them_are_those_of_its_program():
+    """160 epochs in all, at 0.1, 0.01 and 0.001 from epochs 80 and 120 on."""
+    recipes = ROOT / "configs" / "recipes"
+    for rounds in (0, 1, 5, 25):
+        names = ["base"] if not rounds else [rounds, f"resnet_{rounds}"]
+        for name in names:
+            found = read(recipes / f"framework_{name}.flags")
+            assert int(found["epochs"]) == 160 - rounds
+            drops = [int(drop) for drop in found["drops"].split(",")]
+            assert drops == [80 - rounds, 120 - rounds]
+            assert found.get("rounds", "0") == str(rounds)
+            text = (recipes / f"framework_{name}.flags").read_text()
+            words = ("--nonesterov", "--save_best", "--temperature=5", "--decay=step")
+            assert all(word in text.splitlines() for word in words)
+            assert ("--zero_added" in text) == ("resnet" in str(name))
+            assert (found["learning_rate"], found["weight_decay"]) == ("0.1", "1e-4")
+            assert found["mean"] == found["std"] == "0.5,0.5,0.5"
+
+
 def test_a_rehearsal_runs_the_first_steps_and_finds_what_is_stale(tmp_path):
     good = ROOT / "configs" / "cpu" / "resnet20_cifar10.flags"
     stale = tmp_path / "stale.flags"

@@ -27,9 +27,7 @@ from tf_synflow.reporting.picture import pyplot
 _OUTPUT = flags.DEFINE_string(
     "output", "gradient_flow", "Name of the files, without ending."
 )
-_MODEL = flags.DEFINE_enum(
-    "model", "vgg13_framework_eighth", sorted(models.MODELS), "Network."
-)
+_MODEL = flags.DEFINE_enum("model", "resnet8", sorted(models.MODELS), "Network.")
 _DATASET = flags.DEFINE_enum("dataset", "digits", sorted(data.DATASETS), "Data set.")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of tensorflow_datasets. Default: ~/tensorflow_datasets."
@@ -61,6 +59,11 @@ _AFTER = flags.DEFINE_integer(
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", None, "Use only this number of training images. Default: all."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Resize images to this height and width, in pixels. Default: as they are.",
 )
 _IMAGES = flags.DEFINE_integer(
     "images", 256, "Number of training images to score by and to measure on."
@@ -95,6 +98,8 @@ def main(argv: list[str]) -> None:
     images = data.load(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
     if _TRAIN_IMAGES.value is not None:
         images = images.first(_TRAIN_IMAGES.value)
+    if _IMAGE_SIZE.value is not None:
+        images = images.resized(_IMAGE_SIZE.value)
     output = _OUTPUT.value
     equations = identities(
         images,

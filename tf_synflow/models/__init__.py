@@ -71,7 +71,7 @@ def build(
 
     Args:
       name: "vgg11" ... "vgg19", "vgg11_bn" ... "vgg19_bn", "resnet18" ... "resnet152",
-        "resnet20" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
+        "resnet8" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
         "vgg13_bn_last" ("vgg13_bn" with BatchNormalization after ReLU),
         "vgg13_framework" (as arXiv 2009.11839 trains it; "vgg13_framework_quarter" and
         "..._eighth" are narrower) or "mobilenet".

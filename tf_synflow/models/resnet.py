@@ -21,7 +21,8 @@ _STAGES = {
     152: ((3, 8, 36, 3), True),
 }
 
-CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+# The paper's, and the smallest that there is, for experiments on CPUs.
+CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 1202)
 
 DEPTHS = (*_STAGES, *CIFAR_DEPTHS)
 
@@ -38,14 +39,14 @@ def resnet(
     """Builds a residual network that returns logits.
 
     Depths 20, 32, 44, 56, 110 and 1202 are the paper's for CIFAR: three stages of basic
-    blocks with 16, 32 and 64 channels. Depths 18 to 152 have four stages of 64 to 512
-    channels; for images up to 64 their stem is a 3x3 convolution of stride 1 ("cifar"
-    and "tiny" are the same), above that ("imagenet") a 7x7 convolution and a max pool,
-    both of stride 2. Where the shape changes, the shortcut is a 1x1 convolution and
-    BatchNorm. Convolutions have no bias.
+    blocks with 16, 32 and 64 channels; depth 8 has one block in each. Depths 18 to 152
+    have four stages of 64 to 512 channels; for images up to 64 their stem is a 3x3
+    convolution of stride 1 ("cifar" and "tiny" are the same), above that ("imagenet") a
+    7x7 convolution and a max pool, both of stride 2. Where the shape changes, the
+    shortcut is a 1x1 convolution and BatchNorm. Convolutions have no bias.
 
     Args:
-      depth: 18, 34, 50, 101, 152, 20, 32, 44, 56, 110 or 1202.
+      depth: 18, 34, 50, 101, 152, 8, 20, 32, 44, 56, 110 or 1202.
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
       width: Factor for the channels of every layer, the stem too. Defaults to 1.

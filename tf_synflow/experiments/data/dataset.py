@@ -90,6 +90,23 @@ class Dataset(NamedTuple):
         images, labels = self.train
         return self._replace(train=(images[:count], labels[:count]))
 
+    def resized(self, size: int) -> "Dataset":
+        """The same with square images of this height and width, by averages of areas.
+
+        Args:
+          size: In pixels, at least 1.
+
+        Raises:
+          TypeError: It is no whole number.
+          ValueError: It is below 1.
+        """
+        check_count("the size of the images", size)
+        train, test = (
+            (tf.image.resize(images, (size, size), "area").numpy(), labels)
+            for images, labels in (self.train, self.test)
+        )
+        return self._replace(train=train, test=test)
+
     def scaled_by(
         self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
     ) -> "Dataset":
