@@ -87,7 +87,7 @@ def in_keras(name):
     inputs = keras.Input((4, 4, 2))
     tanh = keras.activations.tanh
     if name == "vgg":
-        x = norm("bn1")(tanh(conv(4, 3, "a")(inputs)))
+        x = norm("bn1")(tanh(conv(3, 3, "a")(inputs)))
         x = layers.AveragePooling2D()(x)
         x = layers.Flatten()(norm("bn2")(tanh(conv(3, 3, "b")(x))))
         return inputs, x, ["a", "b"]
@@ -99,8 +99,8 @@ def in_keras(name):
         x = tanh(norm("bn3")(conv(5, 1, "b")(tanh(norm("bn2")(x)))))
         return inputs, layers.GlobalAveragePooling2D()(x), ["a", "b"]
     x = tanh(norm("bn0")(conv(3, 3, "stem")(inputs)))
-    y = norm("bn2")(conv(4, 3, "b")(tanh(norm("bn1")(conv(5, 3, "a")(x)))))
-    x = tanh(y + norm("bn3")(conv(4, 1, "shortcut")(x)))
+    y = norm("bn2")(conv(2, 3, "b")(tanh(norm("bn1")(conv(4, 3, "a")(x)))))
+    x = tanh(y + norm("bn3")(conv(2, 1, "shortcut")(x)))
     return inputs, layers.GlobalAveragePooling2D()(x), ["stem", "a"]
 
 
@@ -128,13 +128,13 @@ class Oracle:
         chosen = logits[np.arange(len(self.y)), self.y]
         return (np.log(np.exp(logits).sum(1)) - chosen).mean()
 
-    def gradient(self, temperature, shift=None, step=0.0):
+    def gradient(self, temperature, names, shift=None, step=0.0):
         """Exact to rounding: f(w + ih) = f(w) + ih f'(w) for h = 1e-30."""
         moved = {n: w.astype("clongdouble") for n, w in self.weights.items()}
-        for name in self.trained if shift else ():
+        for name in shift or ():
             moved[name] = moved[name] + step * shift[name]
         found = {}
-        for name in self.trained:
+        for name in names:
             found[name] = np.zeros(self.weights[name].shape, "longdouble")
             for place in np.ndindex(found[name].shape):
                 before = moved[name][place]
@@ -143,16 +143,12 @@ class Oracle:
                 moved[name][place] = before
         return found
 
-    def hessian_gradient(self, temperature):
-        """Of gradients that are exact: differences of the sixth order."""
-        g = self.gradient(temperature)
-        length = np.sqrt(sum((own**2).sum() for own in g.values()))
-        h = 4e-4 / length
+    def hessian_gradient(self, temperature, names):
+        """By some of the weights, g being by all: differences of the sixth order."""
+        g = self.gradient(temperature, self.trained)
+        h = 4e-4 / np.sqrt(sum((own**2).sum() for own in g.values()))
         pairs = [
-            (
-                self.gradient(temperature, g, k * h),
-                self.gradient(temperature, g, -k * h),
-            )
+            [self.gradient(temperature, names, g, sign * k * h) for sign in (1, -1)]
             for k in (1, 2, 3)
         ]
         return {
@@ -161,23 +157,20 @@ class Oracle:
                 for factor, (up, down) in zip((45, -9, 1), pairs, strict=True)
             )
             / (60 * h)
-            for name in self.trained
+            for name in names
         }
 
     def scores(self, criterion, kernels):
         """The papers' formulas: a number for each filter, over their total."""
-        temperature = TEMPERATURE.get(criterion, 5)
+        names = [f"{kernel}/kernel" for kernel in kernels]
         if criterion == "magnitude":
-            return {
-                f"{k}/kernel": np.sqrt(
-                    (self.weights[f"{k}/kernel"] ** 2).sum((0, 1, 2))
-                )
-                for k in kernels
-            }
+            squares = {name: self.weights[name] ** 2 for name in names}
+            return {name: np.sqrt(own.sum((0, 1, 2))) for name, own in squares.items()}
         second = criterion in TEMPERATURE
-        own = (self.hessian_gradient if second else self.gradient)(temperature)
+        derive = self.hessian_gradient if second else self.gradient
+        own = derive(TEMPERATURE.get(criterion, 5), names)
         found = {}
-        for name in (f"{k}/kernel" for k in kernels):
+        for name in names:
             w = self.weights[name]
             product = w * own[name]
             if criterion == "loss_preservation":
@@ -202,22 +195,19 @@ def test_scores_and_masks_of_filters_are_those_of_the_formulas(
     np.testing.assert_allclose(
         model(x, training=False).numpy(), function(weights, x), rtol=1e-12
     )
-    if function is resnet:
-        kernels = ["a"]  # the stem's channels are read twice; the others are added
     wanted = Oracle(function, weights, x, y).scores(criterion, kernels)
     policy = tf_synflow.PruningPolicy(criterion, granularity="filter", progress=False)
     found = policy.score(model, (x, y))
+    assert list(found) == list(wanted)
     for name, own in wanted.items():
         largest = max(abs(own).max() for own in wanted.values())
         np.testing.assert_allclose(found[name], own, rtol=0, atol=1e-10 * largest)
-    if function is resnet:
-        return
     # One round: the lowest go, but for one of each layer.
     masks = policy.masks(model, 0.5, (x, y))
-    every = np.concatenate(list(wanted.values()))
-    spared = [
-        own.argmax() + at for own, at in zip(wanted.values(), (0, 4), strict=True)
-    ]
+    every, spared, at = np.concatenate(list(wanted.values())), [], 0
+    for own in wanted.values():
+        spared.append(at + own.argmax())
+        at += own.size
     every[spared] = np.inf
     left = np.zeros(every.size, bool)
     left[np.argsort(-every)[: kept_count(every.size, 0.5)]] = True
