@@ -5,8 +5,8 @@ tf-synflow gradient_flow --flagfile=gradient_flow
 Networks are trained; after some epochs they are pruned by each criterion at each ratio.
 The program writes what that does to the loss and to the norm of the gradient, the
 training loss of the next epochs, the rank correlations of the criteria with each other
-and with the distance that weights move, and what is kept of each layer: as CSV files
-and as a picture. It also holds two equations of the framework against a gradient flow.
+and with the distance that weights move, and what is kept of each layer: as CSV files,
+written anew after each epoch of each seed, and at the end as a picture. It also holds two equations of the framework against a gradient flow.
 """
 
 import statistics
@@ -108,15 +108,21 @@ def main(argv: list[str]) -> None:
     )
     write_csv(f"{output}_equations.csv", equations)
     tables = measure(
-        plan, images, lambda units: tqdm(units, total=plan.units(), unit="network")
+        plan,
+        images,
+        lambda units: tqdm(units, total=plan.units(), unit="network"),
+        lambda tables: _write(output, tables),
     )
-    for name, rows in tables._asdict().items():
-        write_csv(f"{output}_{name}.csv", rows)
     title = f"{_MODEL.value} on {_DATASET.value}, pruned by {_GRANULARITY.value}"
     for ending in (".png", ".svg"):
         figure.draw(Path(output + ending), title, tables)
     print(summary(tables, equations))
     print(f"{output}.png, {output}.svg and {output}_*.csv")
+
+
+def _write(output: str, tables: Tables) -> None:
+    for name, rows in tables._asdict().items():
+        write_csv(f"{output}_{name}.csv", rows)
 
 
 def summary(tables: Tables, equations: list[dict]) -> str:

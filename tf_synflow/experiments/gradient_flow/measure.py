@@ -99,7 +99,10 @@ class Tables(NamedTuple):
 
 
 def measure(
-    what: Plan, data: Dataset, progress: Callable[[Iterable], Iterable] = iter
+    what: Plan,
+    data: Dataset,
+    progress: Callable[[Iterable], Iterable] = iter,
+    so_far: Callable[[Tables], None] = lambda tables: None,
 ) -> Tables:
     """Carries a plan out.
 
@@ -111,14 +114,17 @@ def measure(
       what: The plan.
       data: The data set.
       progress: Wraps the units of work, as tqdm does; there are `Plan.units()`.
+      so_far: Is given the tables after each epoch of each seed, to write them down.
     """
     tables = Tables([], [], [])
-    for _ in progress(_units(what, data, tables)):
+    for _ in progress(_units(what, data, tables, so_far)):
         pass
     return tables
 
 
-def _units(what: Plan, data: Dataset, tables: Tables) -> Iterator[None]:
+def _units(
+    what: Plan, data: Dataset, tables: Tables, so_far: Callable[[Tables], None]
+) -> Iterator[None]:
     for seed in what.seeds:
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
@@ -133,6 +139,7 @@ def _units(what: Plan, data: Dataset, tables: Tables) -> Iterator[None]:
             weights = bench.weights()
             yield from _at(what, bench, {"seed": seed, "epoch": epoch}, start, tables)
             bench.restore(weights)
+            so_far(tables)
 
 
 def _at(
