@@ -6,7 +6,8 @@ Networks are trained; after some epochs they are pruned by each criterion at eac
 The program writes what that does to the loss and to the norm of the gradient, the
 training loss of the next epochs, the rank correlations of the criteria with each other
 and with the distance that weights move, and what is kept of each layer: as CSV files,
-written anew after each epoch of each seed, and at the end as a picture. It also holds two equations of the framework against a gradient flow.
+written anew after each epoch of each seed, and at the end as a picture. It also holds
+two equations of the framework against a gradient flow.
 """
 
 import statistics
