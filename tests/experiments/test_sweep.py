@@ -154,6 +154,61 @@ def test_the_dense_network_is_trained_once():
     assert len(runs) == 16
 
 
+GRDA = {
+    **{axis: values[:1] for axis, values in AXES.items()},
+    "c": ["0", "5e-4", "0.001"],
+    "mu": ["0.51", "0.6"],
+}
+
+
+def test_c_and_mu_are_axes_if_they_are_given_and_sgd_is_there_once():
+    runs = sweep.grid(GRDA)
+    assert [(run["c"], run["mu"]) for run in runs] == [
+        ("0", "0.51"),
+        *[(c, mu) for c in ("5e-4", "0.001") for mu in ("0.51", "0.6")],
+    ]
+    names = [sweep.folder(Path("s"), run).name for run in runs]
+    assert names[:2] == ["a-d-x-10-0-c0-mu0.51", "a-d-x-10-0-c5e-4-mu0.51"]
+    assert len(set(names)) == 5
+    (only_mu, *_) = sweep.grid({**GRDA, "c": []})
+    assert sweep.folder(Path("s"), only_mu).name == "a-d-x-10-0-mu0.51"
+    (plain,) = sweep.grid({**GRDA, "c": [], "mu": []})
+    assert sweep.folder(Path("s"), plain).name == "a-d-x-10-0"
+    with pytest.raises(ValueError, match="a c stands there twice"):
+        sweep.grid({**GRDA, "c": ["5e-4", "0.0005"]})
+
+
+def test_runs_with_other_c_and_mu_are_told_apart(tmp_path, program):
+    Path(program[1]).write_text(
+        PROGRAM.replace(
+            "pruned =",
+            'flags |= {"c": float(sys.argv[-2][4:]), "mu": float(sys.argv[-1][5:])}\n'
+            "pruned =",
+        ).replace('"seconds": 2.0', '"seconds": 2.0, "final_sparsity": flags["mu"]')
+    )
+    runs = sweep.grid({**GRDA, "seed": ["0", "1"]})
+    with pytest.raises(ValueError, match="Add --optimizer=grda"):
+        sweep.carry_out(tmp_path, runs, ["--epochs=3"], program)
+    with pytest.raises(ValueError, match="the grid sets them"):
+        sweep.carry_out(tmp_path, runs, ["--optimizer=grda", "--mu=0.6"], program)
+    assert sweep.carry_out(tmp_path, runs, ["--optimizer=grda"], program) == []
+    rows = sweep.rows(tmp_path, runs)
+    assert [row["sparsity"] for row in rows] == [float(run["mu"]) for run in runs]
+    summary = sweep.summary(rows)
+    found = [(row["c"], row["mu"], row["seeds"]) for row in summary]
+    assert found == [
+        ("0", "0.51", 2),
+        *[(c, mu, 2) for c in ("5e-4", "0.001") for mu in ("0.51", "0.6")],
+    ]
+    write_csv(tmp_path / "runs.csv", rows)
+    write_csv(tmp_path / "summary.csv", summary)
+    assert [row["c"] for row in sweep.read_rows(tmp_path)] == [run["c"] for run in runs]
+    one, other = (sweep.folder(tmp_path, run) for run in runs[1:3])
+    (one / "results.json").write_text((other / "results.json").read_text())
+    with pytest.raises(ValueError, match="is of another run, with seed|with c|with mu"):
+        sweep.is_done(tmp_path, runs[1])
+
+
 def test_the_error_file_is_utf_8_whatever_the_locale(tmp_path, program, monkeypatch):
     Path(program[1]).write_text(
         "import sys\nsys.exit('wrong: \u00e9 \u2603')\n", "utf-8"

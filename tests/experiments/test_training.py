@@ -68,6 +68,20 @@ def test_momentum_and_weight_decay_are_those_of_pytorch(nesterov, decay):
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
 
 
+def test_a_recipe_says_which_momentum_and_which_learning_rate():
+    usual = make_optimizer(RECIPE, steps=1).get_config()
+    assert (usual["momentum"], usual["nesterov"]) == (0.9, True)
+    other = dataclasses.replace(
+        RECIPE, momentum=0.5, nesterov=False, decay="garipov", epochs=10
+    )
+    made = make_optimizer(other, steps=7)
+    assert (made.momentum, made.nesterov) == (0.5, False)
+    # The epochs are counted from 1: the sixth is the first of the second half.
+    rates = [float(made._learning_rate(7 * e)) for e in (0, 4, 5, 8, 9)]
+    want = [0.05, 0.05, 0.05 * (1 - 0.99 / 4), 5e-4, 5e-4]
+    np.testing.assert_allclose(rates, want, rtol=1e-9)
+
+
 def test_weight_decay_is_on_every_trainable_variable():
     """A loss that does not depend on the weights leaves decay alone to move them."""
     model = randomise(residual_net())
@@ -102,6 +116,7 @@ def test_the_optimizer_survives_saving(tmp_path):
         ({"decay": "step", "drops": (0, 1)}, "from 1 on"),
         ({"decay": "linear"}, "decay of the learning rate"),
         ({"grda": (1e-3, 0.6)}, "takes no weight decay"),
+        ({"momentum": 1.0}, r"momentum must be within \[0, 1\), got 1.0"),
         ({"weight_decay": -1.0}, "l2 must be finite and not negative"),
         ({"learning_rate": -0.1, "decay": "constant"}, "not negative"),
     ],

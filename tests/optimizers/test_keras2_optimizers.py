@@ -7,7 +7,7 @@ from nets import images, layers, randomise, residual_net
 
 import tf_synflow
 from tf_synflow.keras2.imports import keras
-from tf_synflow.optimizers import GRDA
+from tf_synflow.optimizers import GRDA, GaripovDecay
 
 
 def in_numpy(w, gradients, rates, c, mu):
@@ -37,7 +37,7 @@ def trial(seed=0, count=200, dtype="float64"):
     return start, generator.standard_normal((count, 7, 5)).astype(dtype)
 
 
-@pytest.mark.parametrize("mu", [0.501, 0.51, 0.75, 0.99])
+@pytest.mark.parametrize("mu", [0.4, 0.501, 0.51, 0.75, 0.99])
 @pytest.mark.parametrize("c", [0.0, 0.005, 0.1])
 def test_two_hundred_steps_with_a_drop_of_the_learning_rate(mu, c):
     start, gradients = trial()
@@ -47,6 +47,58 @@ def test_two_hundred_steps_with_a_drop_of_the_learning_rate(mu, c):
     if c == 0.1:
         assert 0 < np.count_nonzero(found[-1] == 0) < start.size
         np.testing.assert_array_equal(found[-1] == 0, expected[-1] == 0)
+
+
+def garipov(rate, epochs, steps):
+    """The learning rate at each step, as a function of the epoch from 1 on."""
+    found = []
+    for epoch in range(1, epochs + 1):
+        done = epoch / epochs
+        if done <= 0.5:
+            factor = 1.0
+        elif done <= 0.9:
+            factor = 1.0 - (done - 0.5) / 0.4 * 0.99
+        else:
+            factor = 0.01
+        found += [rate * factor] * steps
+    return found
+
+
+def test_four_hundred_steps_of_the_papers_smallest_mu_at_the_papers_learning_rate():
+    """mu = 0.4 with the learning rate of Garipov et al., 40 epochs of 10 steps."""
+    start, gradients = trial(count=400)
+    for c, zero in ((0.0, False), (0.02, True)):
+        optimizer = GRDA(GaripovDecay(0.1, epochs=40, steps=10), c=c, mu=0.4)
+        found = steps(optimizer, start, gradients)
+        expected = in_numpy(start, gradients, garipov(0.1, 40, 10), c, 0.4)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+        zeros = [w == 0 for w in found], [w == 0 for w in expected]
+        np.testing.assert_array_equal(*zeros)
+        assert np.any(zeros[1]) == zero
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 3), (2, 1), (7, 4), (10, 2)])
+def test_the_learning_rate_of_garipov_at_every_step(epochs, steps):
+    schedule = GaripovDecay(0.1, epochs, steps)
+    found = [float(schedule(tf.constant(n, tf.int64))) for n in range(epochs * steps)]
+    np.testing.assert_allclose(found, garipov(0.1, epochs, steps), rtol=1e-15)
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    assert again.get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ((-1, 2, 3), ValueError, "learning_rate must be finite and not negative"),
+        ((0.1, 0, 3), ValueError, "epochs must be at least 1, got 0"),
+        ((0.1, 2, 1.5), TypeError, "steps must be a whole number, got 1.5"),
+    ],
+)
+def test_a_bad_learning_rate_of_garipov_is_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        GaripovDecay(*settings)
 
 
 def test_a_schedule_counts_the_steps():

@@ -42,6 +42,49 @@ def test_grda_follows_its_equations_when_the_learning_rate_changes(mu):
     assert 0 < np.count_nonzero(found[-1] == 0) < START.size
 
 
+@pytest.fixture
+def doubles():
+    """Keras 3 computes in float64 meanwhile."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.mark.usefixtures("doubles")
+def test_in_float64_it_follows_the_equations_to_all_digits():
+    """mu = 0.4 with the learning rate of Garipov et al., 40 epochs of 10 steps."""
+    optimizers = tf_synflow.optimizers
+    start = GENERATOR.standard_normal((5, 7))
+    gradients = GENERATOR.standard_normal((400, 5, 7))
+    schedule = optimizers.GaripovDecay(0.1, epochs=40, steps=10, keras="keras")
+    optimizer = optimizers.GRDA(schedule, c=0.05, mu=0.4, keras="keras")
+    variable = keras.Variable(start, dtype="float64")
+    optimizer.build([variable])
+    v, threshold, zeros = start.copy(), 0.0, 0
+    for n, gradient in enumerate(gradients, 1):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        done = (1 + (n - 1) // 10) / 40
+        factor = 1.0 if done <= 0.5 else max(1 - 0.99 * (done - 0.5) / 0.4, 0.01)
+        rate = 0.1 * factor
+        threshold += 0.05 * rate**0.9 * (n**0.4 - (n - 1) ** 0.4)
+        v -= rate * gradient
+        want = np.sign(v) * np.maximum(np.abs(v) - threshold, 0)
+        found = variable.numpy()
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-10)
+        np.testing.assert_array_equal(found == 0, want == 0)
+        zeros += np.count_nonzero(want == 0)
+    assert zeros > 100
+
+
+def test_the_learning_rate_of_garipov_survives_saving():
+    schedules = keras.optimizers.schedules
+    schedule = tf_synflow.optimizers.GaripovDecay(0.1, 10, 3, keras="keras")
+    again = schedules.deserialize(schedules.serialize(schedule))
+    rates = [float(again(step)) for step in (0, 14, 15, 26, 29)]
+    want = [0.1, 0.1, 0.1 * (1 - 0.99 / 4), 0.001, 0.001]
+    np.testing.assert_allclose(rates, want, rtol=1e-5)
+
+
 def test_the_threshold_does_not_drift_over_very_many_steps():
     """A sum of 20,000 small numbers, which float32 alone would get wrong by 1e-5."""
     optimizer = tf_synflow.optimizers.GRDA(0.1, c=1e-3, mu=0.51, keras="keras")

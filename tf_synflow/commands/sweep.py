@@ -31,6 +31,12 @@ _AXES = {
     "criterion": flags.DEFINE_list("criteria", ["synflow"], "Criteria to try."),
     "ratio": flags.DEFINE_list("ratios", ["10"], "Compression ratios to try."),
     "seed": flags.DEFINE_list("seeds", ["0"], "Seeds to try."),
+    "c": flags.DEFINE_list(
+        "cs", [], "Strengths of GRDA's threshold to try; 0 is plain SGD. Default: one."
+    ),
+    "mu": flags.DEFINE_list(
+        "mus", [], "Growths of GRDA's threshold to try. Default: one."
+    ),
 }
 _RECIPE = flags.DEFINE_string(
     "recipe", None, "File of flags for each run, or the name of one of the library's."
@@ -72,8 +78,10 @@ def main(argv: list[str]) -> None:
         accuracy = " to ".join(
             f"{100 * row[f'final_accuracy_{which}']:.2f}" for which in ("min", "max")
         )
+        grda = [f"{axis}={row[axis]}" for axis in sweep.MORE_AXES if axis in row]
+        what = [row[axis] for axis in ("model", "dataset", "criterion", "ratio")]
         print(
-            f"{row['model']} {row['dataset']} {row['criterion']} {row['ratio']}: "
+            f"{' '.join([*what, *grda])}: "
             f"{100 * row['final_accuracy_mean']:.2f} % ({accuracy}, "
             f"{row['seeds']} seeds)"
         )

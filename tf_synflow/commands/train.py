@@ -108,10 +108,25 @@ _OPTIMIZER = flags.DEFINE_enum(
     "optimizer", "sgd", ["sgd", "grda"], "Optimizer to train with."
 )
 _C = flags.DEFINE_float("c", 5e-4, "GRDA: strength of the threshold, 0 or more.")
-_MU = flags.DEFINE_float("mu", 0.51, "GRDA: growth of the threshold, 0.5 to 1.")
-# None, not True: runs begun before there was the flag can be gone on with. So below.
+_MU = flags.DEFINE_float(
+    "mu",
+    0.51,
+    "GRDA: growth of the threshold, between 0 and 1; its theory needs > 0.5.",
+)
+# None, not the default: runs begun before there was the flag can be gone on with. So
+# below.
+_MOMENTUM = flags.DEFINE_float(
+    "momentum", None, "SGD: momentum, 0 or more and below 1. Default: 0.9."
+)
 _NESTEROV = flags.DEFINE_bool(
     "nesterov", None, "SGD: Nesterov momentum, not plain momentum. Default: true."
+)
+_START_FROM = flags.DEFINE_string(
+    "start_from",
+    None,
+    "Begin with the weights in this file instead of new ones: .keras, .h5 or "
+    ".weights.h5, the folder of a SavedModel, or a checkpoint, of TensorFlow or of a "
+    "run (checkpoints/epoch_10).",
 )
 _TEMPERATURE = flags.DEFINE_float(
     "temperature",
@@ -137,7 +152,8 @@ _DECAY = flags.DEFINE_enum(
     "decay",
     "cosine",
     DECAYS,
-    "How the learning rate falls: cosine ends at 0, step drops at --drops.",
+    "How the learning rate falls: cosine ends at 0, step drops at --drops, garipov is "
+    "constant for half of the epochs and then falls to a hundredth.",
 )
 _DROPS = flags.DEFINE_list(
     "drops", [], "With --decay=step: epochs after which the learning rate drops."
@@ -194,6 +210,7 @@ def main(argv: list[str]) -> None:
         dataset=_DATASET.value,
         pruning=_pruning(),
         recipe=_recipe(),
+        start_from=_START_FROM.value,
         place=Place(
             data_dir=_DATA_DIR.value,
             download=_DOWNLOAD.value,
@@ -237,6 +254,13 @@ def _pruning() -> Pruning:
 
 
 def _recipe() -> Recipe:
+    if _OPTIMIZER.value == "grda":
+        for flag in (_MOMENTUM, _NESTEROV):
+            if flag.value is not None:
+                raise ValueError(
+                    f"GRDA has no momentum, got --{flag.name}={flag.value}; leave the "
+                    "flag out, or train with --optimizer=sgd"
+                )
     return Recipe(
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
@@ -246,6 +270,7 @@ def _recipe() -> Recipe:
         drops=_drops(),
         drop_factor=_DROP_FACTOR.value,
         weight_decay=_WEIGHT_DECAY.value,
+        momentum=0.9 if _MOMENTUM.value is None else _MOMENTUM.value,
         images=_TRAIN_IMAGES.value,
         grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
         nesterov=_NESTEROV.value is not False,

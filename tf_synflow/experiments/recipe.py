@@ -6,9 +6,9 @@ from typing import Any
 
 from tf_synflow.checks import check_choice
 from tf_synflow.keras2.imports import keras
-from tf_synflow.optimizers import GRDA, SGD
+from tf_synflow.optimizers import GRDA, SGD, GaripovDecay
 
-DECAYS = ("cosine", "step", "constant")
+DECAYS = ("cosine", "step", "constant", "garipov")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,13 @@ class Recipe:
       batch_size: Images a step, over all replicas.
       learning_rate: At the first step.
       seed: Seeds the order of the images, their crops and mirroring.
-      decay: Of the learning rate: "cosine" to 0 at the last step, "step" or "constant".
-        Defaults to "cosine".
+      decay: Of the learning rate: "cosine" to 0 at the last step, "step", "constant" or
+        "garipov"; see `optimizers.GaripovDecay`. Defaults to "cosine".
       drops: With "step", after how many epochs it drops. Defaults to none.
       drop_factor: What it is multiplied by then. Defaults to 0.1.
       weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
-      grda: `(c, mu)` of the optimizer GRDA; None: SGD with momentum 0.9.
+      grda: `(c, mu)` of the optimizer GRDA; None: SGD with momentum.
+      momentum: Of SGD, within [0, 1). Defaults to 0.9; GRDA has none.
       nesterov: Whether that momentum is Nesterov's. Defaults to True.
       temperature: T, which divides the logits in the training loss. Defaults to 1.
       images: Trains on so many of the training images only, the same for every seed.
@@ -45,6 +46,7 @@ class Recipe:
     drop_factor: float = 0.1
     weight_decay: float = 0.0
     grda: tuple[float, float] | None = None
+    momentum: float = 0.9
     nesterov: bool = True
     temperature: float = 1.0
     images: int | None = None
@@ -60,7 +62,7 @@ def optimizer(recipe: Recipe, steps: int) -> Any:
     """
     schedule = _schedule(recipe, steps)
     if recipe.grda is None:
-        return SGD(schedule, nesterov=recipe.nesterov, l2=recipe.weight_decay)
+        return SGD(schedule, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay)
     if recipe.weight_decay:
         raise ValueError(
             f"GRDA takes no weight decay, got weight_decay={recipe.weight_decay:g}"
@@ -106,6 +108,8 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
     rate = recipe.learning_rate
     if recipe.decay == "cosine":
         return schedules.CosineDecay(rate, recipe.epochs * steps)
+    if recipe.decay == "garipov":
+        return GaripovDecay(rate, recipe.epochs, steps)
     # At a boundary the rate is still the one before it.
     boundaries = [drop * steps - 1 for drop in recipe.drops]
     factors = [recipe.drop_factor**k for k in range(len(boundaries) + 1)]

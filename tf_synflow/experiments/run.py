@@ -15,7 +15,7 @@ from tf_synflow.channels.plan import ChannelPlan
 from tf_synflow.channels.shrinking import smaller_model, whole_model
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments import data as data_lib
-from tf_synflow.experiments import distribution, training
+from tf_synflow.experiments import distribution, starting, training
 from tf_synflow.experiments.checkpoints import read_history
 from tf_synflow.experiments.picture import run_figure
 from tf_synflow.experiments.recipe import Recipe, optimizer
@@ -44,6 +44,7 @@ def run(
     pruning: Pruning,
     recipe: Recipe,
     place: Place = Place(),  # noqa: B008 (it cannot be changed)
+    start_from: str | None = None,
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
@@ -60,6 +61,8 @@ def run(
       pruning: How to prune.
       recipe: How to train; its seed also seeds the weights and what is drawn at random.
       place: Where the data is, and on what is trained. Defaults to one device.
+      start_from: A file of weights to begin with; see `starting.start_from`. Defaults
+        to new weights.
       flags: Written into the results as they are; a run is gone on with only if it was
         begun with the same.
 
@@ -95,6 +98,8 @@ def run(
         with strategy.scope():
             network = models.build(model, data.input_shape, data.classes)
         whole = frameworks.read(network)
+        if start_from is not None:
+            starting.start_from(whole, start_from)
         masks, small = _pruned(folder, whole, data, pruning, recipe)
         # Dropout draws its seed as it is copied: the same, if masks were there already.
         keras.utils.set_random_seed(recipe.seed)

@@ -18,6 +18,9 @@ from tf_synflow.files.whole import written_whole
 
 TRAIN = (sys.executable, "-m", "tf_synflow", "train")
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
+# Axes that a sweep may have or not; then they are no part of its names and tables.
+MORE_AXES = ("c", "mu")
+_EVERY_AXIS = (*AXES, *MORE_AXES)
 
 Run = dict[str, str]  # axis to value, as written on the command line
 
@@ -39,10 +42,11 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     """All combinations, or a part of them.
 
     At ratio 1 all criteria keep every weight: the dense network is there once, under
-    the first of them.
+    the first of them. With c = 0 the optimizer GRDA is plain SGD whatever mu is: that
+    is there once, under the first mu.
 
     Args:
-      axes: For each of `AXES`, its values.
+      axes: For each of `AXES`, and for those of `MORE_AXES` that there are, its values.
       shard: "i/n": every n-th run, beginning with the i-th, counted from 0; so that n
         machines share the grid.
 
@@ -50,7 +54,8 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
       ValueError: An axis has no value or one twice, or `shard` is not i/n with 0 <= i <
         n.
     """
-    for axis in AXES:
+    names = (*AXES, *(axis for axis in MORE_AXES if axes.get(axis)))
+    for axis in names:
         if not axes[axis]:
             raise ValueError(f"the grid is empty: there is no {axis}")
         values = [_number(value) for value in axes[axis]]
@@ -59,10 +64,13 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     part, _, parts = shard.partition("/")
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
-    products = itertools.product(*(axes[axis] for axis in AXES))
-    runs = [dict(zip(AXES, values, strict=True)) for values in products]
+    products = itertools.product(*(axes[axis] for axis in names))
+    runs = [dict(zip(names, values, strict=True)) for values in products]
     first = axes["criterion"][0]
     runs = [run for run in runs if run["criterion"] == first or not _dense(run)]
+    if "mu" in names:
+        first = axes["mu"][0]
+        runs = [run for run in runs if run["mu"] == first or not _is_sgd(run)]
     return runs[int(part) :: int(parts)]
 
 
@@ -78,9 +86,14 @@ def _dense(run: Run) -> bool:
     return _number(run["ratio"]) in (0, 1)
 
 
+def _is_sgd(run: Run) -> bool:
+    return "c" in run and _number(run["c"]) == 0
+
+
 def folder(sweep: Path, run: Run) -> Path:
     """The folder of a run."""
-    return sweep / "-".join(run[axis] for axis in AXES)
+    more = [f"{axis}{run[axis]}" for axis in MORE_AXES if axis in run]
+    return sweep / "-".join([*(run[axis] for axis in AXES), *more])
 
 
 def is_done(sweep: Path, run: Run) -> bool:
@@ -101,7 +114,7 @@ def _results(sweep: Path, run: Run) -> dict[str, Any] | None:
     flags = results["flags"]
     other = [
         f"{axis}={flags.get(axis)}, not {run[axis]}"
-        for axis in AXES
+        for axis in run
         if _number(str(flags.get(axis))) != _number(run[axis])
     ]
     if other:
@@ -137,13 +150,19 @@ def carry_out(
       The runs that failed.
 
     Raises:
-      ValueError: The folder is that of a sweep with other flags, or a flag file cannot
-        be read.
+      ValueError: The folder is that of a sweep with other flags, a flag file cannot be
+        read, or c or mu are tried with another optimizer than GRDA.
     """
     meant = _spelt_out(flags)
-    own = [flag for flag in meant if _name(flag) in (*AXES, "workdir")]
+    set_here = {"workdir", *AXES, *(axis for run in runs for axis in run)}
+    own = [flag for flag in meant if _name(flag) in set_here]
     if own:
         raise ValueError(f"{own} are not for all runs: the grid sets them for each")
+    if set_here & set(MORE_AXES) and "--optimizer=grda" not in meant:
+        raise ValueError(
+            "c and mu are settings of the optimizer GRDA, but the runs train with SGD. "
+            "Add --optimizer=grda to the flags of the runs, or leave out cs and mus"
+        )
     if not any(run["dataset"] == "tiny_imagenet" for run in runs):
         # Where the data is does not change it, but of Tiny ImageNet there may be parts.
         elsewhere = ("data_dir", "download", "nodownload")
@@ -215,17 +234,19 @@ def _keep_flags(path: Path, flags: list[str]) -> None:
 def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row for each run that has results.
 
-    `kept` are weights. Where filters were pruned, `filters` are those kept; and where
-    the network was shrunk, `macs_left` is the share of its multiply-adds (0 to 1).
+    `kept` are weights. With the axes c and mu there is `sparsity` too, the share of all
+    trainable weights that are 0 at the end (0 to 1). Where filters were pruned,
+    `filters` are those kept; and where the network was shrunk, `macs_left` is the share
+    of its multiply-adds (0 to 1).
     """
     return [
-        {**run, **_row(results)}
+        {**run, **_row(results, sparsity=any(axis in run for axis in MORE_AXES))}
         for run in runs
         if (results := _results(sweep, run)) is not None
     ]
 
 
-def _row(results: Mapping[str, Any]) -> dict[str, Any]:
+def _row(results: Mapping[str, Any], sparsity: bool) -> dict[str, Any]:
     prune, train = results["prune"], results["train"]
     row = {
         "kept": prune["kept"],
@@ -235,6 +256,8 @@ def _row(results: Mapping[str, Any]) -> dict[str, Any]:
         "train_seconds": train["seconds"],
         "emptied_layers": len(prune["collapsed_layers"]),
     }
+    if sparsity:
+        row["sparsity"] = train["final_sparsity"]
     if "filters" in prune:
         row["filters"] = prune["filters"]["kept"]
     if "shrink" in results:
@@ -258,7 +281,7 @@ def read_rows(sweep: Path) -> list[dict[str, str]]:
     try:
         table = _table(path)
         numbers = [
-            {k: v if k in AXES else json.loads(v) for k, v in row.items()}
+            {k: v if k in _EVERY_AXIS else json.loads(v) for k, v in row.items()}
             for row in table
         ]
         # As write_csv would write it.
@@ -292,12 +315,14 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean, minimum and maximum over the seeds, for each of the other combinations."""
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in runs:
-        groups.setdefault(tuple(row[axis] for axis in AXES[:-1]), []).append(row)
+        key = {axis: row[axis] for axis in AXES[:-1]}
+        key |= {axis: row[axis] for axis in MORE_AXES if axis in row}
+        groups.setdefault(tuple(key.items()), []).append(row)
     found = []
     for key, group in groups.items():
-        row = {**dict(zip(AXES, key, strict=False)), "seeds": len(group)}
+        row = {**dict(key), "seeds": len(group)}
         for column in group[0]:
-            if column not in AXES:
+            if column not in _EVERY_AXIS:
                 values = [member[column] for member in group]
                 row[f"{column}_mean"] = statistics.mean(values)
                 row[f"{column}_min"] = min(values)

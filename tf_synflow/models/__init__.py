@@ -12,8 +12,11 @@ from typing import Any
 from tf_synflow.checks import check_choice
 from tf_synflow.models.mobilenet import mobilenet
 from tf_synflow.models.resnet import DEPTHS, resnet
+from tf_synflow.models.small_cnn import small_cnn
 from tf_synflow.models.vgg import vgg
+from tf_synflow.models.vgg_dropout import vgg16_dropout
 from tf_synflow.models.vgg_framework import vgg13_framework
+from tf_synflow.models.wide_resnet import wide_resnet
 
 VGG11 = functools.partial(vgg, 11)
 VGG13 = functools.partial(vgg, 13)
@@ -35,6 +38,9 @@ ResNet1202 = functools.partial(resnet, 1202)
 # fact ResNet-18: the authors' program ignores the width.)
 WideResNet18 = functools.partial(resnet, 18, width=2)
 WideResNet20 = functools.partial(resnet, 20, width=2)
+# The networks of gRDA's paper.
+VGG16Dropout = vgg16_dropout
+WideResNet28_10 = functools.partial(wide_resnet, 28, 10)
 
 MODELS: dict[str, Callable[..., Any]] = {
     **{
@@ -57,6 +63,12 @@ MODELS: dict[str, Callable[..., Any]] = {
         f"wide_resnet{depth}": functools.partial(resnet, depth, width=2)
         for depth in DEPTHS
     },
+    "vgg16_dropout": vgg16_dropout,
+    "vgg16_dropout_quarter": functools.partial(
+        vgg16_dropout, width=1 / 4, name="vgg16_dropout_quarter"
+    ),
+    "wide_resnet28_10": functools.partial(wide_resnet, 28, 10),
+    "small_cnn": small_cnn,
 }
 
 
@@ -74,7 +86,9 @@ def build(
         "resnet8" ... "resnet1202", "wide_resnet18" and the like (twice as wide),
         "vgg13_bn_last" ("vgg13_bn" with BatchNormalization after ReLU),
         "vgg13_framework" (as arXiv 2009.11839 trains it; "vgg13_framework_quarter" and
-        "..._eighth" are narrower) or "mobilenet".
+        "..._eighth" are narrower), "vgg16_dropout" and "wide_resnet28_10" (as arXiv
+        2006.09358 does; "vgg16_dropout_quarter" is a quarter as wide), "mobilenet" or
+        "small_cnn".
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
       variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.

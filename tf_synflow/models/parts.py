@@ -70,10 +70,13 @@ class Parts:
             return self.keras.mixed_precision.global_policy().variable_dtype
         return self.keras.config.dtype_policy().variable_dtype
 
-    def batch_norm(self, name: str) -> Any:
-        """BatchNorm as in PyTorch: epsilon 1e-5, average 0.9 old + 0.1 new."""
+    def batch_norm(self, name: str, momentum: float = 0.9) -> Any:
+        """BatchNorm as in PyTorch: epsilon 1e-5, average 0.9 old + 0.1 new.
+
+        `momentum` is the share of the old statistics, which PyTorch calls 1 - momentum.
+        """
         make = self.layers.BatchNormalization
-        return make(momentum=0.9, epsilon=1e-5, name=name)
+        return make(momentum=momentum, epsilon=1e-5, name=name)
 
     def dropout(self, rate: float, name: str) -> Any:
         """Dropout whose random state is a variable.
@@ -84,12 +87,30 @@ class Parts:
         return self.layers.Dropout(rate, name=name, **stateful)
 
     def convolution(
-        self, x: Any, width: int, window: int, stride: int, fan: str, name: str
+        self,
+        x: Any,
+        width: int,
+        window: int,
+        stride: int,
+        kernel: Any,
+        name: str,
+        bias: Any = None,
     ) -> Any:
-        """A convolution without bias that pads `window // 2` on every side.
+        """A convolution that pads `window // 2` on every side.
 
         Keras's "same" pads one side only where the stride is 2; PyTorch pads both.
+
+        Args:
+          x: What it reads.
+          width: Number of its outputs.
+          window: Height and width of its kernel.
+          stride: In both directions.
+          kernel: An initialiser; or "fan_in" or "fan_out", for `he_normal`.
+          name: Its name.
+          bias: An initialiser. Defaults to None: there is no bias.
         """
+        if isinstance(kernel, str):
+            kernel = self.he_normal(kernel)
         padding = "same"
         if stride > 1 and window > 1:
             x = self.layers.ZeroPadding2D(window // 2, name=f"{name}_pad")(x)
@@ -99,7 +120,8 @@ class Parts:
             window,
             stride,
             padding,
-            use_bias=False,
-            kernel_initializer=self.he_normal(fan),
+            use_bias=bias is not None,
+            kernel_initializer=kernel,
+            bias_initializer="zeros" if bias is None else bias,
             name=name,
         )(x)

@@ -1,8 +1,12 @@
 """The papers' optimizers, for both Kerases: SGD as PyTorch has it, and GRDA.
 
+Beside them `GaripovDecay`, the learning rate that GRDA's paper trains with.
+
 References:
   Chao, Wang, Xing, Cheng. Directional pruning of deep neural networks. NeurIPS 2020.
   arXiv 2006.09358 (GRDA: generalised regularised dual averaging).
+  Garipov, Izmailov, Podoprikhin, Vetrov, Wilson. Loss surfaces, mode connectivity, and
+  fast ensembling of DNNs. NeurIPS 2018. arXiv 1802.10026 (the learning rate).
 """
 
 import importlib
@@ -113,6 +117,34 @@ def GRDA(
         there is no such Keras.
     """
     return _module(keras).GRDA(learning_rate, c, mu, **kwargs)
+
+
+def GaripovDecay(
+    learning_rate: float, epochs: int, steps: int, *, keras: str = "tf_keras"
+) -> Any:
+    """Makes the learning rate of Garipov et al., constant within an epoch.
+
+    In epoch e, counted from 1, with a = e / epochs, the learning rate is multiplied by
+
+        1                              where a <= 0.5
+        1 - 0.99 (a - 0.5) / 0.4       where 0.5 < a <= 0.9
+        0.01                           where 0.9 < a
+
+    Args:
+      learning_rate: In the first half of the epochs.
+      epochs: How many there are, >= 1.
+      steps: Steps of an epoch, >= 1.
+      keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
+        to "tf_keras".
+
+    Returns:
+      A `LearningRateSchedule` of that Keras.
+
+    Raises:
+      TypeError: A count is no whole number.
+      ValueError: A number is out of its range, or there is no such Keras.
+    """
+    return _module(keras).GaripovDecay(learning_rate, epochs, steps)
 
 
 def _module(keras: str) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tf_synflow.checks import check_count
+
 
 def check_sgd(learning_rate: Any, momentum: float, l2: float) -> None:
     """Refuses arguments of SGD that are out of range.
@@ -36,6 +38,18 @@ def check_grda(
                 f"GRDA takes no {unwanted}={others[unwanted]!r}: its weights "
                 "follow from v and the threshold alone, and would not stay 0"
             )
+
+
+def check_garipov(learning_rate: float, epochs: int, steps: int) -> None:
+    """Refuses arguments of the learning rate of Garipov et al. that are out of range.
+
+    Raises:
+      TypeError: A count is no whole number.
+      ValueError: One of them is out of range.
+    """
+    _check_rate(learning_rate)
+    check_count("epochs", epochs)
+    check_count("steps", steps)
 
 
 def _check_rate(learning_rate: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_synflow.keras2.imports import keras
-from tf_synflow.optimizers.checks import check_grda, check_sgd
+from tf_synflow.optimizers.checks import check_garipov, check_grda, check_sgd
 
 
 @keras.saving.register_keras_serializable("tf_synflow")
@@ -139,3 +139,27 @@ class SGD(keras.optimizers.Optimizer):
         rate = self._serialize_hyperparameter(self._learning_rate)
         own = {"learning_rate": rate, "momentum": self.momentum}
         return {**super().get_config(), **own, "nesterov": self.nesterov, "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable("tf_synflow")
+class GaripovDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """See `tf_synflow.optimizers.GaripovDecay`; computed in float64."""
+
+    def __init__(self, learning_rate: float, epochs: int, steps: int):
+        """See `tf_synflow.optimizers.GaripovDecay`."""
+        check_garipov(learning_rate, epochs, steps)
+        self.learning_rate = float(learning_rate)
+        self.epochs = epochs
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at a step, counted from 0."""
+        epoch = tf.cast(step, tf.int64) // self.steps + 1
+        done = tf.cast(epoch, tf.float64) / self.epochs
+        factor = tf.clip_by_value(1 - (done - 0.5) / 0.4 * 0.99, 0.01, 1.0)
+        return self.learning_rate * factor
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them."""
+        rate = self.learning_rate
+        return {"learning_rate": rate, "epochs": self.epochs, "steps": self.steps}

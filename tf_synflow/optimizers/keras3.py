@@ -1,14 +1,14 @@
 """The optimizers for Keras 3; `tf_synflow.optimizers` says what they do.
 
 Not every backend computes in float64. So GRDA keeps its threshold l, a sum of very many
-small increments, in two float32 numbers: the sum, and what rounding has taken from it
-so far (Kahan's summation).
+small increments, in two numbers: the sum, and what rounding has taken from it so far
+(Kahan's summation). They are float32, or float64 for a variable that is float64.
 """
 
 from typing import Any
 
 from tf_synflow.keras3.imports import keras
-from tf_synflow.optimizers.checks import check_grda, check_sgd
+from tf_synflow.optimizers.checks import check_garipov, check_grda, check_sgd
 
 ops = keras.ops
 
@@ -81,7 +81,7 @@ class GRDA(keras.optimizers.Optimizer):
         super().build(variables)
         self._duals = self.add_optimizer_variables(variables, "dual")
         self._thresholds, self._lost = (
-            [self.add_variable((), dtype="float32", name=name) for _ in variables]
+            [self.add_variable((), dtype=_precision(v), name=name) for v in variables]
             for name in ("threshold", "threshold_lost")
         )
 
@@ -90,8 +90,8 @@ class GRDA(keras.optimizers.Optimizer):
         place = self._get_variable_index(variable)
         dual, threshold = self._duals[place], self._thresholds[place]
         lost = self._lost[place]
-        rate = ops.cast(learning_rate, "float32")
-        step = ops.cast(self.iterations + 1, "float32")
+        rate = ops.cast(learning_rate, _precision(variable))
+        step = ops.cast(self.iterations + 1, _precision(variable))
         # n^mu - (n-1)^mu without cancellation; at n = 1 it is 1.
         before = ops.log1p(-1 / ops.maximum(step, 2.0))
         rise = ops.where(
@@ -114,3 +114,30 @@ class GRDA(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them."""
         return {**super().get_config(), "c": self.c, "mu": self.mu}
+
+
+@keras.saving.register_keras_serializable("tf_synflow")
+class GaripovDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """See `tf_synflow.optimizers.GaripovDecay`."""
+
+    def __init__(self, learning_rate: float, epochs: int, steps: int):
+        """See `tf_synflow.optimizers.GaripovDecay`."""
+        check_garipov(learning_rate, epochs, steps)
+        self.learning_rate = float(learning_rate)
+        self.epochs = epochs
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate at a step, counted from 0."""
+        epoch = ops.floor_divide(ops.convert_to_tensor(step), self.steps) + 1
+        done = ops.cast(epoch, keras.backend.floatx()) / self.epochs
+        return self.learning_rate * ops.clip(1 - (done - 0.5) / 0.4 * 0.99, 0.01, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them."""
+        rate = self.learning_rate
+        return {"learning_rate": rate, "epochs": self.epochs, "steps": self.steps}
+
+
+def _precision(variable: Any) -> str:
+    return "float64" if variable.dtype == "float64" else "float32"

@@ -1,0 +1,93 @@
+"""VGG-16 without BatchNormalization and with Dropout, as gRDA's paper trains it.
+
+References:
+  Chao, Wang, Xing, Cheng. Directional pruning of deep neural networks. NeurIPS 2020.
+  arXiv 2006.09358.
+"""
+
+from typing import Any
+
+from tf_synflow.checks import check_choice
+from tf_synflow.models.parts import Parts
+
+# Convolutions of each of the five blocks, and how wide they are.
+_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
+_HIDDEN = 512
+
+
+def vgg16_dropout(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    variant: str | None = None,
+    name: str | None = None,
+    keras: str = "tf_keras",
+    width: float = 1.0,
+) -> Any:
+    """Builds the VGG-16 of gRDA's paper, which returns logits.
+
+    Thirteen 3x3 convolutions with biases in five blocks, each of which ends in a max
+    pool; then two hidden Dense layers of 512, and before each of them Dropout of a
+    half. There is no BatchNormalization. For 32x32x3 images and ten classes it has
+    15,245,130 parameters.
+
+    A new network starts as the paper's. The kernels of the convolutions are drawn from
+    N(0, 2 / (9 outputs)) and their biases are 0. Kernels and biases of the Dense layers
+    are uniform up to 1 / sqrt(inputs), which is what PyTorch does by default.
+
+    Args:
+      input_shape: `(height, width, channels)`, at least 32 x 32. Defaults to (32, 32,
+        3).
+      classes: Number of logits. Defaults to 10.
+      variant: There is one form, "cifar". Defaults to None, which is the same.
+      name: Name of the model. Defaults to "vgg16_dropout".
+      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
+        to "tf_keras".
+      width: Factor for the channels and units of every layer but the last, which are
+        rounded down; a quarter gives a network that a CPU can train. Defaults to 1.
+
+    Returns:
+      A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
+
+    Raises:
+      ValueError: Unknown variant or Keras, or the images are too small.
+    """
+    if variant is not None:
+        check_choice("variant of vgg16_dropout", variant, ("cifar",))
+    if min(input_shape[:2]) < 32:
+        raise ValueError(
+            "vgg16_dropout halves the image five times, so it takes images of at least "
+            f"32x32 pixels, got input_shape={tuple(input_shape)}"
+        )
+    parts = Parts(keras)
+    keras, layers = parts.keras, parts.layers
+    inputs = x = keras.Input(input_shape)
+    for block, (count, channels) in enumerate(_BLOCKS, 1):
+        for number in range(1, count + 1):
+            x = layers.Conv2D(
+                max(1, int(channels * width)),
+                3,
+                padding="same",
+                kernel_initializer=parts.he_normal("fan_out"),
+                name=f"block{block}_conv{number}",
+            )(x)
+            x = layers.ReLU(name=f"block{block}_relu{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for number in (1, 2):
+        x = parts.dropout(0.5, f"dropout{number}")(x)
+        x = layers.Dense(
+            max(1, int(_HIDDEN * width)),
+            activation="relu",
+            kernel_initializer=parts.pytorch_kernel(),
+            bias_initializer=parts.pytorch_bias(x.shape[-1]),
+            name=f"fc{number}",
+        )(x)
+    outputs = layers.Dense(
+        classes,
+        kernel_initializer=parts.pytorch_kernel(),
+        bias_initializer=parts.pytorch_bias(x.shape[-1]),
+        name="classifier",
+        dtype=parts.logits_dtype(),
+    )(x)
+    return keras.Model(inputs, outputs, name=name or "vgg16_dropout")
