@@ -3,7 +3,8 @@
 python scripts/benchmarks/rehearse.py
 
 Of a sweep, every network on every data set, with its first criterion that needs no data
-and its second ratio; in batches of two. The images are made up, so nothing is
+and its second ratio, or the only one, and with its last c and first mu; in batches of
+two. The images are made up, so nothing is
 downloaded. Without arguments all of configs/; or name the flag files.
 """
 
@@ -40,17 +41,48 @@ def commands(path: Path) -> list[list[str]]:
     found = read(path)
     if "sweepdir" not in found:
         return [[f"--flagfile={path}"]]
-    criteria = [c for c in found["criteria"].split(",") if c in DATA_FREE]
-    recipe = CONFIGS.parent / found["recipe"]
+    criteria = found.get("criteria", "synflow").split(",")
+    criterion = next(c for c in criteria if c in DATA_FREE)
     ratio = found["ratios"].split(",")[:2][-1]
+    recipe = CONFIGS.parent / found["recipe"]
+    grda = [f"--c={found['cs'].split(',')[-1]}"] if "cs" in found else []
+    grda += [f"--mu={found['mus'].split(',')[0]}"] if "mus" in found else []
     return [
         [
             f"--flagfile={recipe}", f"--model={model}", f"--dataset={dataset}",
-            f"--criterion={criteria[0]}", f"--ratio={ratio}",
+            f"--criterion={criterion}", f"--ratio={ratio}", *grda,
         ]
         for model in found["models"].split(",")
         for dataset in found["datasets"].split(",")
     ]  # fmt: skip
+
+
+# Programs that draw: by a flag of theirs, and what makes them quick.
+DRAWING = {
+    "figure": (
+        "figures",
+        ["--alphas=1", "--iterations=1", "--seeds=0", "--images=2", "--size=32"]
+        + ["--criteria=random,snip"],
+    ),
+    "mus": (
+        "directional",
+        ["--epochs=1", "--train_images=4", "--batch_size=2", "--looks=1"]
+        + ["--eigenvectors=1", "--points=2", "--curve_epochs=1"],
+    ),
+    "image_size": (
+        "gradient_flow",
+        ["--epochs=0", "--ratios=0.5", "--seeds=0", "--after=1", "--images=8"]
+        + ["--train_images=8", "--criteria=random,snip"],
+    ),
+}
+
+
+def drawing(path: Path) -> str | None:
+    """The flag that says which program draws; None if a flag file is of runs."""
+    found = read(path)
+    return (
+        None if "sweepdir" in found else next((f for f in DRAWING if f in found), None)
+    )
 
 
 def draw(path: Path) -> None:
@@ -59,11 +91,10 @@ def draw(path: Path) -> None:
     Raises:
       SystemExit: It is refused, and in which words.
     """
+    program, short = DRAWING[drawing(path)]
     with tempfile.TemporaryDirectory() as folder:
-        short = ["--alphas=1", "--iterations=1", "--seeds=0", "--images=2"]
-        short += ["--size=32", "--criteria=random,snip", f"--output={folder}/figure"]
-        command = [sys.executable, "-m", "tf_synflow", "figures"]
-        command += [f"--flagfile={path}", *short]
+        command = [sys.executable, "-m", "tf_synflow", program]
+        command += [f"--flagfile={path}", *short, f"--output={folder}/figure"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr.strip().splitlines()[-1])
@@ -99,18 +130,6 @@ def _spelt_out(command: list[str]) -> list[str]:
     return flags.FlagValues().read_flags_from_files(command)
 
 
-def draw_gradient_flow(path: Path) -> None:
-    """Measures a little of what the gradient flow framework measures."""
-    with tempfile.TemporaryDirectory() as folder:
-        short = ["--epochs=0", "--ratios=0.5", "--seeds=0", "--after=1", "--images=8"]
-        short += ["--train_images=8", "--criteria=random,snip"]
-        command = [sys.executable, "-m", "tf_synflow", "gradient_flow"]
-        command += [f"--flagfile={path}", *short, f"--output={folder}/figure"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr.strip().splitlines()[-1])
-
-
 def _made_up_digits() -> data.Dataset:
     draws = np.random.default_rng(0).random((4, 32, 32, 3), "float32")
     pairs = draws, np.arange(4)
@@ -133,10 +152,7 @@ def main(argv: list[str]) -> None:
                     open("/dev/null", "w") as nowhere,
                     contextlib.redirect_stdout(nowhere),
                 ):
-                    if path.stem == "gradient_flow":
-                        draw_gradient_flow(path)
-                    else:
-                        draw(path) if "figure" in read(path) else rehearse(command)
+                    draw(path) if drawing(path) else rehearse(command)
             except (SystemExit, flags.Error, ValueError, OSError) as error:
                 outcome, failed = f"FAILS ({error})", failed + 1
             what = " ".join(part for part in command if "flagfile" not in part)

@@ -48,6 +48,7 @@ def test_a_flag_file_names_what_there_is(path):
             drops=drops,
             drop_factor=float(found.get("drop_factor", 0.1)),
             weight_decay=float(found.get("weight_decay", 0)),
+            grda=(0.01, 0.51) if found.get("optimizer") == "grda" else None,
         )
         assert all(drop < recipe.epochs for drop in drops)
         optimizer(recipe, steps=3)
@@ -97,6 +98,53 @@ def test_rounds_of_the_framework_and_the_epochs_after_them_are_those_of_its_prog
             assert ("--zero_added" in text) == ("resnet" in str(name))
             assert (found["learning_rate"], found["weight_decay"]) == ("0.1", "1e-4")
             assert found["mean"] == found["std"] == "0.5,0.5,0.5"
+
+
+# Of the paper's experiments: epochs, what falls when, c and the values of mu.
+GRDA = {
+    "vgg16_cifar10": ("600", "garipov", "", "0,5e-4", "0.4,0.51,0.6,0.7"),
+    "wide_resnet28_10_cifar10": (
+        *("200", "garipov", "", "0,1e-3", "0.4,0.501,0.55,0.6,0.65"),
+    ),
+    "wide_resnet28_10_cifar100": (
+        *("200", "garipov", "", "0,1e-3", "0.501,0.55,0.6,0.65"),
+    ),
+    "resnet50_imagenet_constant": (
+        *("180", "constant", "", "0,0.005", "0.501,0.51,0.55,0.6,0.65,0.7"),
+    ),
+    "resnet50_imagenet_drop140": (
+        *("180", "step", "140", "0,0.005", "0.501,0.51,0.55,0.6,0.65,0.7"),
+    ),
+    "resnet50_imagenet_drop140_c0.01": ("180", "step", "140", "0.01", "0.4"),
+    **{
+        f"resnet50_imagenet_drops30_c{cs.split(',')[-1]}": (
+            *("180", "step", "30,60,90,120,150", cs, mus),
+        )
+        for cs, mus in [
+            ("0,0.005", "0.65,0.7,0.75,0.8,0.85"),
+            ("0.004", "0.65,0.7,0.75"),
+            ("0.003", "0.7,0.75"),
+            ("0.002", "0.75"),
+        ]
+    },
+}
+
+
+def test_the_experiments_of_grda_have_the_papers_settings():
+    paths = sorted((ROOT / "configs" / "grda").glob("*.flags"))
+    assert {path.stem for path in paths} == set(GRDA)
+    for path in paths:
+        found = read(path)
+        recipe = read(ROOT / found["recipe"])
+        own = (recipe["epochs"], recipe["decay"], recipe.get("drops", ""))
+        assert (*own, found["cs"], found["mus"]) == GRDA[path.stem]
+        assert recipe["optimizer"] == "grda" and "weight_decay" not in recipe
+        model, dataset = path.stem.split("_imagenet")[0].rsplit("_cifar", 1)[0], "cifar"
+        assert found["models"] in ("resnet50", model, f"{model}_dropout")
+        assert dataset in found["datasets"] or found["datasets"] == "imagenet2012"
+        batch = "256" if found["datasets"] == "imagenet2012" else "128"
+        assert (recipe["batch_size"], recipe["learning_rate"]) == (batch, "0.1")
+        assert found["ratios"] == "1"
 
 
 def test_a_rehearsal_runs_the_first_steps_and_finds_what_is_stale(tmp_path):

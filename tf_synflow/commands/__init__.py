@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "carries out a grid of runs, and sums up what came out",
     "figures": "draws the figures of the SynFlow paper",
     "gradient_flow": "measures what pruning does to a network's training",
+    "directional": "shows how GRDA's solution lies to that of SGD",
 }
 
 _USAGE = "\n".join(

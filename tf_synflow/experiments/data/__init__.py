@@ -4,11 +4,11 @@ import os
 
 from tf_synflow.checks import check_choice
 from tf_synflow.experiments.data.dataset import Dataset, Share
-from tf_synflow.experiments.data.digits import digits
+from tf_synflow.experiments.data.digits import digits, digits_8x8
 from tf_synflow.experiments.data.imagenet import ImageNet, imagenet
 
 PUBLIC = ("cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
-DATASETS = ("digits", *PUBLIC, "imagenet2012")
+DATASETS = ("digits", "digits_8x8", *PUBLIC, "imagenet2012")
 
 
 def load(
@@ -35,6 +35,8 @@ def load(
     check_choice("dataset", name, DATASETS)
     if name == "digits":
         return digits()
+    if name == "digits_8x8":
+        return digits_8x8()
     if name == "imagenet2012":
         return imagenet(data_dir)
     from tf_synflow.experiments.data.public import public

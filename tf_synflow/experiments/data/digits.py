@@ -5,6 +5,8 @@ References:
   Repository, 1998. (scikit-learn carries its test set: 1,797 images of 8x8 pixels.)
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +23,23 @@ def digits() -> Dataset:
     Raises:
       ModuleNotFoundError: scikit-learn is not installed.
     """
+    images, split = _images()
+    images = np.repeat(tf.image.resize(images, (32, 32)).numpy(), 3, axis=-1)
+    return split(images)
+
+
+def digits_8x8() -> Dataset:
+    """The digits as they are, 8x8x1, scaled to [0, 1]; the same 360 for testing.
+
+    Raises:
+      ModuleNotFoundError: scikit-learn is not installed.
+    """
+    images, split = _images()
+    return split(images)
+
+
+def _images() -> tuple[np.ndarray, Any]:
+    """The images, (1797, 8, 8, 1), and what makes a data set of them."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -31,8 +50,11 @@ def digits() -> Dataset:
         ) from error
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype("float32")
-    images = np.repeat(tf.image.resize(images, (32, 32)).numpy(), 3, axis=-1)
-    x_train, x_test, y_train, y_test = train_test_split(
-        images, labels, test_size=TEST_IMAGES, stratify=labels, random_state=0
-    )
-    return Dataset((x_train, y_train), (x_test, y_test), classes=10)
+
+    def split(images: np.ndarray) -> Dataset:
+        x_train, x_test, y_train, y_test = train_test_split(
+            images, labels, test_size=TEST_IMAGES, stratify=labels, random_state=0
+        )
+        return Dataset((x_train, y_train), (x_test, y_test), classes=10)
+
+    return images, split
