@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 DEMO = [
     "matplotlib>=3.8,<4",
     "scikit-learn>=1.4,<2",
+    "scipy>=1.11,<2",
 ]
 TEST = [
     *DEMO,
