@@ -54,7 +54,8 @@ def top_eigenvectors(
 def share(difference: Vector, vectors: np.ndarray) -> float:
     """The share of a vector's length that lies in the span of orthonormal columns.
 
-    It is |P d| / |d|, and 0 for d = 0.
+    It is |P d| / |d|, and 0 for d = 0. (The paper's plot of it shows less, by the root
+    of the number of columns: there |d|^2 was counted once for each of them.)
     """
     length = float(np.linalg.norm(difference))
     return float(np.linalg.norm(vectors.T @ difference)) / length if length else 0.0

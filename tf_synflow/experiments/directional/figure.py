@@ -53,11 +53,13 @@ def _paths(place: Any, rows: Rows, colours: Mapping[float, str]) -> None:
                 color=colour, linestyle=line, label=f"$\\mu$ = {mu:g}, {label}",
             )  # fmt: skip
     place.set_yscale("log")
+    # Room for the legend below the lines.
+    place.set_ylim(bottom=min(row["train_loss"] for row in rows) / 300)
     place.set_title("training loss on the way to SGD")
     place.set_xlabel("t (0: the pruned network, 1: SGD)")
     place.set_ylabel("training loss")
     place.grid(alpha=0.3)
-    place.legend(fontsize=7)
+    place.legend(fontsize=7, loc="lower left")
 
 
 def _shares(place: Any, rows: Rows, colours: Mapping[float, str]) -> None:
@@ -75,8 +77,9 @@ def _shares(place: Any, rows: Rows, colours: Mapping[float, str]) -> None:
     place.axhline(
         rows[0]["random_share"], color=GREY, label="random direction, $\\sqrt{k/d}$"
     )
+    place.set_xscale("log")
     place.set_yscale("log")
-    place.set_title("share of the difference to SGD in the top eigenvectors")
+    place.set_title("share of $w - w_{SGD}$ in the top eigenvectors")
     place.set_xlabel("epoch")
     place.set_ylabel("$|P(w - w_{SGD})| / |w - w_{SGD}|$")
     place.grid(alpha=0.3)
