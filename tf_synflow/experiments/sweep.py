@@ -154,15 +154,7 @@ def carry_out(
         read, or c or mu are tried with another optimizer than GRDA.
     """
     meant = _spelt_out(flags)
-    set_here = {"workdir", *AXES, *(axis for run in runs for axis in run)}
-    own = [flag for flag in meant if _name(flag) in set_here]
-    if own:
-        raise ValueError(f"{own} are not for all runs: the grid sets them for each")
-    if set_here & set(MORE_AXES) and "--optimizer=grda" not in meant:
-        raise ValueError(
-            "c and mu are settings of the optimizer GRDA, but the runs train with SGD. "
-            "Add --optimizer=grda to the flags of the runs, or leave out cs and mus"
-        )
+    _check_flags(meant, runs)
     if not any(run["dataset"] == "tiny_imagenet" for run in runs):
         # Where the data is does not change it, but of Tiny ImageNet there may be parts.
         elsewhere = ("data_dir", "download", "nodownload")
@@ -192,6 +184,20 @@ def carry_out(
         else:
             error.unlink(missing_ok=True)
     return failed
+
+
+def _check_flags(meant: Sequence[str], runs: Sequence[Run]) -> None:
+    """Refuses flags for all runs that the axes set, or that the axes do not go with."""
+    set_here = {"workdir", *AXES, *(axis for run in runs for axis in run)}
+    own = [flag for flag in meant if _name(flag) in set_here]
+    if own:
+        raise ValueError(f"{own} are not for all runs: the grid sets them for each")
+    is_grda = any(_name(f) == "optimizer" and f.endswith("=grda") for f in meant)
+    if set_here & set(MORE_AXES) and not is_grda:
+        raise ValueError(
+            "c and mu are settings of the optimizer GRDA, but the runs train with SGD. "
+            "Add --optimizer=grda to the flags of the runs, or leave out cs and mus"
+        )
 
 
 def _spelt_out(flags: Sequence[str]) -> list[str]:
