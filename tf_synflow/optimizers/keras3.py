@@ -104,7 +104,9 @@ class GRDA(keras.optimizers.Optimizer):
         self.assign(lost, (level - threshold) - more)
         self.assign(threshold, level)
         # v_0 = w_0, also where weights were loaded after the optimizer was built.
-        start = ops.where(step > 1, dual, variable)
+        # As tensors: JAX takes no variables for the arguments of a traced function.
+        dual_now, weights = map(ops.convert_to_tensor, (dual, variable))
+        start = ops.where(step > 1, dual_now, weights)
         slope = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         value = start - ops.cast(rate, variable.dtype) * slope
         self.assign(dual, value)
@@ -129,7 +131,7 @@ class GaripovDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step, counted from 0."""
-        epoch = ops.floor_divide(ops.convert_to_tensor(step), self.steps) + 1
+        epoch = ops.floor_divide(ops.cast(step, "int32"), self.steps) + 1
         done = ops.cast(epoch, keras.backend.floatx()) / self.epochs
         return self.learning_rate * ops.clip(1 - (done - 0.5) / 0.4 * 0.99, 0.01, 1.0)
 
