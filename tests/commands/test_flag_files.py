@@ -37,7 +37,7 @@ def test_a_flag_file_names_what_there_is(path):
         assert (ROOT / found["recipe"]).is_file()
         for ratio in found["ratios"].split(","):
             assert 0 <= pruned_fraction(float(ratio)) < 1
-    if "epochs" in found:
+    if found.get("epochs", "").isdigit():
         drops = tuple(int(d) for d in found.get("drops", "").split(",") if d)
         recipe = Recipe(
             int(found["epochs"]),
