@@ -9,6 +9,7 @@ module above that needs to know which Keras it came from.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +48,8 @@ class Call(NamedTuple):
       kind: What the framework calls the layer's class ("Conv2D") or the operator
         ("tf.nn.relu"); None for a class of the user's own. Rules are looked up by it.
       layer: The layer itself, never a model and never a pruning wrapper.
-      weights: Its variables by their short names ("kernel", "gamma"), in its order.
+      weights: Its variables by their short names ("kernel", "query/kernel"), in its
+        order.
       inputs: Numbers of the tensors it reads.
       outputs: Numbers of the tensors it gives.
       arguments: What it is called with, positional; each tensor is a `Slot`.
@@ -97,7 +99,8 @@ class Network:
       dtypes: Tensor number to the name of its type ("float32").
       nested: Each call of a nested model.
       weights: Name ("conv1/kernel") to variable of every weight, in the model's order.
-      prunable: Names of the weights that the framework can mask, in the model's order.
+      prunable: Names of the weights that are pruned, in the model's order.
+      on_request: Names of those that are pruned where their layers are asked for.
       masks: Name to boolean array of each pruned weight; none if nothing is pruned.
         They describe the weights as they are.
       revived: How many weights were pruned inside `fit` but are not zero now, because
@@ -113,6 +116,7 @@ class Network:
     nested: tuple[Nested, ...]
     weights: dict[str, Any]
     prunable: tuple[str, ...]
+    on_request: tuple[str, ...] = ()
     masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     revived: int = 0
 
@@ -126,6 +130,21 @@ class Network:
         """The shapes of the model's inputs, batch axis first and None."""
         return tuple(self.shapes[number] for number in self.inputs)
 
+    @functools.cached_property
+    def maskable(self) -> tuple[str, ...]:
+        """Names of all weights that can have a mask, in the model's order."""
+        able = {*self.prunable, *self.on_request}
+        return tuple(name for name in self.weights if name in able)
+
+    @functools.cached_property
+    def owners(self) -> dict[str, Call]:
+        """Name of a weight to the first call of the layer that the model applies."""
+        return {
+            f"{name}/{short}": call
+            for name, call in self.layers().items()
+            for short in call.weights
+        }
+
     def layers(self) -> dict[str, Call]:
         """Path to the first call of each layer."""
         found: dict[str, Call] = {}
@@ -134,22 +153,18 @@ class Network:
         return found
 
 
-# The weight of each kind of layer of Keras that can be pruned.
-PRUNABLE = {
-    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), "kernel"),
-    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), "kernel"),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), "pointwise_kernel"),
-}
-
-
 def assembled(
-    calls: Iterable[Call], prunable: Callable[[Any], Iterable[str]], **others: Any
+    calls: Iterable[Call],
+    prunable: Callable[[Any], Iterable[str]],
+    on_request: Callable[[Any], Iterable[str]],
+    **others: Any,
 ) -> Network:
     """A network of calls, its weights found and named.
 
     Args:
       calls: The calls, in the order in which the model makes them.
-      prunable: From a layer, gives the short names of its weights that can be pruned.
+      prunable: From a layer, gives the short names of its weights that are pruned.
+      on_request: Likewise, of those that are pruned on request.
       **others: The other attributes of the `Network`.
 
     Raises:
@@ -172,11 +187,14 @@ def assembled(
             for name, call in layers.items()
             for short, variable in call.weights.items()
         },
-        prunable=tuple(
-            f"{name}/{short}"
-            for name, call in layers.items()
-            for short in prunable(call.layer)
-        ),
+        **{
+            key: tuple(
+                f"{name}/{short}"
+                for name, call in layers.items()
+                for short in shorts(call.layer)
+            )
+            for key, shorts in (("prunable", prunable), ("on_request", on_request))
+        },
         **others,
     )
 

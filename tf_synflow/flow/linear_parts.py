@@ -11,18 +11,22 @@ Layers of Keras are looked up by the name of their class, so one table serves bo
 Kerases; a class of the user's own, by the class itself.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tf_synflow.flow.parts import (
+    attention,
     convolving,
     images,
     merging,
     normalising,
     pooling,
+    projecting,
+    recurrent,
     shapes,
 )
-from tf_synflow.frameworks import check_layer_class
+from tf_synflow.frameworks import adapter_of_class, check_layer_class
 from tf_synflow.network import Call
 
 LinearPart = Callable[[Any, Any, Mapping[str, Any]], Any]
@@ -67,8 +71,11 @@ LINEAR_PARTS: dict[str, LinearPart] = {
     "Rescaling": normalising.rescaling,
     "Normalization": normalising.normalization,
     "LayerScale": normalising.layer_scale,
-    # Dense layers and convolutions.
+    "RMSNormalization": normalising.rms_normalization,
+    # Dense layers, embeddings and convolutions.
     "Dense": convolving.dense,
+    "EinsumDense": projecting.einsum_dense,
+    "Embedding": projecting.embedding,
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), convolving.convolution),
     **dict.fromkeys(
         ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
@@ -119,10 +126,22 @@ SCALES = frozenset({normalising.batch_normalization})
 # Linear in the kernel as well: the kernel may be scaled by a power of two.
 LINEAR_IN_KERNEL = frozenset(
     {
-        *(convolving.dense, convolving.convolution),
+        *(convolving.dense, convolving.convolution, projecting.einsum_dense),
         *(convolving.transposed_convolution, convolving.separable_convolution),
+        *(convolving.depthwise_convolution, projecting.embedding),
     }
 )
+
+# What such rules need beside tensors: the call, for its arguments by keyword.
+_WITH_CALL: dict[str, Callable[..., Any]] = {
+    "MultiHeadAttention": attention.multi_head_attention,
+    "GroupedQueryAttention": attention.multi_head_attention,
+    **dict.fromkeys(("Attention", "AdditiveAttention"), attention.mean_of_values),
+    **dict.fromkeys(("SimpleRNN", "LSTM", "GRU", "RNN"), recurrent.recurrent),
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), recurrent.recurrent),
+    "Bidirectional": recurrent.bidirectional,
+    "ReversibleEmbedding": projecting.reversible_embedding,
+}
 
 
 def register_linear_part(layer_class: type, rule: LinearPart) -> None:
@@ -156,11 +175,61 @@ def rule_of(call: Call) -> LinearPart | None:
     """The linear part of the layer of a call, or None where none is known."""
     if type(call.layer) in _REGISTERED:
         return _REGISTERED[type(call.layer)]
+    if call.kind in _WITH_CALL:
+        rule = _WITH_CALL[call.kind]
+        return functools.partial(rule, call) if _cells_are_known(call) else None
+    if call.kind == "TimeDistributed":
+        return _time_distributed(call)
     rule = LINEAR_PARTS.get(call.kind)
     interpolates = rule in (images.upsampling, images.resizing)
     if interpolates and call.layer.interpolation not in images.INTERPOLATIONS:
         return None
     return rule
+
+
+def _cells_are_known(call: Call) -> bool:
+    """Whether a layer has no recurrent cell other than Keras's own."""
+    layers = [
+        getattr(call.layer, name)
+        for name in ("forward_layer", "backward_layer")
+        if call.kind == "Bidirectional"
+    ]
+    kind_of = adapter_of_class(type(call.layer)).kind_of
+    return all(
+        kind_of(cell) in recurrent.CELLS and not getattr(layer, "time_major", False)
+        for layer in layers or [call.layer]
+        if hasattr(layer, "cell") or layers
+        for cell in recurrent.cells_of(layer)
+    )
+
+
+def _time_distributed(call: Call) -> LinearPart | None:
+    """The rule of the layer inside, for each time step."""
+    inner = call.layer.layer
+    path = f"{inner.name}/"
+    weights = {s.removeprefix(path): w for s, w in call.weights.items()}
+    own = call._replace(
+        kind=adapter_of_class(type(inner)).kind_of(inner),
+        layer=inner,
+        weights=weights,
+    )
+    rule = rule_of(own)
+    if rule is None:
+        return None
+    return functools.partial(shapes.at_each_step, inner, path, rule)
+
+
+def linear_weights(call: Call) -> Iterable[str]:
+    """Short names of the weights that may be scaled by a power of two.
+
+    What the layer gives is then scaled alike.
+    """
+    if type(call.layer) in _REGISTERED:
+        return ()
+    if call.kind in ("MultiHeadAttention", "GroupedQueryAttention"):
+        return attention.linear_weights(call)
+    rule = LINEAR_PARTS.get(call.kind)
+    return call.weights if rule in LINEAR_IN_KERNEL else ()
 
 
 def is_registered(call: Call) -> bool:

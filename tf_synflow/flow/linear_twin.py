@@ -304,7 +304,7 @@ def leading_to_outputs(network: Network) -> Network:
         weights={
             name: variable
             for name, variable in network.weights.items()
-            if name.rpartition("/")[0] in names
+            if network.owners[name].name in names
         },
     )
 

@@ -116,12 +116,12 @@ def _magnitudes(
     network: Network, weights: Mapping[str, np.ndarray], dtype: str
 ) -> dict[str, Magnitudes]:
     linear = {
-        call.name
+        f"{call.name}/{short}"
         for call in network.calls
-        if linear_parts.rule_of(call) in linear_parts.LINEAR_IN_KERNEL
+        for short in linear_parts.linear_weights(call)
     }
     return {
-        name: magnitudes(weight, dtype, name.rpartition("/")[0] in linear)
+        name: magnitudes(weight, dtype, name in linear)
         for name, weight in weights.items()
     }
 

@@ -12,8 +12,9 @@ from tf_synflow.keras2.constraints import hold_zero
 from tf_synflow.keras2.copying import config_of, layer_from, same_layer
 from tf_synflow.keras2.holding import Holder
 from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.reading import kind_of, prunable_weights, read
+from tf_synflow.keras2.reading import read
 from tf_synflow.keras2.serving import outputs_of, servable
+from tf_synflow.keras2.weights import kind_of, prunable_weights, wrappable
 from tf_synflow.keras2.wrapping import rebuild
 from tf_synflow.network import Network
 
@@ -51,4 +52,5 @@ __all__ = [
     "scope",
     "servable",
     "set_random_seed",
+    "wrappable",
 ]

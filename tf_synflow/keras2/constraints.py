@@ -1,36 +1,71 @@
-"""The constraint that keeps pruned weights at zero while a model is trained."""
+"""The constraint that keeps pruned weights at zero, and carries their mask."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow.constraint_settings import (
+    configure,
+    every_layer,
+    masks_are_left_out,
+    named_alike,
+)
 from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.weights import kind_of, layer_parts
+from tf_synflow.masks.packing import packed, unpacked
 
 
+def mask_variable(mask: np.ndarray) -> Any:
+    """A variable that holds a mask, 1 where a weight is kept."""
+    return tf.Variable(
+        mask.astype("float32"),
+        trainable=False,
+        aggregation=tf.VariableAggregation.MEAN,
+    )
+
+
+@keras.saving.register_keras_serializable("tf_synflow")
 class KeepPruned(keras.constraints.Constraint):
     """Zeroes pruned weights after each update, so that nobody sees them otherwise.
 
     Keras optimizers apply a variable's constraint inside the training step, after the
     update; so the zeros hold for whoever looks, whatever the order of callbacks, in
     `train_on_batch` and in custom loops.
+
+    Where tfmot's wrapper cannot hold a mask, this constraint is in the layer's
+    configuration, and so in its file, with the mask.
     """
 
     def __init__(self, mask: Any, other: Any = None):
         """Makes the constraint.
 
         Args:
-          mask: Variable of the weight's shape and dtype, 1 where it is kept.
-          other: The constraint that the weight had before, applied first.
+          mask: Variable of the weight's shape, 1 where it is kept; or what `get_config`
+            wrote of it.
+          other: The constraint that the weight had before, applied first; or its
+            configuration.
+
+        Raises:
+          ValueError: What `get_config` wrote is damaged.
         """
+        if isinstance(mask, Mapping):
+            mask = mask_variable(unpacked(mask))
         self.mask = mask
-        self.other = other
+        self.other = keras.constraints.get(other)
 
     def __call__(self, w: Any) -> Any:
         """The constrained weight."""
         w = w if self.other is None else self.other(w)
         # Not w * mask, which is NaN where a diverged weight is.
         return tf.where(tf.cast(self.mask, tf.bool), w, tf.zeros_like(w))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them: the mask as packed, deflated bits."""
+        left_out = masks_are_left_out.get() or self.mask is None
+        mask = None if left_out else packed(self.mask.numpy().astype(bool))
+        return {"mask": mask, "other": keras.constraints.serialize(self.other)}
 
 
 class HoldZero(keras.constraints.Constraint):
@@ -69,10 +104,62 @@ def _set_constraint(variable: Any, constraint: Any) -> None:
         component._constraint = constraint
 
 
-def constrain(variable: Any, mask: Any) -> bool:
+@keras.saving.register_keras_serializable("tf_synflow")
+class KeepPrunedParts(keras.constraints.Constraint):
+    """The constraints of several weights whose layer has one setting for all.
+
+    Attributes:
+      parts: Path of a weight in the layer ("query/kernel") to its `KeepPruned`.
+    """
+
+    def __init__(self, parts: Mapping[str, Any]):
+        """Makes the constraint.
+
+        Args:
+          parts: See above; or their configurations.
+        """
+        self.parts = {
+            path: KeepPruned(**part) if isinstance(part, Mapping) else part
+            for path, part in parts.items()
+        }
+
+    def part(self, name: str) -> KeepPruned | None:
+        """The constraint of a weight by its name or path; None: it has none."""
+        for path, part in self.parts.items():
+            if named_alike(name, path):
+                return part
+        return None
+
+    def __call__(self, w: Any) -> Any:
+        """The constrained weight: optimizers give the variable itself."""
+        name = getattr(w, "name", "").split(":")[0].split("/replica_")[0]
+        part = self.part(name)
+        return w if part is None else part(w)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them."""
+        parts = {path: part.get_config() for path, part in self.parts.items()}
+        return {"parts": parts}
+
+
+def held_by(short: str, variable: Any) -> KeepPruned | None:
+    """The constraint that holds the mask of a weight; None if there is none.
+
+    Args:
+      short: Its name or short name.
+      variable: The weight.
+    """
+    constraint = variable.constraint
+    if isinstance(constraint, KeepPrunedParts):
+        return constraint.part(short)
+    return constraint if isinstance(constraint, KeepPruned) else None
+
+
+def constrain(short: str, variable: Any, mask: Any) -> bool:
     """Gives a variable the constraint that keeps its pruned weights zero.
 
     Args:
+      short: Its name or short name.
       variable: The weight: a plain, distributed or autocast variable.
       mask: Variable of its shape, 1 where it is kept.
 
@@ -80,13 +167,42 @@ def constrain(variable: Any, mask: Any) -> bool:
       Whether that is new to the variable: a training function traced before does not
       know of it.
     """
-    old = variable.constraint
-    if isinstance(old, KeepPruned):
-        if old.mask is mask:
+    old, other = held_by(short, variable), variable.constraint
+    if old is not None:
+        if variable.constraint is old and old.mask is mask:
             return False
-        old = old.other
-    _set_constraint(variable, KeepPruned(mask, old))
+        other = old.other
+    _set_constraint(variable, KeepPruned(mask, other))
     return True
+
+
+def write_into_settings(layer: Any) -> None:
+    """Has the configuration of a layer give the constraints of its weights."""
+    parts = layer_parts(layer)
+    held = {short: held_by(short, part.variable) for short, part in parts.items()}
+    held = {short: constraint for short, constraint in held.items() if constraint}
+    configure(layer, parts, held, KeepPrunedParts, kind_of)
+    _keep_backward(layer)
+
+
+def unconstrained(layer: Any) -> Any:
+    """An unbuilt layer, with the constraints that it had before it was pruned."""
+    for inner in every_layer(layer):
+        for attribute, value in list(vars(inner).items()):
+            if isinstance(value, KeepPrunedParts):
+                value = next(iter(value.parts.values()))
+            if isinstance(value, KeepPruned):
+                setattr(inner, attribute, value.other)
+    _keep_backward(layer)
+    return layer
+
+
+def _keep_backward(layer: Any) -> None:
+    """Of a backward layer that the user gave, Keras keeps the configuration only."""
+    for inner in every_layer(layer):
+        if hasattr(inner, "_backward_layer_config"):
+            new = keras.saving.serialize_keras_object(inner.backward_layer)
+            inner._backward_layer_config = new
 
 
 def zero_pruned(variable: Any, mask: Any) -> None:

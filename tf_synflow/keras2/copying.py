@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_synflow.constraint_settings import masks_left_out
 from tf_synflow.keras2 import ties
+from tf_synflow.keras2.constraints import unconstrained
 from tf_synflow.keras2.imports import TfmotWrapper, keras
-from tf_synflow.keras2.reading import kind_of, layer_weights
+from tf_synflow.keras2.weights import kind_of, layer_weights, weights_like
 from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
 
 
@@ -26,13 +28,14 @@ class CopiedLayer(NamedTuple):
 
 
 def config_of(layer: Any) -> dict[str, Any]:
-    """The configuration of a layer."""
-    return layer.get_config()
+    """The configuration of a layer, without its masks."""
+    with masks_left_out():
+        return layer.get_config()
 
 
 def layer_from(layer_class: type, config: dict[str, Any]) -> Any:
     """A new layer of a class from what `config_of` gave."""
-    return layer_class.from_config(config)
+    return unconstrained(layer_class.from_config(config))
 
 
 def same_layer(layer: Any) -> Any:
@@ -121,7 +124,7 @@ def copy_model(
 
 
 def _copy_weights(original: Any, layer: Any) -> None:
-    variables = layer_weights(layer)
+    variables = weights_like(original, layer)
     for short, variable in layer_weights(original).items():
         variables[short].assign(variable.numpy())
     if hasattr(layer, "finalize_state"):

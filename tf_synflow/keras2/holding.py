@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.keras2.constraints import constrain, zero_pruned
+from tf_synflow.keras2.constraints import constrain, mask_variable, zero_pruned
 from tf_synflow.keras2.reading import (
     lay_flat,
     mask_variables,
@@ -61,14 +61,9 @@ class Holder:
             for name, mask in masks.items():
                 if name not in pairs:
                     weight = self._flat.weights[name]
-                    variable = tf.Variable(
-                        tf.ones(weight.shape, tf.float32),
-                        trainable=False,
-                        aggregation=tf.VariableAggregation.MEAN,
-                    )
-                    pairs[name] = (weight, variable)
+                    pairs[name] = (weight, mask_variable(mask))
                 pairs[name][1].assign(mask.astype("float32"))
-        new = [constrain(weight, mask) for weight, mask in pairs.values()]
+        new = [constrain(n, weight, mask) for n, (weight, mask) in pairs.items()]
         self._held = masks
         self.look()
         self.zero()
@@ -135,7 +130,8 @@ def hold(calls: tuple[Call, ...]) -> bool:
     Returns:
       Whether that is new to a weight; see `constrain`.
     """
-    new = [constrain(weight, mask) for weight, mask in mask_variables(calls).values()]
+    pairs = mask_variables(calls).items()
+    new = [constrain(name, weight, mask) for name, (weight, mask) in pairs]
     for call in calls:
         if call.wrapper is not None:
             # At -1 tfmot stops training and demands its own callback.

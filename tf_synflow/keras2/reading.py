@@ -7,10 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.keras2.constraints import KeepPruned
+from tf_synflow.keras2.constraints import held_by
 from tf_synflow.keras2.imports import Functional, TfmotWrapper, keras
+from tf_synflow.keras2.weights import (
+    kind_of,
+    layer_weights,
+    prunable_weights,
+    weights_on_request,
+)
+from tf_synflow.layer_weights import TAKE_MASKS
 from tf_synflow.network import (
-    PRUNABLE,
     Call,
     Nested,
     Network,
@@ -61,6 +67,7 @@ def lay_flat(model: Any) -> Network:
     return assembled(
         walk.calls,
         prunable_weights,
+        weights_on_request,
         model=model,
         inputs=inputs,
         outputs=outputs,
@@ -142,21 +149,49 @@ def _visit(
             gives = _visit(layer, f"{prefix}{layer.name}/", reads, walk)
         else:
             gives = tuple(map(walk.new, tensors))
-            walk.calls.append(
-                Call(
-                    name=walk.names.setdefault(id(layer), prefix + layer.name),
-                    kind=kind_of(layer),
-                    layer=layer,
-                    weights=layer_weights(layer),
-                    inputs=reads,
-                    outputs=gives,
-                    arguments=_with_slots(node.call_args, numbers),
-                    options=_with_slots(node.call_kwargs, numbers),
-                    wrapper=wrapper,
-                )
-            )
+            name = walk.names.setdefault(id(layer), prefix + layer.name)
+            call = _call(node, layer, name, reads, gives, numbers)
+            walk.calls.append(call._replace(wrapper=wrapper))
         numbers.update(zip(map(id, tensors), gives, strict=True))
     return tuple(numbers[id(tensor)] for tensor in model.outputs)
+
+
+def _call(
+    node: Any,
+    layer: Any,
+    name: str,
+    reads: tuple[int, ...],
+    gives: tuple[int, ...],
+    numbers: dict[int, int],
+) -> Call:
+    given, masks = node.call_kwargs, set()
+    if kind_of(layer) in TAKE_MASKS:
+        # Which time steps count, which tokens see which: nothing flows there.
+        masks = {key for key in given if key == "mask" or key.endswith("_mask")}
+        masks = {key for key in masks if _has_tensors(given[key])}
+    arguments = _with_slots(node.call_args, numbers)
+    options = {
+        key: None if key in masks else _with_slots(value, numbers)
+        for key, value in given.items()
+    }
+    if masks:
+        slots = tf.nest.flatten((arguments, options))
+        reads = tuple(slot.number for slot in slots if isinstance(slot, Slot))
+    return Call(
+        name=name,
+        kind=kind_of(layer),
+        layer=layer,
+        weights=layer_weights(layer),
+        inputs=reads,
+        outputs=gives,
+        arguments=arguments,
+        options=options,
+        wrapper=None,
+    )
+
+
+def _has_tensors(argument: Any) -> bool:
+    return any(hasattr(part, "_keras_history") for part in tf.nest.flatten(argument))
 
 
 def _with_slots(arguments: Any, numbers: dict[int, int]) -> Any:
@@ -196,62 +231,6 @@ def layer_nodes(model: Any) -> Iterator[Any]:
             yield node
 
 
-def kind_of(layer: Any) -> str | None:
-    """What tf_keras calls the class of a layer, or the operator that it stands for.
-
-    None for a class that is not tf_keras's own: a subclass may do something else.
-    """
-    cls = type(layer)
-    if cls.__module__.partition(".")[0] != "tf_keras":
-        return None
-    if cls.__name__ in ("TFOpLambda", "SlicingOpLambda"):
-        return "tf." + (layer.symbol or "").removeprefix("compat.v1.")
-    return cls.__name__
-
-
-def layer_weights(layer: Any) -> dict[str, Any]:
-    """The variables of a layer by their short names.
-
-    Args:
-      layer: A built layer, no wrapper.
-
-    Returns:
-      Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
-      order. A name met again gets a number: "kernel", "kernel_1". Look-up tables, which
-      Keras counts among the weights, are left out.
-    """
-    named: dict[str, Any] = {}
-    for variable in layer.weights:
-        if not hasattr(variable, "assign"):
-            continue
-        short = name = variable.name.split("/")[-1].split(":")[0]
-        again = 0
-        while name in named:
-            again += 1
-            name = f"{short}_{again}"
-        named[name] = variable
-    return named
-
-
-def prunable_weights(layer: Any) -> dict[str, Any]:
-    """The weights of a layer that tfmot can mask.
-
-    Args:
-      layer: A built layer, no wrapper.
-
-    Returns:
-      Short name to variable; none if there are none.
-    """
-    if (name := PRUNABLE.get(kind_of(layer))) is not None:
-        own = [getattr(layer, name)]
-    elif hasattr(layer, "get_prunable_weights"):
-        own = layer.get_prunable_weights()
-    else:
-        own = []
-    wanted = {id(variable) for variable in own}
-    return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}
-
-
 def mask_variables(calls: tuple[Call, ...]) -> dict[str, tuple[Any, Any]]:
     """Name to (weight variable, mask variable) of every pruned weight.
 
@@ -263,8 +242,9 @@ def mask_variables(calls: tuple[Call, ...]) -> dict[str, tuple[Any, Any]]:
         wrapped = call.wrapper.pruning_vars if call.wrapper else ()
         masks = {id(weight): mask for weight, mask, _ in wrapped}
         for short, variable in call.weights.items():
-            if isinstance(variable.constraint, KeepPruned):
-                masks.setdefault(id(variable), variable.constraint.mask)
+            constraint = held_by(short, variable)
+            if constraint is not None:
+                masks.setdefault(id(variable), constraint.mask)
             if id(variable) in masks:
                 found[f"{call.name}/{short}"] = (variable, masks[id(variable)])
     return found

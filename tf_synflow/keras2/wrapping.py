@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.keras2.constraints import constrain
+from tf_synflow.keras2.constraints import (
+    constrain,
+    mask_variable,
+    write_into_settings,
+)
 from tf_synflow.keras2.copying import copy_model
 from tf_synflow.keras2.imports import TfmotWrapper, keras, reads_old_format, tfmot
-from tf_synflow.keras2.reading import layer_weights
+from tf_synflow.keras2.weights import weights_like, wrappable
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network, Rebuilt
 
@@ -114,7 +118,7 @@ def rebuild(
     }
 
     def wrapped(original: Any, layer: Any) -> Any:
-        if not hold or not own.get(id(original)):
+        if not hold or not own.get(id(original)) or not wrappable(original):
             return None
         if "training" in inspect.getfullargspec(layer.call).kwonlyargs:
             raise ValueError(
@@ -132,11 +136,18 @@ def rebuild(
     found: dict[str, Any] = {}
     with network.model.distribute_strategy.scope():
         for original, layer, wrapper in copies:
-            _write(layer, wrapper, own.get(id(original), {}))
+            variables = weights_like(original, layer)
+            masks_here = own.get(id(original), {})
+            _write(variables, masks_here)
+            if wrapper is not None:
+                _hold_in_wrapper(variables, wrapper, masks_here)
+            elif hold and masks_here:
+                for short, mask in masks_here.items():
+                    constrain(short, variables[short], mask_variable(mask))
+                write_into_settings(layer)
             if id(original) in paths:
                 path = paths[id(original)]
-                variables = layer_weights(layer).items()
-                found |= {f"{path}/{short}": variable for short, variable in variables}
+                found |= {f"{path}/{short}": v for short, v in variables.items()}
     return Rebuilt(model, {name: found[name] for name in network.weights})
 
 
@@ -155,18 +166,19 @@ def _schedule(masks: Masks) -> Any:
     )
 
 
-def _write(layer: Any, wrapper: Any, masks: Masks) -> None:
-    """Zeroes the pruned weights of a copied layer, and writes its masks."""
-    variables = layer_weights(layer)
+def _write(variables: dict[str, Any], masks: Masks) -> None:
+    """Zeroes the pruned weights of a copied layer."""
     for short, mask in masks.items():
         value = variables[short].numpy()
         variables[short].assign(np.where(mask, value, np.zeros_like(value)))
-    if wrapper is None:
-        return
+
+
+def _hold_in_wrapper(variables: dict[str, Any], wrapper: Any, masks: Masks) -> None:
+    """Writes the masks of a copied layer into its wrapper."""
     for weight, mask, _ in wrapper.pruning_vars:
         short = next(s for s, variable in variables.items() if variable is weight)
         if short in masks:
             mask.assign(masks[short].astype(mask.dtype.as_numpy_dtype))
-        constrain(weight, mask)
+        constrain(short, weight, mask)
     # -1 makes tfmot demand its own callback; these masks need no step to be counted.
     wrapper.pruning_step.assign(0)

@@ -13,9 +13,10 @@ from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
 from tf_synflow.keras3.holding import Holder
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.losses import for_gradients
-from tf_synflow.keras3.reading import kind_of, prunable_weights, read
+from tf_synflow.keras3.reading import read
 from tf_synflow.keras3.rebuilding import rebuild
 from tf_synflow.keras3.serving import servable
+from tf_synflow.keras3.weights import kind_of, prunable_weights, wrappable
 
 set_random_seed = keras.utils.set_random_seed
 
@@ -42,4 +43,5 @@ __all__ = [
     "scope",
     "servable",
     "set_random_seed",
+    "wrappable",
 ]

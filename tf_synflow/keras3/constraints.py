@@ -1,20 +1,19 @@
 """The constraint that keeps pruned weights at zero, and carries their mask."""
 
-import base64
-import contextlib
-import contextvars
-import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tf_synflow.constraint_settings import (
+    configure,
+    every_layer,
+    masks_are_left_out,
+    named_alike,
+)
 from tf_synflow.keras3.imports import keras
-
-# Deflate's fastest level: the others save a few percent and take up to 30 times longer.
-_LEVEL = 1
-
-_masks_left_out = contextvars.ContextVar("masks_left_out", default=False)
+from tf_synflow.keras3.weights import kind_of, layer_parts
+from tf_synflow.masks.packing import packed, unpacked
 
 
 @keras.saving.register_keras_serializable("tf_synflow")
@@ -46,7 +45,7 @@ class KeepPruned(keras.constraints.Constraint):
           ValueError: What `get_config` wrote is damaged.
         """
         if isinstance(mask, dict):
-            mask = _unpacked(mask)
+            mask = unpacked(mask)
         elif mask is not None and np.asarray(mask).dtype.kind != "b":
             raise ValueError(f"a mask is a boolean array, got {mask!r:.80}")
         self.mask = mask
@@ -62,57 +61,65 @@ class KeepPruned(keras.constraints.Constraint):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them: the mask as packed, deflated bits."""
-        mask = None if _masks_left_out.get() else _packed(self.mask)
+        mask = None if masks_are_left_out.get() else packed(self.mask)
         return {"mask": mask, "other": keras.constraints.serialize(self.other)}
 
 
-@contextlib.contextmanager
-def masks_left_out() -> Iterator[None]:
-    """Leaves masks out of configurations, for copies that get their own."""
-    token = _masks_left_out.set(True)
-    try:
-        yield
-    finally:
-        _masks_left_out.reset(token)
+@keras.saving.register_keras_serializable("tf_synflow")
+class KeepPrunedParts(keras.constraints.Constraint):
+    """The constraints of several weights whose layer has one setting for all.
+
+    Attributes:
+      parts: Path of a weight in the layer ("query/kernel") to its `KeepPruned`.
+    """
+
+    def __init__(self, parts: Mapping[str, Any]):
+        """Makes the constraint.
+
+        Args:
+          parts: See above; or their configurations.
+        """
+        self.parts = {
+            path: KeepPruned(**part) if isinstance(part, Mapping) else part
+            for path, part in parts.items()
+        }
+
+    def part(self, name: str) -> KeepPruned | None:
+        """The constraint of a weight by its name or path; None: it has none."""
+        for path, part in self.parts.items():
+            if named_alike(name, path):
+                return part
+        return None
+
+    def __call__(self, value: Any) -> Any:
+        """The constrained weight: optimizers give the variable itself."""
+        part = self.part(getattr(value, "path", ""))
+        return keras.ops.convert_to_tensor(value) if part is None else part(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them."""
+        parts = {path: part.get_config() for path, part in self.parts.items()}
+        return {"parts": parts}
 
 
-def _packed(mask: np.ndarray) -> dict[str, Any]:
-    bits = zlib.compress(np.packbits(mask).tobytes(), _LEVEL)
-    return {"shape": list(mask.shape), "bits": base64.b64encode(bits).decode("ascii")}
+def held_by(name: str, variable: Any) -> KeepPruned | None:
+    """The constraint that holds the mask of a weight; None if there is none.
+
+    Args:
+      name: Its name or short name.
+      variable: The weight.
+    """
+    constraint = variable.constraint
+    if isinstance(constraint, KeepPrunedParts):
+        return constraint.part(name)
+    return constraint if isinstance(constraint, KeepPruned) else None
 
 
-def _unpacked(packed: dict[str, Any]) -> np.ndarray:
-    shape = tuple(int(size) for size in packed["shape"])
-    size = int(np.prod(shape, dtype=np.int64))
-    if size < 0 or min(shape, default=0) < 0:
-        raise ValueError(f"a mask cannot have the shape {shape}")
-    wanted = -(-size // 8)
-    # Never more than the shape says, whatever a damaged file would unpack to.
-    inflate = zlib.decompressobj()
-    data = inflate.decompress(base64.b64decode(packed["bits"]), wanted + 1)
-    if len(data) != wanted:
-        raise ValueError(
-            f"the mask of a weight of shape {shape} is damaged: it has {len(data)} "
-            f"bytes, expected {wanted}"
-        )
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=size)
-    return bits.astype(bool).reshape(shape)
-
-
-# Names of the constraint of each weight that can be pruned, as layers spell them.
-_ATTRIBUTES = {
-    "kernel": "kernel_constraint",
-    "pointwise_kernel": "pointwise_constraint",
-}
-
-
-def constrain(layer: Any, short: str, variable: Any, mask: np.ndarray) -> bool:
+def constrain(name: str, variable: Any, mask: np.ndarray) -> bool:
     """Gives a weight the constraint that keeps its pruned entries zero.
 
     Args:
-      layer: The layer. It writes the constraint into its configuration, if it has an
-        attribute for it ("kernel_constraint").
-      short: The weight's short name.
+      name: Its name or short name.
       variable: The weight.
       mask: Boolean array of its shape.
 
@@ -120,15 +127,12 @@ def constrain(layer: Any, short: str, variable: Any, mask: np.ndarray) -> bool:
       Whether it is new to the variable: a training function traced before does not
       know of it.
     """
-    old = variable.constraint
-    if isinstance(old, KeepPruned):
-        if old.mask is mask or np.array_equal(old.mask, mask):
+    old, other = held_by(name, variable), variable.constraint
+    if old is not None:
+        if variable.constraint is old and np.array_equal(old.mask, mask):
             return False
-        old = old.other
-    variable.constraint = KeepPruned(mask, old)
-    attribute = _ATTRIBUTES.get(short, f"{short}_constraint")
-    if hasattr(layer, attribute):
-        setattr(layer, attribute, variable.constraint)
+        other = old.other
+    variable.constraint = KeepPruned(mask, other)
     return True
 
 
@@ -163,11 +167,22 @@ def hold_zero(variable: Any, kept: np.ndarray) -> None:
     variable.constraint = constraint
 
 
+def write_into_settings(layer: Any) -> None:
+    """Has the configuration of a layer give the constraints of its weights."""
+    parts = layer_parts(layer)
+    held = {short: held_by(short, part.variable) for short, part in parts.items()}
+    held = {short: constraint for short, constraint in held.items() if constraint}
+    configure(layer, parts, held, KeepPrunedParts, kind_of)
+
+
 def unconstrained(layer: Any) -> Any:
     """An unbuilt layer, with the constraints that it had before it was pruned."""
-    for attribute, value in list(vars(layer).items()):
-        if isinstance(value, KeepPruned):
-            setattr(layer, attribute, value.other)
+    for inner in every_layer(layer):
+        for attribute, value in list(vars(inner).items()):
+            if isinstance(value, KeepPrunedParts):
+                value = next(iter(value.parts.values()))
+            if isinstance(value, KeepPruned):
+                setattr(inner, attribute, value.other)
     return layer
 
 

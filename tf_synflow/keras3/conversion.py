@@ -232,7 +232,7 @@ def leaky_relu(x: Any) -> Any:
 
 
 def _set_weights(call: Call, layer: Any) -> None:
-    from tf_synflow.keras2.reading import layer_weights
+    from tf_synflow.keras2.weights import layer_weights
 
     made = layer_weights(layer)
     pairs = list(zip(call.weights, made, strict=False))

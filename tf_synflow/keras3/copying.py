@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tf_synflow.checks import first_line
-from tf_synflow.keras3.constraints import masks_left_out, unconstrained
+from tf_synflow.constraint_settings import masks_left_out
+from tf_synflow.keras3.constraints import unconstrained
 from tf_synflow.keras3.imports import (
     Functional,
     InputLayer,
     SafeModeScope,
     keras,
 )
-from tf_synflow.keras3.reading import kind_of, layer_weights
+from tf_synflow.keras3.weights import kind_of, layer_weights, weights_like
 from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
 
 # What a class of models may say of its own that a plain copy would lose.
@@ -184,7 +185,7 @@ def _made_alike(kind: type, base: type) -> bool:
 
 
 def _copy_weights(original: Any, layer: Any) -> None:
-    variables = layer_weights(layer)
+    variables = weights_like(original, layer)
     for short, variable in layer_weights(original).items():
         # Not the variable itself: with JAX both would have one array, which training
         # one of them takes away from the other.

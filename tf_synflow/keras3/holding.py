@@ -4,7 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.keras3.constraints import constrain, zero_pruned
+from tf_synflow.keras3.constraints import (
+    constrain,
+    write_into_settings,
+    zero_pruned,
+)
 from tf_synflow.keras3.reading import held_masks, lay_flat, with_masks
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
@@ -42,15 +46,18 @@ class Holder:
         return kept, sum(mask.size for mask in self._held.values())
 
     def begin(self) -> None:
-        """Nothing to do: a pruned model has its constraints from the start."""
+        """Gives each weight a constraint of its own, if a file joined some."""
+        self.take(self.masks)
 
     def take(self, masks: Masks) -> None:
         """Has the weights of the model pruned by masks."""
         new = False
         for name, mask in masks.items():
-            path, _, short = name.rpartition("/")
             weight = self._flat.weights[name]
-            new |= constrain(self._layers[path].layer, short, weight, mask)
+            new |= constrain(name, weight, mask)
+        for call in self._layers.values():
+            if call.weights:
+                write_into_settings(call.layer)
         self.look()
         self.zero()
         # A training step that was traced before knows of no new constraint.

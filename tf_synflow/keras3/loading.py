@@ -27,7 +27,7 @@ from tf_synflow.checks.saved_models import (
     check_weights,
     parsed,
 )
-from tf_synflow.keras3.constraints import zero_pruned
+from tf_synflow.keras3.constraints import constrain, zero_pruned
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.reading import held_masks, lay_flat
 
@@ -84,6 +84,7 @@ def _zero_pruned(model: Any) -> None:
     """Zeroes what is pruned, whatever an optimizer left there."""
     weights = lay_flat(model).weights
     for name, mask in held_masks(weights).items():
+        constrain(name, weights[name], mask)
         shape = tuple(weights[name].shape)
         if np.shape(mask) != shape:
             raise ValueError(

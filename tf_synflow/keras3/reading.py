@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_synflow.keras3 import operations
-from tf_synflow.keras3.constraints import KeepPruned
+from tf_synflow.keras3.constraints import held_by
 from tf_synflow.keras3.imports import Functional, keras
 from tf_synflow.keras3.translations import translate
+from tf_synflow.keras3.weights import (
+    kind_of,
+    layer_weights,
+    prunable_weights,
+    weights_on_request,
+)
 from tf_synflow.network import (
-    PRUNABLE,
     Call,
     Nested,
     Network,
@@ -51,11 +56,8 @@ def with_masks(network: Network) -> Network:
 
 def held_masks(weights: dict[str, Any]) -> dict[str, np.ndarray]:
     """Name to mask of every weight whose constraint holds one."""
-    return {
-        name: variable.constraint.mask
-        for name, variable in weights.items()
-        if isinstance(variable.constraint, KeepPruned)
-    }
+    held = {name: held_by(name, variable) for name, variable in weights.items()}
+    return {name: constraint.mask for name, constraint in held.items() if constraint}
 
 
 def lay_flat(model: Any, keras_masks: bool = False) -> Network:
@@ -74,6 +76,7 @@ def lay_flat(model: Any, keras_masks: bool = False) -> Network:
     return assembled(
         _but_for_masks(walk.calls, outputs),
         prunable_weights,
+        weights_on_request,
         model=model,
         inputs=inputs,
         outputs=outputs,
@@ -201,7 +204,8 @@ def _call(
 def is_mask(key: str, value: Any) -> bool:
     """Whether an argument of a call is a tensor that says which time steps count."""
     named = key == "mask" or key.endswith("_mask")
-    return named and isinstance(value, (keras.KerasTensor, Slot))
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return named and any(isinstance(part, (keras.KerasTensor, Slot)) for part in parts)
 
 
 def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, ...]:
@@ -274,56 +278,3 @@ def _check_layer(layer: Any, name: str) -> None:
                 "its own. Prune the model before enable_lora, or merge the LoRA "
                 "weights: build the model anew without them and set the merged weights"
             )
-
-
-def kind_of(layer: Any) -> str | None:
-    """What Keras calls the class of a layer.
-
-    None for a class that is not Keras's own: a subclass may do something else.
-    """
-    cls = type(layer)
-    if cls.__module__.partition(".")[0] != "keras":
-        return None
-    return cls.__name__
-
-
-def layer_weights(layer: Any) -> dict[str, Any]:
-    """The variables of a layer by their short names.
-
-    Args:
-      layer: A built layer.
-
-    Returns:
-      Short name ("kernel", "gamma", "moving_variance") to variable, in the layer's
-      order. A name met again gets a number: "kernel", "kernel_1". The state of random
-      number generators is not among them.
-    """
-    named: dict[str, Any] = {}
-    for variable in layer.weights:
-        name, again = variable.name, 0
-        while name in named:
-            again += 1
-            name = f"{variable.name}_{again}"
-        named[name] = variable
-    return named
-
-
-def prunable_weights(layer: Any) -> dict[str, Any]:
-    """The weights of a layer that can be pruned.
-
-    Args:
-      layer: A built layer, or what stands for an operation.
-
-    Returns:
-      Short name to variable; none if there are none.
-    """
-    if isinstance(layer, operations.Operator):
-        return {}
-    if (name := PRUNABLE.get(kind_of(layer))) is not None:
-        own = [getattr(layer, name)]
-    elif hasattr(layer, "get_prunable_weights"):
-        own = layer.get_prunable_weights()
-    else:
-        own = []
-    wanted = {id(variable) for variable in own}
-    return {s: v for s, v in layer_weights(layer).items() if id(v) in wanted}

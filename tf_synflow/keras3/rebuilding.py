@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.keras3.constraints import constrain
+from tf_synflow.keras3.constraints import constrain, write_into_settings
 from tf_synflow.keras3.copying import copy_model, scope
-from tf_synflow.keras3.reading import layer_weights
+from tf_synflow.keras3.weights import weights_like
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network, Rebuilt
 
@@ -42,7 +42,7 @@ def rebuild(
             path = paths.get(id(original))
             if path is None:
                 continue  # a layer whose call leads nowhere
-            for short, variable in layer_weights(layer).items():
+            for short, variable in weights_like(original, layer).items():
                 name = f"{path}/{short}"
                 found[name] = variable
                 if name not in masks:
@@ -50,5 +50,7 @@ def rebuild(
                 value = variable.numpy()
                 variable.assign(np.where(masks[name], value, np.zeros_like(value)))
                 if hold:
-                    constrain(layer, short, variable, masks[name])
+                    constrain(short, variable, masks[name])
+            if hold:
+                write_into_settings(layer)
     return Rebuilt(model, {name: found[name] for name in network.weights})

@@ -76,17 +76,13 @@ def prunable_values(
     Raises:
       ValueError: Nothing may be pruned, or a weight is not finite.
     """
-    layers = network.layers()
-    allowed = {
-        path
-        for path, call in layers.items()
-        if path not in excluded
-        and (layer_types is None or type(call.layer) in layer_types)
-    }
+    names = network.prunable if layer_types is None else network.maskable
     values = {
         name: network.weights[name].numpy()
-        for name in network.prunable
-        if name.rpartition("/")[0] in allowed
+        for name in names
+        for call in [network.owners[name]]
+        if call.name not in excluded
+        and (layer_types is None or type(call.layer) in layer_types)
     }
     if not values:
         raise ValueError(

@@ -270,9 +270,7 @@ class PruningPolicy:
         seen = vars(self).get("_excluded", {})
         ends = ("/" + name for name in self.exclude)
         excluded = seen.get(layer, any(e.endswith("/" + layer.name) for e in ends))
-        return not excluded and bool(
-            frameworks.adapter_of(layer).prunable_weights(layer)
-        )
+        return not excluded and bool(frameworks.adapter_of(layer).wrappable(layer))
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
         """Raises what `score` would of a model (part of tfmot's interface)."""

@@ -124,14 +124,14 @@ def _checked(network: Network, masks: Mapping[str, np.ndarray]) -> Masks:
     """The masks as boolean arrays in the model's order, joined with those it has."""
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune by")
-    unknown = [name for name in masks if name not in network.prunable]
+    unknown = [name for name in masks if name not in network.maskable]
     if unknown:
         raise ValueError(
             f"masks name the weights {unknown}, but the model has no such weights that "
-            f"can be pruned; it has {list(network.prunable)}"
+            f"can be pruned; it has {list(network.maskable)}"
         )
     joined = {}
-    for name in network.prunable:
+    for name in network.maskable:
         now = network.masks.get(name)
         if name in masks:
             shape = tuple(network.weights[name].shape)

@@ -82,7 +82,8 @@ def _kept(network: Network) -> Masks:
         name: network.masks[name]
         if name in network.masks
         else network.weights[name].numpy() != 0
-        for name in network.prunable
+        for name in network.maskable
+        if name in network.prunable or name in network.masks
     }
 
 
@@ -118,7 +119,7 @@ def _row(
 
 def _channel_axis(name: str, network: Network) -> int:
     """The axis of a weight along which its output channels lie."""
-    call = network.layers()[name.rpartition("/")[0]]
+    call = network.owners[name]
     return -2 if "Transpose" in call.class_name else -1
 
 

@@ -9,7 +9,7 @@ from tf_synflow.flow.parts.shapes import channels_last
 from tf_synflow.flow.patches import Patches
 
 # By the rank of the signal. In eager mode TensorFlow's gradients want it spelt out.
-_FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
+FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
 
 
 def dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
@@ -46,9 +46,7 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         groups = tf.split(x, layer.groups, -1), tf.split(kernel, layer.groups, -1)
         parts = zip(*groups, strict=True)
     outputs = [
-        tf.nn.convolution(
-            part, own, strides, padding, _FORMATS[x.shape.rank], dilations
-        )
+        tf.nn.convolution(part, own, strides, padding, FORMATS[x.shape.rank], dilations)
         for part, own in parts
     ]
     return outputs[0] if len(outputs) == 1 else tf.concat(outputs, -1)
@@ -61,7 +59,7 @@ def transposed_convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> An
     sizes = [1, *_transposed_sizes(layer, x.shape[1:-1]), tf.shape(kernel)[-2]]
     padding = layer.padding.upper()
     kernel = _dilate(kernel, layer.dilation_rate)
-    form = _FORMATS[x.shape.rank]
+    form = FORMATS[x.shape.rank]
     return tf.nn.conv_transpose(x, kernel, sizes, layer.strides, padding, form)
 
 

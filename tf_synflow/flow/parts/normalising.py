@@ -33,6 +33,11 @@ def other_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     return x * _along_axes(weights["gamma"], layer, x) if "gamma" in weights else x
 
 
+def rms_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """Multiplies by |scale|; the size of the signal is not known here."""
+    return x * _along_axes(weights["scale"], layer, x)
+
+
 def rescaling(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """Multiplies by |scale|; the offset drops out."""
     return x * tf.constant(np.abs(layer.scale), x.dtype)

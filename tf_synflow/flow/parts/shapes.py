@@ -102,3 +102,25 @@ def _positions(layer: Any, x: Any) -> list[int]:
     """The axes that are neither the batch's nor the channels'."""
     first = layer.data_format == "channels_first"
     return list(range(2 if first else 1, x.shape.rank - (not first)))
+
+
+def at_each_step(
+    inner: Any,
+    path: str,
+    rule: Callable,
+    layer: Any,
+    x: Any,
+    weights: Mapping[str, Any],
+) -> Any:
+    """TimeDistributed: the rule of the layer inside, for each step by itself.
+
+    Args:
+      inner: The layer inside.
+      path: What its weights' names begin with.
+      rule: Its linear part.
+      layer: The TimeDistributed layer.
+      x: Tensor `(1, steps, ...)`.
+      weights: Those of the whole layer.
+    """
+    own = {short.removeprefix(path): weight for short, weight in weights.items()}
+    return tf.stack([rule(inner, step, own) for step in tf.unstack(x, axis=1)], 1)

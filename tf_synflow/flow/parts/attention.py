@@ -1,0 +1,150 @@
+"""Attention: every token attends alike to every token that it may see.
+
+With W_q, W_k, W_v, W_o the absolute values of the kernels, h a head, U the matrix of
+equal attention, and x_q and x_k the means of the query and the key signal over tokens:
+
+    r_h   = sum_d (x_q W_q[:, h, d]) (x_k W_k[:, h, d])
+    rho_h = r_h / stop(r_h) if r_h > 0, else 1
+    out   = sum_h rho_h (U x_v W_v[:, h]) W_o[h]
+
+x_q and x_k are frozen, and so is the denominator, within a scoring. So rho_h is 1 in
+value, and the flow is that of the network at equal logits. But a query and a key weight
+get the share of their head's flow that passes their product. In a layer, and in each
+head of it, the scores of the four kernels have the same sum; a query unit whose key
+unit has no weights scores 0; and the flow is linear in each kernel, as everywhere.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_synflow.flow.scaling import exponent_of, power_of_two
+from tf_synflow.network import Call, filled
+
+# In these the layer is linear. In a query or key kernel it is of degree 0.
+_LINEAR = ("value/kernel", "attention_output/kernel")
+
+
+def linear_weights(call: Call) -> Sequence[str]:
+    """Short names of the kernels that may be scaled by a power of two."""
+    # A gate adds to what the values give, so neither can be scaled alone.
+    return () if "gate/kernel" in call.weights else _LINEAR
+
+
+def multi_head_attention(
+    call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
+    """MultiHeadAttention, and GroupedQueryAttention, whose heads share keys."""
+    given = _given(call, inputs)
+    query, value = given["query"], given["value"]
+    key = value if given.get("key") is None else given["key"]
+    axes = getattr(layer, "_attention_axes", None) or range(1, query.shape.rank - 1)
+    axes = [axis % query.shape.rank for axis in axes]
+    values = tf.tensordot(value, weights["value/kernel"], 1)
+    y = _attended(values, axes, query.shape, _visible(layer, given, query, key, axes))
+    share = _shares(query, key, weights["query/kernel"], weights["key/kernel"])
+    y = tf.repeat(y, share.shape[0] // y.shape[-2], axis=-2) * share[:, None]
+    if "gate/kernel" in weights:  # a product of signals counts as their sum
+        y += tf.tensordot(query, weights["gate/kernel"], 1)
+    return _with_scores(given, tf.tensordot(y, weights["attention_output/kernel"], 2))
+
+
+def mean_of_values(
+    call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]
+) -> Any:
+    """Attention and AdditiveAttention: the values, each to every query alike."""
+    given = _given(call, inputs)
+    query, value = given["inputs"][:2]
+    axes = [query.shape.rank - 2]
+    visible = _visible(layer, given, query, value, axes)
+    return _with_scores(given, _attended(value, axes, query.shape, visible))
+
+
+def _given(call: Call, inputs: Any) -> dict[str, Any]:
+    """The arguments of a call by name, with the twin's tensors in them."""
+    bound = inspect.signature(call.layer.call).bind(*call.arguments, **call.options)
+    tensors = dict(zip(call.inputs, tf.nest.flatten(inputs), strict=True))
+    return {name: filled(value, tensors) for name, value in bound.arguments.items()}
+
+
+def _with_scores(given: Mapping[str, Any], output: Any) -> Any:
+    """The output; and where attention scores are asked for, nothing for them."""
+    if not given.get("return_attention_scores"):
+        return output
+    return [output, tf.zeros([1], output.dtype)]
+
+
+def _visible(
+    layer: Any, given: Mapping[str, Any], query: Any, key: Any, axes: Sequence[int]
+) -> np.ndarray | None:
+    """Which tokens see which: boolean matrix (queries, keys); None: all see all.
+
+    A mask that depends on the model's input hides nothing from an input of ones.
+    """
+    places = [int(np.prod([x.shape[axis] for axis in axes])) for x in (query, key)]
+    seen = np.ones(places, bool)
+    if given.get("use_causal_mask") or getattr(layer, "causal", False):
+        seen &= np.tri(*places, dtype=bool)
+    if (window := getattr(layer, "_sliding_window", None)) is not None:
+        apart = np.arange(places[0])[:, None] - np.arange(places[1])
+        seen &= np.abs(apart) < window
+    mask = given.get("attention_mask")
+    if mask is not None and np.size(mask) % seen.size == 0:
+        seen &= np.asarray(mask).astype(bool).reshape(-1, *places).any(0)
+    if seen.all():
+        return None
+    # Who sees nobody attends to all alike, as softmax makes it.
+    return seen | ~seen.any(1, keepdims=True)
+
+
+def _attended(
+    values: Any, axes: Sequence[int], queries: Sequence, visible: np.ndarray | None
+) -> Any:
+    """For each query the mean of the values that it sees.
+
+    Args:
+      values: Tensor `(1, ..., features)`, or with heads before the features.
+      axes: The axes of the tokens.
+      queries: The shape of the query signal; its axes are those of the values.
+      visible: See `_visible`.
+    """
+    sizes = [queries[axis] for axis in axes]
+    if visible is None:
+        mean = tf.reduce_mean(values, axes, keepdims=True)
+        times = dict(zip(axes, sizes, strict=True))
+        return tf.tile(mean, [times.get(axis, 1) for axis in range(mean.shape.rank)])
+    others = [axis for axis in range(values.shape.rank) if axis not in axes]
+    order = [*axes, *others]
+    tokens = tf.transpose(values, order)
+    shape = tf.shape(tokens)[len(axes) :]
+    flat = tf.reshape(tokens, [visible.shape[1], -1])
+    share = tf.constant(visible / visible.sum(1, keepdims=True), values.dtype)
+    y = tf.reshape(tf.matmul(share, flat), tf.concat([sizes, shape], 0))
+    return tf.transpose(y, np.argsort(order))
+
+
+def _shares(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
+    """rho: 1 for each head, with the derivative that query and key kernel have."""
+    axes = list(range(query.shape.rank - 1))
+    x_q = _near_one(tf.stop_gradient(tf.reduce_mean(query, axes)))
+    x_k = _near_one(tf.stop_gradient(tf.reduce_mean(key, axes)))
+    q = tf.tensordot(x_q, _near_one(query_kernel), 1)
+    k = tf.tensordot(x_k, _near_one(key_kernel), 1)
+    k = tf.repeat(k, q.shape[0] // k.shape[0], axis=0)
+    return share_of(tf.reduce_sum(q * k, -1))
+
+
+def _near_one(x: Any) -> Any:
+    """The same numbers times a power of two that is held constant."""
+    top = tf.stop_gradient(tf.reduce_max(x))
+    return x * power_of_two(-exponent_of(top), x.dtype)
+
+
+def share_of(flow: Any) -> Any:
+    """Flow / stop(flow), and 1 where there is no flow."""
+    some = flow > 0
+    whole = tf.stop_gradient(tf.where(some, flow, tf.ones_like(flow)))
+    return tf.where(some, flow / whole, tf.ones_like(flow))

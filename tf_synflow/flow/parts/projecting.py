@@ -1,0 +1,32 @@
+"""Embeddings and EinsumDense: products with a kernel along axes of any kind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tf_synflow.network import Call
+
+
+def einsum_dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """The layer's own equation."""
+    return tf.einsum(layer.equation, x, weights["kernel"])
+
+
+def embedding(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+    """The sum over the vocabulary: each token is any of the words.
+
+    An input of ones for the words, as of a Dense layer that reads a one-hot code.
+    """
+    return x[..., None] * tf.reduce_sum(weights["embeddings"], 0)
+
+
+def reversible_embedding(
+    call: Call, layer: Any, x: Any, weights: Mapping[str, Any]
+) -> Any:
+    """An embedding, or the projection back to the vocabulary."""
+    if not (call.options.get("reverse") or True in call.arguments[1:]):
+        return embedding(layer, x, weights)
+    if "reverse_embeddings" in weights:
+        return tf.tensordot(x, weights["reverse_embeddings"], 1)
+    return tf.tensordot(x, tf.transpose(weights["embeddings"]), 1)

@@ -1,0 +1,92 @@
+"""The weights of a layer of Keras 3 by their names, and which can be pruned."""
+
+from typing import Any
+
+from tf_synflow.keras3 import operations
+from tf_synflow.layer_weights import ON_REQUEST, PRUNABLE, Part, parts_of, prunable
+
+
+def kind_of(layer: Any) -> str | None:
+    """What Keras calls the class of a layer.
+
+    None for a class that is not Keras's own: a subclass may do something else.
+    """
+    cls = type(layer)
+    if cls.__module__.partition(".")[0] != "keras":
+        return None
+    return cls.__name__
+
+
+def layer_parts(layer: Any) -> dict[str, Part]:
+    """The weights of a layer by their short names, and where they are kept.
+
+    Args:
+      layer: A built layer.
+
+    Returns:
+      Short name ("kernel", "query/kernel") to `Part`, in the layer's order. The state
+      of random number generators is not among them.
+    """
+    everything = [(_own_name(layer, v), v) for v in layer.weights]
+    return parts_of(layer, _own_variables, everything)
+
+
+def _own_variables(layer: Any) -> list[tuple[str, Any]]:
+    own = (*layer._trainable_variables, *layer._non_trainable_variables)
+    return [(_own_name(layer, variable), variable) for variable in own]
+
+
+def _own_name(layer: Any, variable: Any) -> str:
+    # Keras 2 has this name for it.
+    depthwise = (kind_of(layer) or "").startswith("DepthwiseConv")
+    return (
+        "depthwise_kernel"
+        if depthwise and variable.name == "kernel"
+        else (variable.name)
+    )
+
+
+def layer_weights(layer: Any) -> dict[str, Any]:
+    """Short name to variable of each weight of a layer; see `layer_parts`."""
+    return {short: part.variable for short, part in layer_parts(layer).items()}
+
+
+def weights_like(original: Any, layer: Any) -> dict[str, Any]:
+    """The variables of a copied layer by the short names that the original has.
+
+    The names of layers inside a layer of the user's own may differ in its copy.
+    """
+    own = layer_weights(layer)
+    names = layer_weights(original)
+    return dict(zip(names, own.values(), strict=True)) if own.keys() != names else own
+
+
+def prunable_weights(layer: Any) -> dict[str, Any]:
+    """The weights of a layer that are pruned.
+
+    Args:
+      layer: A built layer, or what stands for an operation.
+
+    Returns:
+      Short name to variable; none if there are none.
+    """
+    if isinstance(layer, operations.Operator):
+        return {}
+    parts = layer_parts(layer)
+    names = prunable(parts, layer, kind_of, PRUNABLE)
+    if kind_of(layer) is None and hasattr(layer, "get_prunable_weights"):
+        wanted = {id(variable) for variable in layer.get_prunable_weights()}
+        names = [short for short, part in parts.items() if id(part.variable) in wanted]
+    return {short: parts[short].variable for short in names}
+
+
+def weights_on_request(layer: Any) -> list[str]:
+    """Short names of the weights of a layer that are pruned on request."""
+    if isinstance(layer, operations.Operator):
+        return []
+    return prunable(layer_parts(layer), layer, kind_of, ON_REQUEST)
+
+
+def wrappable(layer: Any) -> bool:
+    """Whether tfmot's wrapper, which is for Keras 2, can hold the masks of a layer."""
+    return False

@@ -1,0 +1,148 @@
+"""The weights of layers: their names, and which of them can be pruned.
+
+A layer may hold others: MultiHeadAttention holds four EinsumDense layers, and an LSTM
+holds a cell. A weight inside is named by its path, which Keras 3 calls the variable's
+path as well: "query/kernel" in MultiHeadAttention, "lstm_cell/kernel" in an LSTM.
+Nothing here imports a Keras; what reads it are the adapters.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+_KERNELS = ("kernel", "recurrent_kernel")
+
+# The weights of each kind of layer of Keras that are pruned.
+PRUNABLE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), ("kernel",)),
+    **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), ("kernel",)),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), ("pointwise_kernel",)),
+    "EinsumDense": ("kernel",),
+    "Embedding": ("embeddings",),
+    "ReversibleEmbedding": ("embeddings", "reverse_embeddings"),
+    **dict.fromkeys(("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell"), _KERNELS),
+}
+
+# Those that are pruned where `layer_types` names the layer's class.
+ON_REQUEST: dict[str, tuple[str, ...]] = {
+    "Conv1DTranspose": ("kernel",),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), ("depthwise_kernel",)),
+}
+
+# Layers that apply the layers in them as they are: their weights can be pruned.
+COMPOSITES = frozenset(
+    {
+        *("MultiHeadAttention", "GroupedQueryAttention", "TimeDistributed"),
+        *("SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
+        *("RNN", "StackedRNNCells", "Bidirectional"),
+    }
+)
+
+# Layers that may be told which time steps count, or which tokens see which.
+TAKE_MASKS = frozenset(
+    {
+        *("MultiHeadAttention", "GroupedQueryAttention", "Attention"),
+        *("AdditiveAttention", "SimpleRNN", "LSTM", "GRU", "RNN"),
+        *("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
+        *("Bidirectional", "TimeDistributed", "Softmax"),
+    }
+)
+
+# The attribute of a layer that holds the constraint of a weight of this name.
+_CONSTRAINTS = {
+    "pointwise_kernel": "pointwise_constraint",
+    "depthwise_kernel": "depthwise_constraint",
+    "recurrent_kernel": "recurrent_constraint",
+    "reverse_embeddings": "embeddings_constraint",
+}
+
+
+class Part(NamedTuple):
+    """A weight, and where it is kept.
+
+    Attributes:
+      layer: The innermost layer that it belongs to.
+      name: Its name in that layer ("kernel").
+      variable: The variable.
+    """
+
+    layer: Any
+    name: str
+    variable: Any
+
+    @property
+    def constraint_attribute(self) -> str:
+        """The attribute of the layer that its constraint is configured by."""
+        return _CONSTRAINTS.get(self.name, f"{self.name}_constraint")
+
+
+# From a layer, gives its own variables by name, without those of layers inside it.
+Own = Callable[[Any], Iterable[tuple[str, Any]]]
+
+
+def sublayers(layer: Any) -> Iterator[Any]:
+    """The layers that a layer holds directly."""
+    return iter(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def parts_of(layer: Any, own: Own, everything: Iterable[tuple[str, Any]]) -> dict:
+    """The weights of a layer by their short names.
+
+    Args:
+      layer: A built layer.
+      own: See `Own`.
+      everything: Name in its own layer and variable of each weight, in the layer's
+        order. Others are left out.
+
+    Returns:
+      Short name ("kernel", "query/kernel") to `Part`. A name met again gets a number:
+      "kernel", "kernel_1".
+    """
+    found: dict[int, tuple[str, Part]] = {}
+    waiting = [(layer, "")]
+    while waiting:
+        holder, path = waiting.pop()
+        for name, variable in own(holder):
+            found.setdefault(id(variable), (path, Part(holder, name, variable)))
+        waiting += [(inner, f"{path}{inner.name}/") for inner in sublayers(holder)]
+    named: dict[str, Part] = {}
+    for name, variable in everything:
+        path, part = found.get(id(variable), ("", Part(layer, name, variable)))
+        short, again = path + name, 0
+        while short in named:
+            again += 1
+            short = f"{path}{name}_{again}"
+        named[short] = part
+    return named
+
+
+def prunable(
+    parts: dict[str, Part],
+    layer: Any,
+    kind_of: Callable[[Any], str | None],
+    table: dict[str, tuple[str, ...]],
+) -> list[str]:
+    """The short names of the weights of a layer that a table names.
+
+    Args:
+      parts: What `parts_of` gave.
+      layer: The layer.
+      kind_of: What Keras calls the class of a layer.
+      table: `PRUNABLE` or `ON_REQUEST`.
+    """
+    allowed = _open_layers(layer, kind_of)
+    return [
+        short
+        for short, part in parts.items()
+        if id(part.layer) in allowed and part.name in table.get(kind_of(part.layer), ())
+    ]
+
+
+def _open_layers(layer: Any, kind_of: Callable[[Any], str | None]) -> set[int]:
+    """The layer, and what it holds, as long as composites apply it as it is."""
+    found, waiting = set(), [layer]
+    while waiting:
+        holder = waiting.pop()
+        found.add(id(holder))
+        if kind_of(holder) in COMPOSITES:
+            waiting += sublayers(holder)
+    return found
