@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from tf_synflow import models, optimizers
     from tf_synflow.channels.rules import register_channels
     from tf_synflow.channels.shrinking import expand, shrink
-    from tf_synflow.checks import LayerCollapseError, LayerCollapseWarning
+    from tf_synflow.checks import (
+        DenseKernelsWarning,
+        LayerCollapseError,
+        LayerCollapseWarning,
+    )
     from tf_synflow.files.exporting import Exported, export
     from tf_synflow.files.masks import load_masks, save_masks
     from tf_synflow.files.models import load_model
@@ -39,6 +43,7 @@ __version__ = "0.2.0"
 _PLACES = {
     "Exported": "files.exporting",
     "LayerCollapseError": "checks",
+    "DenseKernelsWarning": "checks",
     "LayerCollapseWarning": "checks",
     "PruningCallback": "pruning.callbacks",
     "PruningPolicy": "policy.pruning_policy",
@@ -86,6 +91,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Exported",
     "LayerCollapseError",
+    "DenseKernelsWarning",
     "LayerCollapseWarning",
     "PruningCallback",
     "PruningPolicy",

@@ -28,6 +28,10 @@ class LayerCollapseWarning(UserWarning):
     """A layer has lost all of its prunable weights, or no flow ever passed it."""
 
 
+class DenseKernelsWarning(UserWarning):
+    """Kernels stay dense, because nothing prunes them."""
+
+
 class LayerCollapseError(ValueError):
     """The same, where `on_collapse="raise"` was asked for."""
 

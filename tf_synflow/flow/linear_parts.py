@@ -12,6 +12,7 @@ Kerases; a class of the user's own, by the class itself.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -169,6 +170,14 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
             f"rule must be a function (layer, inputs, weights) -> outputs, got {rule!r}"
         )
     _REGISTERED[layer_class] = rule
+
+
+def described(kind: str) -> str | None:
+    """What the linear part of a kind of layer of Keras is, in a sentence; or None."""
+    if kind == "TimeDistributed":
+        return "The rule of the layer inside, for each step by itself."
+    rule = _WITH_CALL.get(kind) or LINEAR_PARTS.get(kind)
+    return None if rule is None else inspect.getdoc(rule).splitlines()[0]
 
 
 def rule_of(call: Call) -> LinearPart | None:

@@ -1,5 +1,6 @@
 """Pruning weight by weight."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from tf_synflow.masks.counts import check_reach, plan, pruned_fraction
 from tf_synflow.masks.selection import inverted, iterate
 from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 from tf_synflow.policy.collapse import notice
+from tf_synflow.policy.dense import ratio_of_prunable, warn_of_dense
 from tf_synflow.policy.progress import progress_bar
 
 
@@ -33,6 +35,7 @@ class WeightTask:
 
     def check(self, ratio: float) -> None:
         """Raises what `masks` would raise before it scores."""
+        ratio = self._of_prunable(ratio)
         check_reach(self.start, ratio, self._policy.scope)
         if pruned_fraction(ratio):
             self.prepare_scores()
@@ -44,16 +47,27 @@ class WeightTask:
     def masks(self, ratio: float) -> Masks:
         """The weights to keep; see `PruningPolicy.masks`."""
         policy = self._policy
+        ratio = self._of_prunable(ratio)
         removed = pruned_fraction(ratio)
         check_reach(self.start, ratio, policy.scope)
         if removed == 0:
             return self.start
+        if policy.layer_types is None and policy.ratio_of == "prunable":
+            problem = self.problem
+            warn_of_dense(problem.network, problem.weights, problem.exclude)
         steps = plan(
             self.start, ratio, policy.iterations, policy.schedule, policy.scope
         )
         new = self._carried_out(steps)
         notice(self.problem, self.start, new, policy.on_collapse, self._advice())
         return new
+
+    def _of_prunable(self, ratio: float) -> float | Fraction:
+        """The ratio of the weights that are pruned, for the one that was asked for."""
+        if self._policy.ratio_of == "prunable" or not pruned_fraction(ratio):
+            return ratio
+        sizes = {name: mask.size for name, mask in self.start.items()}
+        return ratio_of_prunable(self.problem.network, sizes, ratio)
 
     def _advice(self) -> str:
         """What to do where pruning has cut the network."""

@@ -49,11 +49,11 @@ class PruningPolicy:
         for "/" too. Their weights are neither pruned nor counted. SynFlow takes one of
         them that it cannot see through for the identity, if its one output has the
         shape of its one input. Defaults to none.
-      layer_types: Layer classes whose weights may be pruned. Defaults to all that
-        tfmot can mask: Dense, Conv1D to Conv3D, Conv2DTranspose, Conv3DTranspose,
-        the pointwise part of SeparableConv1D and 2D, and layers with a
-        `get_prunable_weights` of their own. (Depthwise kernels and Conv1DTranspose
-        are not among them; their weights are neither pruned nor counted.)
+      layer_types: Layer classes whose weights may be pruned. Defaults to all with
+        kernels that can be pruned: Dense, EinsumDense, convolutions, attention,
+        Embedding, recurrent layers, and layers with a `get_prunable_weights` of their
+        own; docs/layers.md has the list. Depthwise kernels and Conv1DTranspose are
+        pruned only if they are named here.
       seed: Seeds the criterion "random". Defaults to 0.
       dtype: What SynFlow and the criteria that need data compute in, whatever the
         model's own dtype. "float64" is exact enough that independent programs agree
@@ -89,6 +89,9 @@ class PruningPolicy:
         combined with the channels of other layers (Add, Multiply ...) or read by a
         strided 1x1 convolution.
         Defaults to "weight".
+      ratio_of: Which weights a ratio counts: "prunable" ones, or those of "all"
+        kernels, so that kernels that stay dense (excluded ones too) have to be made up
+        for. Defaults to "prunable".
 
     Raises:
       TypeError: `iterations` is no whole number, or `exclude` is a string.
@@ -112,12 +115,19 @@ class PruningPolicy:
     on_collapse: str = "warn"
     progress: bool = True
     granularity: str = "weight"
+    ratio_of: str = "prunable"
 
     def __post_init__(self) -> None:
         """Refuses what is out of range, and fills in the criterion's iterations."""
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, CRITERIA)
         check_choice("granularity", self.granularity, ("weight", "filter"))
+        check_choice("ratio_of", self.ratio_of, ("prunable", "all"))
+        if self.granularity == "filter" and self.ratio_of == "all":
+            raise ValueError(
+                'ratio_of="all" counts weights; with granularity="filter" a ratio '
+                "counts filters"
+            )
         if self.granularity == "filter" and self.criterion not in FORMS:
             raise ValueError(
                 f"the criterion {self.criterion!r} has no form for filters; those that "

@@ -12,6 +12,7 @@ from tf_synflow.flow.paths import on_paths
 from tf_synflow.masks.selection import emptied
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
+from tf_synflow.policy.dense import dense_kernels
 from tf_synflow.reporting.multiply_adds import uses_of_weights
 from tf_synflow.reporting.report import Report
 
@@ -139,6 +140,10 @@ def _totals(
     effective = sum(row["effective"] for row in rows) if counted else None
     return {
         "prunable": _part(size, kept),
+        "not_prunable": {
+            "size": every - size,
+            "kernels": dense_kernels(network, {row["name"] for row in rows}),
+        },
         "parameters": _part(every, every - size + kept),
         "effective": effective,
         "effective_density": effective / size if counted else None,

@@ -4,6 +4,7 @@ import json
 from os import PathLike
 from typing import Any
 
+from tf_synflow.policy.dense import listed
 from tf_synflow.reporting.picture import report_figure
 
 
@@ -20,9 +21,10 @@ class Report:
         called twice counts twice).
       totals: `prunable` and `parameters`, dictionaries of `size`, `kept`, `density` and
         `compression` (size / kept; None if nothing is kept) over the prunable weights
-        and over all parameters; `shrunk`, the `parameters` and `macs` that are left
-        once `shrink` has taken out dead channels, and `unfed_channels`, those of them
-        that are read, though nothing feeds them; `effective` and `effective_density`
+        and over all parameters; `not_prunable`, the `size` of all other parameters, and
+        the `kernels` among them that stay dense, name to size; `shrunk`, the
+        `parameters` and `macs` left once `shrink` has taken out dead channels, and
+        `unfed_channels`, those of them that are read, though nothing feeds them; `effective` and `effective_density`
         of the prunable ones; `channels`, `dead_channels`; `macs`, `sparse_macs` and
         `speedup`, their ratio, which is theoretical, over all layers, prunable or not;
         `uncounted`, the layers whose multiply-adds are not known and not in it;
@@ -86,6 +88,12 @@ class Report:
             )
             for row in self.layers
         ]
+        rest = self.totals["not_prunable"]["size"]
+        if rest:
+            rows.append(
+                ("(not prunable)", "", f"{rest:,}", f"{rest:,}", _percent(1.0))
+                + ("",) * 4
+            )
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         lines = [_line(header, widths), "=" * (sum(widths) + 2 * len(widths) - 2)]
         lines += [_line(row, widths) for row in rows]
@@ -105,6 +113,8 @@ class Report:
                 f"({_percent(part['density'])}"
                 + (f", {times:.4g} times fewer)" if times else ")")
             )
+        if kernels := totals["not_prunable"]["kernels"]:
+            lines.append(f"Kernels that stay dense: {listed(kernels)}")
         if totals["effective"] is not None:
             lines.append(
                 f"On a path from input to output: {totals['effective']:,} "

@@ -144,7 +144,7 @@ def _near_one(x: Any) -> Any:
 
 
 def share_of(flow: Any) -> Any:
-    """Flow / stop(flow), and 1 where there is no flow."""
+    """A flow over itself, the latter frozen; 1 where there is no flow."""
     some = flow > 0
     whole = tf.stop_gradient(tf.where(some, flow, tf.ones_like(flow)))
     return tf.where(some, flow / whole, tf.ones_like(flow))

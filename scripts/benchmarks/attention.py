@@ -1,0 +1,226 @@
+"""Prunes small transformers and LSTMs before training, and trains them.
+
+python scripts/benchmarks/attention.py --network=vit --ratios=10,100 --seeds=4
+python scripts/benchmarks/attention.py --network=text --ratios=10,30 --seeds=4
+
+Each line that it prints is a run: accuracy on what was kept for testing, the share of
+the kept weights that lie on a path, and densities. The networks are
+
+- vit: a vision transformer on scikit-learn's digits: 16 tokens of 2x2 pixels, width 64,
+  4 heads of 16, 2 blocks, the mean over tokens. With --class_token a learned token is
+  read in place of the mean. With --glorot=2 attention kernels are drawn as the matrices
+  that they are, not as Keras draws arrays of rank 3.
+- text: a transformer, and lstm: a bidirectional LSTM, that tell a sentence of numpy's
+  documentation from one of TensorFlow's, by the words in it.
+"""
+
+import inspect
+import zlib
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import tf_synflow
+from tf_synflow.keras2.imports import keras
+
+NETWORK = flags.DEFINE_enum("network", "vit", ["vit", "text", "lstm"], "See above.")
+CRITERIA = flags.DEFINE_list(
+    "criteria", "synflow,magnitude,local,random,snip", '"local": magnitude, by tensor.'
+)
+RATIOS = flags.DEFINE_list("ratios", "10,100", "Compression ratios; 1 is dense.")
+SEEDS = flags.DEFINE_integer("seeds", 4, "Number of seeds.")
+STEPS = flags.DEFINE_integer("steps", 300, "Training steps of 128 examples.")
+GLOROT = flags.DEFINE_enum("glorot", "3", ["2", "3"], "Rank of attention kernels.")
+CLASS_TOKEN = flags.DEFINE_boolean("class_token", False, "Reads a learned token.")
+
+layers = keras.layers
+
+
+@keras.saving.register_keras_serializable("attention_benchmark")
+class Positions(layers.Layer):
+    """Adds a learned vector to each token."""
+
+    def build(self, shape):
+        """Makes the vectors."""
+        self.pos = self.add_weight("pos", (1, *shape[1:]), initializer="normal")
+
+    def call(self, x):
+        """Adds them."""
+        return x + self.pos
+
+
+@keras.saving.register_keras_serializable("attention_benchmark")
+class ClassToken(layers.Layer):
+    """Puts a learned token before the others."""
+
+    def build(self, shape):
+        """Makes the token."""
+        self.token = self.add_weight("token", (1, 1, shape[-1]), initializer="normal")
+
+    def call(self, x):
+        """Puts it there."""
+        return tf.concat([tf.repeat(self.token, tf.shape(x)[0], 0), x], 1)
+
+
+def blocks(x, width, heads, number):
+    """Pre-norm transformer blocks."""
+    for n in range(number):
+        y = layers.LayerNormalization()(x)
+        mha = layers.MultiHeadAttention(heads, width // heads, name=f"mha{n}")
+        x = layers.Add()([x, mha(y, y)])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(2 * width, "gelu", name=f"up{n}")(y)
+        x = layers.Add()([x, layers.Dense(width, name=f"down{n}")(y)])
+    return layers.LayerNormalization()(x)
+
+
+def vit():
+    """The vision transformer."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(64, 2, 2, name="patch")(inputs)
+    x = layers.Reshape((16, 64))(x)
+    if CLASS_TOKEN.value:
+        x = ClassToken(name="cls")(x)
+    x = blocks(Positions(name="pos")(x), 64, 4, 2)
+    if CLASS_TOKEN.value:
+        x = x[:, 0]
+    else:
+        x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(10, name="head")(x))
+
+
+def text():
+    """A transformer that reads words."""
+    inputs = keras.Input((24,), dtype="int32")
+    x = layers.Embedding(1000, 32, name="words")(inputs)
+    x = blocks(Positions(name="pos")(x), 32, 4, 2)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+
+def lstm():
+    """A bidirectional LSTM that reads words."""
+    inputs = keras.Input((24,), dtype="int32")
+    x = layers.Embedding(1000, 32, name="words")(inputs)
+    x = layers.Bidirectional(layers.LSTM(32, name="lstm"), name="both")(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+
+def digits():
+    """Images and labels to train on and to test on."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    x, y = (x / 16).reshape(-1, 8, 8, 1).astype("float32")[order], y[order]
+    return (x[360:], y[360:]), (x[:360], y[:360])
+
+
+def sentences():
+    """Words as numbers from 1, padded with 0, and which package they are from."""
+    found = []
+    for module in (np, tf.raw_ops):
+        docs = [inspect.getdoc(getattr(module, n)) or "" for n in sorted(dir(module))]
+        own = {
+            part
+            for doc in docs
+            for part in doc.replace("\n", " ").split(". ")
+            if 8 <= len(part.split()) <= 24
+        }
+        found.append(sorted(own))
+    size = min(map(len, found))
+    generator = np.random.default_rng(0)
+    rows, labels = [], []
+    for label, own in enumerate(found):
+        for place in generator.permutation(len(own))[:size]:
+            words = own[place].lower().split()
+            numbers = [zlib.crc32(w.encode()) % 999 + 1 for w in words]
+            rows.append(numbers + [0] * (24 - len(numbers)))
+            labels.append(label)
+    order = generator.permutation(len(rows))
+    x, y = np.array(rows)[order], np.array(labels)[order]
+    test = len(y) // 5
+    return (x[test:], y[test:]), (x[:test], y[:test])
+
+
+def drawn_as_matrices(model):
+    """Draws attention kernels by the number of inputs and outputs they really have."""
+    for layer in model.layers:
+        if isinstance(layer, layers.MultiHeadAttention):
+            for part in ("query", "key", "value", "output"):
+                kernel = getattr(layer, f"_{part}_dense").kernel
+                inside = 2 if part == "output" else 1
+                fans = np.prod(kernel.shape[:inside]), np.prod(kernel.shape[inside:])
+                limit = np.sqrt(6 / sum(fans))
+                kernel.assign(tf.random.uniform(kernel.shape, -limit, limit))
+
+
+def pruned(model, criterion, ratio, data):
+    """A pruned copy."""
+    scope = "local" if criterion == "local" else "global"
+    name = "magnitude" if criterion == "local" else criterion
+    policy = tf_synflow.PruningPolicy(
+        name, scope=scope, progress=False, on_collapse="ignore"
+    )
+    few = (data[0][:256], data[1][:256]) if criterion == "snip" else None
+    return tf_synflow.prune(model, ratio, policy=policy, data=few)
+
+
+def accuracy(model, data, test):
+    """Trains, and gives the share of right answers."""
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, STEPS.value)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    stream = tf.data.Dataset.from_tensor_slices(data).shuffle(2000, seed=0).repeat()
+    model.fit(stream.batch(128), epochs=1, steps_per_epoch=STEPS.value, verbose=0)
+    return model.evaluate(*test, verbose=0)[1]
+
+
+def densities(report):
+    """Kept over all weights, by what a kernel is for."""
+    kinds = {}
+    for row in report.layers:
+        parts = row["name"].split("/")
+        kind = parts[-2] if parts[0].startswith("mha") else parts[0].rstrip("0123456789")
+        if parts[-1] == "recurrent_kernel":
+            kind = "recurrent"
+        kept, size = kinds.get(kind, (0, 0))
+        kinds[kind] = kept + row["kept"], size + row["size"]
+    return {kind: round(100 * kept / size, 2) for kind, (kept, size) in kinds.items()}
+
+
+def main(_):
+    """Runs all."""
+    tf_synflow.register_linear_part(Positions, lambda layer, x, w: x)
+    tf_synflow.register_linear_part(
+        ClassToken, lambda layer, x, w: tf.pad(x, [[0, 0], [1, 0], [0, 0]])
+    )
+    data, test = digits() if NETWORK.value == "vit" else sentences()
+    print(len(data[1]), "to train on,", len(test[1]), "to test on", flush=True)
+    for seed in range(SEEDS.value):
+        keras.utils.set_random_seed(seed)
+        model = globals()[NETWORK.value]()
+        if GLOROT.value == "2":
+            drawn_as_matrices(model)
+        for ratio in map(float, RATIOS.value):
+            for criterion in CRITERIA.value if ratio > 1 else ["dense"]:
+                keras.utils.set_random_seed(seed)
+                small = (
+                    tf_synflow.prune(model, 1)
+                    if criterion == "dense"
+                    else pruned(model, criterion, ratio, data)
+                )
+                report = tf_synflow.report(small)
+                whole = report.totals
+                print(
+                    f"seed {seed} {criterion} {ratio:g}: "
+                    f"accuracy {100 * accuracy(small, data, test):.1f}, on paths "
+                    f"{100 * whole['effective'] / whole['prunable']['kept']:.1f}, "
+                    f"emptied {len(whole['emptied'])}, {densities(report)}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    app.run(main)
