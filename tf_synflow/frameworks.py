@@ -8,7 +8,9 @@ An adapter is a package with the same few functions for its framework:
     hold_zero(variable, kept)                    places of its last axis at zero
     config_of(layer), layer_from(class, config)  a layer as data, and back
     same_layer(layer) -> layer                   one of the same configuration
+    with_factor(config, factor) -> layer         attention with scaled queries
     kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
+    wrappable(layer)                             whether tfmot can hold its masks
     evaluated(function, array) -> array          what a layer or function gives
     outputs_of(model, arrays)                    in inference mode
     servable(network) -> Servable                what a file is written from
@@ -95,7 +97,25 @@ def read(model: Any) -> Network:
 def stripped(network: Network) -> Any:
     """A plain model, its pruned weights zero; see `pruning.masking.strip`."""
     adapter = adapter_of(network.model)
-    plain, weights = adapter.rebuild(network, network.masks, hold=False)
+    scaled = {
+        call.name: call.layer.query_factor
+        for call in network.calls
+        if hasattr(call.layer, "query_factor") and call.kind is not None
+    }
+
+    def plain_layer(layer: Any) -> Any:
+        if not hasattr(layer, "query_factor") or adapter.kind_of(layer) is None:
+            return adapter.same_layer(layer)
+        return adapter.with_factor(adapter.config_of(layer), 1)
+
+    plain, weights = adapter.rebuild(
+        network, network.masks, hold=False, make=plain_layer
+    )
+    with adapter.scope(plain):
+        for name, factor in scaled.items():
+            for short in ("query/kernel", "query/bias"):
+                if (variable := weights.get(f"{name}/{short}")) is not None:
+                    variable.assign(variable.numpy() * factor)
     for name, mask in network.masks.items():
         left = np.count_nonzero(weights[name].numpy()[~mask])
         if left:

@@ -182,7 +182,9 @@ def densities(report):
     kinds = {}
     for row in report.layers:
         parts = row["name"].split("/")
-        kind = parts[-2] if parts[0].startswith("mha") else parts[0].rstrip("0123456789")
+        kind = (
+            parts[-2] if parts[0].startswith("mha") else parts[0].rstrip("0123456789")
+        )
         if parts[-1] == "recurrent_kernel":
             kind = "recurrent"
         kept, size = kinds.get(kind, (0, 0))

@@ -4,6 +4,7 @@ import numpy as np
 
 from tf_synflow.channels import needed
 from tf_synflow.channels.groups import Channels, along
+from tf_synflow.channels.heads import find_heads
 from tf_synflow.channels.kept import find_kept
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Call, Network
@@ -35,6 +36,7 @@ class ChannelPlan:
       kept: Group to boolean vector: those that stay, alive or not.
       sizes: Number of a tensor to how many of its channels stay.
       cuts: See `Cuts`.
+      heads: Name of an attention layer to the heads and units that stay of it.
       unfed: Number of channels that are cut and read, though nothing feeds them.
     """
 
@@ -60,6 +62,11 @@ class ChannelPlan:
             name: (into, ~along(groups, self.alive)[along(groups, self.kept)])
             for name, (into, _) in channels.kernels.items()
             for groups in [channels.axes[name][into]]
+        }
+        self.heads = {
+            name: heads
+            for name, call in network.layers().items()
+            if (heads := find_heads(network, call)) is not None
         }
         self.cuts: Cuts = {}
         for name, axes in channels.axes.items():
@@ -103,6 +110,8 @@ class ChannelPlan:
 
     def places(self, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """An index of what is left of a weight."""
+        if (index := self._places_in_heads(name, shape)) is not None:
+            return index
         cut = self.cuts.get(name, {})
         rank = len(shape)
         every = [cut.get(a - rank, np.arange(n)) for a, n in enumerate(shape)]
@@ -110,15 +119,26 @@ class ChannelPlan:
 
     def shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of what is left of a weight."""
+        if (index := self._places_in_heads(name, shape)) is not None:
+            return np.broadcast_shapes(*(places.shape for places in index))
         cut = self.cuts.get(name, {})
         rank = len(shape)
         return tuple(
             cut[a - rank].size if a - rank in cut else n for a, n in enumerate(shape)
         )
 
+    def _places_in_heads(self, name: str, shape: tuple[int, ...]) -> tuple | None:
+        """The index of what is left of a weight of attention that loses heads."""
+        call = self.network.owners.get(name)
+        if call is None or call.name not in self.heads:
+            return None
+        return self.heads[call.name].places(name.removeprefix(f"{call.name}/"), shape)
+
     def loses_weights(self, call: Call) -> bool:
         """Whether any weight of a layer is cut."""
-        return any(f"{call.name}/{short}" in self.cuts for short in call.weights)
+        return call.name in self.heads or any(
+            f"{call.name}/{short}" in self.cuts for short in call.weights
+        )
 
     def __repr__(self) -> str:
         """A line for each group that a weight carries."""

@@ -6,11 +6,13 @@ every layer that carries them. What is left is a dense network of fewer channels
 masks for what is pruned within them), which is faster on any machine, in training too.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tf_synflow import frameworks
+from tf_synflow.channels.heads import smaller_config
 from tf_synflow.channels.plan import ChannelPlan
 from tf_synflow.channels.rules import REGISTERED
 from tf_synflow.checks import check_count
@@ -31,7 +33,8 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     trained BatchNormalization) stays. So does every channel of a layer of no known
     kind, of a grouped convolution, of what normalises across channels, and of an
     operator that names a number of channels (`tf.reshape(x, (-1, 8))`). A product is 0
-    where one factor is: a channel that is 0 goes out of its gate too.
+    where one factor is: a channel that is 0 goes out of its gate too. MultiHeadAttention
+    loses heads, pairs of a query and a key unit, and value units that are dead.
 
     Training goes the same way too, but for this: a channel that is read, though nothing
     feeds it, would have learned a constant, as soon as training gives it a bias or an
@@ -165,6 +168,12 @@ def _smaller_layer(plan: ChannelPlan, call: Call) -> Any:
     adapter = frameworks.adapter_of(call.layer)
     config = adapter.config_of(call.layer)
     number = call.outputs[0]
+    if (heads := plan.heads.get(call.name)) is not None:
+        smaller = smaller_config(config, heads)
+        # It goes on dividing by the square root of the key_dim that it had.
+        factor = getattr(call.layer, "query_factor", 1.0)
+        factor *= math.sqrt(smaller["key_dim"] / config["key_dim"])
+        return adapter.with_factor(smaller, factor)
     if call.kind == "Reshape":
         place = plan.channels.places[number]
         if plan.sizes[number] != plan.network.shapes[number][place]:

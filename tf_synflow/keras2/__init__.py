@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_synflow.keras2.attention import with_factor
 from tf_synflow.keras2.constraints import hold_zero
 from tf_synflow.keras2.copying import config_of, layer_from, same_layer
 from tf_synflow.keras2.holding import Holder
@@ -52,5 +53,6 @@ __all__ = [
     "scope",
     "servable",
     "set_random_seed",
+    "with_factor",
     "wrappable",
 ]

@@ -72,6 +72,7 @@ def copy_model(
     """
     model, make = network.model, make or same_layer
     check_ties(network, tf.Variable)
+    ties.check_einsum(network)
     ties.check_ancillary([model, *(nested for nested, _ in network.nested)])
     made: dict[int, Any] = {}
     copies: list[CopiedLayer] = []

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.reading import layer_nodes
+from tf_synflow.network import Network
 
 
 def check_ancillary(models: Iterable[Any]) -> None:
@@ -18,6 +19,18 @@ def check_ancillary(models: Iterable[Any]) -> None:
                 "on one of its tensors, which Keras cannot copy; build it with "
                 "keras.Model(inputs, outputs) and add the loss to that"
             )
+
+
+def check_einsum(network: Network) -> None:
+    """Refuses models that call `tf.einsum`, on which Keras's own copy fails."""
+    names = [call.name for call in network.calls if call.kind == "tf.einsum"]
+    if names:
+        raise ValueError(
+            f"the model calls tf.einsum ({', '.join(map(repr, names))}), and Keras 2 "
+            "cannot copy such a model (github.com/keras-team/tf-keras/issues/122). "
+            "Write it with keras.layers.EinsumDense or keras.layers.Dot, or inside a "
+            "layer class of your own"
+        )
 
 
 def check_shares_nothing(

@@ -12,7 +12,8 @@ def kind_of(layer: Any) -> str | None:
     """
     cls = type(layer)
     if cls.__module__.partition(".")[0] != "tf_keras":
-        return None
+        own = cls.__module__ == "tf_synflow.keras2.attention"
+        return cls.stands_for if own else None
     if cls.__name__ in ("TFOpLambda", "SlicingOpLambda"):
         return "tf." + (layer.symbol or "").removeprefix("compat.v1.")
     return cls.__name__

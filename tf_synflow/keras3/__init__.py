@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_synflow.keras3.attention import with_factor
 from tf_synflow.keras3.constraints import hold_zero
 from tf_synflow.keras3.conversion import outputs_of
 from tf_synflow.keras3.copying import config_of, layer_from, same_layer, scope
@@ -43,5 +44,6 @@ __all__ = [
     "scope",
     "servable",
     "set_random_seed",
+    "with_factor",
     "wrappable",
 ]

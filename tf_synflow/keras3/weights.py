@@ -13,7 +13,8 @@ def kind_of(layer: Any) -> str | None:
     """
     cls = type(layer)
     if cls.__module__.partition(".")[0] != "keras":
-        return None
+        own = cls.__module__ == "tf_synflow.keras3.attention"
+        return cls.stands_for if own else None
     return cls.__name__
 
 

@@ -8,7 +8,7 @@ step; zeros that are padded on count as well, as is usual.
 
 import math
 
-from tf_synflow.network import Call, Network
+from tf_synflow.network import Call, Network, Shape
 
 _BY_OUTPUT = (
     *("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
@@ -17,8 +17,10 @@ _BY_OUTPUT = (
 
 _BY_INPUT = (
     *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-    *("SimpleRNN", "GRU", "LSTM"),
+    *("SimpleRNN", "GRU", "LSTM", "Bidirectional"),
 )
+
+_ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 
 # Weights that are added, looked up, or applied once a channel.
 _FREE = (
@@ -44,8 +46,9 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
         for short, variable in call.weights.items():
             name = f"{call.name}/{short}"
             uses = 0
-            if short not in _FREE and len(variable.shape) > 1:
-                uses = _uses(network, call)
+            own = short.rpartition("/")[2]
+            if own not in _FREE and len(variable.shape) > 1:
+                uses = _uses(network, call, short)
                 if uses is None and call.name not in uncounted:
                     uncounted.append(call.name)
             before = positions.get(name, 0)
@@ -54,8 +57,15 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
     return positions, uncounted
 
 
-def _uses(network: Network, call: Call) -> int | None:
-    if call.kind in _BY_OUTPUT:
+def _uses(network: Network, call: Call, short: str) -> int | None:
+    if call.kind == "EinsumDense":
+        return _uses_in_product(call, network.shapes[call.inputs[0]])
+    if call.kind in _ATTENTION:
+        keys = short.startswith(("key/", "value/"))
+        shape = network.shapes[call.inputs[-1 if keys else 0]]
+    elif call.kind in _BY_OUTPUT or (
+        call.kind == "TimeDistributed" and short.endswith("/kernel")
+    ):
         shape = network.shapes[call.outputs[0]]
     elif call.kind in _BY_INPUT:
         shape = network.shapes[call.inputs[0]]
@@ -64,3 +74,13 @@ def _uses(network: Network, call: Call) -> int | None:
     first = getattr(call.layer, "data_format", None) == "channels_first"
     sizes = shape[2:] if first else shape[1:-1]
     return None if None in sizes else math.prod(sizes)
+
+
+def _uses_in_product(call: Call, shape: Shape) -> int | None:
+    """How often an EinsumDense uses its kernel: once for each sum of products."""
+    if None in shape[1:]:
+        return None
+    read, kernel = call.layer.equation.split("->")[0].replace("...", "").split(",")
+    summed = set(read) & set(kernel)
+    sizes = dict(zip(kernel, call.weights["kernel"].shape, strict=True))
+    return math.prod(shape[1:]) // math.prod(sizes[letter] for letter in summed)
