@@ -16,8 +16,9 @@ from tf_synflow.checks.saved_models import (
     check_weights,
     parsed,
 )
+from tf_synflow.keras2.attention import ScaledAttention
 from tf_synflow.keras2.bounds import bounded_variables
-from tf_synflow.keras2.constraints import zero_pruned
+from tf_synflow.keras2.constraints import KeepPruned, KeepPrunedParts, zero_pruned
 from tf_synflow.keras2.holding import hold
 from tf_synflow.keras2.imports import SavedMetadata, keras, tfmot
 from tf_synflow.keras2.reading import lay_flat, mask_variables
@@ -25,6 +26,12 @@ from tf_synflow.keras2.trust import Trust, check_config
 from tf_synflow.keras2.wrapping import PruneLowMagnitude
 
 _WEIGHTS = "model.weights.h5"
+
+# In .h5 files they are named without their package.
+_OWN = {
+    kind.__name__: kind
+    for kind in (PruneLowMagnitude, KeepPruned, KeepPrunedParts, ScaledAttention)
+}
 
 
 def load(
@@ -37,10 +44,9 @@ def load(
     custom_objects = dict(custom_objects or {})
     bounds = contextlib.ExitStack()
     try:
-        wrapper = {"PruneLowMagnitude": PruneLowMagnitude}
         with (
             tfmot.sparsity.keras.prune_scope(),
-            keras.saving.custom_object_scope(wrapper),
+            keras.saving.custom_object_scope(_OWN),
             bounds,
         ):
             if path.suffix == ".keras":
