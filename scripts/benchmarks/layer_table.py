@@ -9,6 +9,7 @@ import keras as keras3
 from absl import app, flags
 
 from tf_synflow.channels import needed
+from tf_synflow.channels.heads import KIND
 from tf_synflow.files.whole import write_text
 from tf_synflow.flow import linear_parts
 from tf_synflow.keras2.imports import keras as keras2
@@ -26,15 +27,17 @@ Every layer of Keras 2 and Keras 3, made from the library's own tables by
   policy names the layer's class. A weight inside a layer that holds others is named by
   its path, such as `mha/query/kernel` or `lstm/lstm_cell/recurrent_kernel`.
 - **For SynFlow**: what the layer is in the linear twin, where every weight is its
-  absolute value and every activation is the identity. SynFlow refuses a layer without an
-  entry by name. Tell it more with `tf_synflow.register_linear_part`.
-- **`shrink`**: whether channels are cut out of the layer. A layer without "yes" keeps all
-  of its channels, and what it reads keeps them too; its masks stay.
+  absolute value and every activation is the identity. SynFlow refuses a layer without
+  an entry by name. Tell it more with `tf_synflow.register_linear_part`.
+- **`shrink`**: whether channels are cut out of the layer. A layer without "yes" keeps
+  all of its channels, and what it reads keeps them too; its masks stay.
 - **Keras**: which of the two Kerases has the layer.
 
 | layer | pruned | for SynFlow | `shrink` | Keras |
 |---|---|---|---|---|
 """
+
+_SHRINKS = {KIND: "heads, and units in them"}
 
 # Classes that others are derived from, or that are no layers of a network.
 _NONE = {"Layer", "Wrapper", "InputLayer", "AbstractRNNCell", "InputSpec"}
@@ -66,7 +69,7 @@ def page() -> str:
     for kind in sorted(first | second):
         has = [n for n, own in (("2", first), ("3", second)) if kind in own]
         seen = (linear_parts.described(kind) or "").replace("|", "\\|").rstrip(".")
-        cut = "yes" if kind in needed.EXACT else ""
+        cut = "yes" if kind in needed.EXACT else _SHRINKS.get(kind, "")
         rows.append(
             f"| {kind} | {pruned(kind)} | {seen} | {cut} | {' and '.join(has)} |"
         )

@@ -307,3 +307,33 @@ def test_two_hundred_blocks_and_a_layer_times_two_to_the_60():
     after = policy.masks(model, 4)
     for name, mask in before.items():
         np.testing.assert_array_equal(mask, after[name], name)
+
+
+def test_the_product_of_queries_and_keys_is_exact_by_plain_removal(keras):
+    """With attention="product" nothing but the signals at queries and keys is frozen."""
+    model = block(keras, "pre", False, layers=1)
+    values = scored(model)[1]
+    scores = tf_synflow.PruningPolicy(attention="product", progress=False).score(model)
+    others = {n: np.abs(v.astype("float64")) for n, v in values.items()}
+
+    def flow(w, frozen):
+        w = {**others, **w}
+        x = np.ones((3, 2)) @ w["patch/kernel"]
+        y = x * w["ln0a/gamma"]
+        mean = frozen("mean", y.mean(0) / y.mean())
+        q, k = (
+            np.einsum("d,dhk->hk", mean, w[f"mha0/{part}/kernel"])
+            for part in ("query", "key")
+        )
+        share = (q * k).sum(1) / np.sqrt(2)
+        v = np.einsum("td,dhc->thc", y, w["mha0/value/kernel"]).mean(0) * share[:, None]
+        x = x + np.einsum("hc,hce->e", v, w["mha0/attention_output/kernel"])
+        x = x + (x * w["ln0b/gamma"]) @ w["up0/kernel"] @ w["down0/kernel"]
+        return (x.mean(0) @ w["head/kernel"]).sum()
+
+    whole, lost = frozen_flow.removal(flow, {n: values[n] for n in scores})
+    for name, score in scores.items():
+        assert np.abs(score - lost[name]).max() <= 1e-14 * whole, name
+    policy = tf_synflow.PruningPolicy(attention="product", progress=False)
+    masks = policy.masks(model, 4)
+    assert masks["mha0/query/kernel"].any() and masks["mha0/key/kernel"].any()

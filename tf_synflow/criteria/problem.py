@@ -24,6 +24,7 @@ class Problem:
         with.
       training: Whether BatchNormalization normalises by the batch.
       temperature: Divides the logits; None: the criterion's own.
+      attention: "share" or "product": what SynFlow makes of attention.
       progress: Wraps the batches of data, as tqdm does.
       whole_hessian: Whether Hessian-gradient products run over all trainable variables
         (biases, BatchNormalization's, depthwise kernels too), or over `weights` alone.
@@ -39,5 +40,6 @@ class Problem:
     loss: Any = None
     training: bool = False
     temperature: float | None = None
+    attention: str = "share"
     progress: Callable[[Iterable], Iterable] = iter
     whole_hessian: bool = False

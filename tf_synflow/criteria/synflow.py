@@ -38,7 +38,11 @@ class FlowScores(Scores):
 def synflow(problem: Problem) -> Scorer:
     """Scores by synaptic flow; see the module for the equation."""
     twin, weights = network_twin(
-        problem.network, problem.weights, problem.exclude, problem.dtype
+        problem.network,
+        problem.weights,
+        problem.exclude,
+        problem.dtype,
+        product=problem.attention == "product",
     )
 
     first = True
@@ -73,6 +77,7 @@ def synflow_loop(
         exclude=problem.exclude,
         dtype=problem.dtype,
         progress=progress,
+        product=problem.attention == "product",
     )
 
 

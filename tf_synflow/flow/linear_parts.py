@@ -180,13 +180,22 @@ def described(kind: str) -> str | None:
     return None if rule is None else inspect.getdoc(rule).splitlines()[0]
 
 
-def rule_of(call: Call) -> LinearPart | None:
-    """The linear part of the layer of a call, or None where none is known."""
+def rule_of(call: Call, product: bool = False) -> LinearPart | None:
+    """The linear part of the layer of a call, or None where none is known.
+
+    Args:
+      call: The call.
+      product: Whether attention is by the product of queries and keys; see
+        `parts.attention`. Defaults to False.
+    """
     if type(call.layer) in _REGISTERED:
         return _REGISTERED[type(call.layer)]
     if call.kind in _WITH_CALL:
         rule = _WITH_CALL[call.kind]
-        return functools.partial(rule, call) if _cells_are_known(call) else None
+        known = functools.partial(rule, call) if _cells_are_known(call) else None
+        if product and rule is attention.multi_head_attention:
+            return functools.partial(rule, call, product=True)
+        return known
     if call.kind == "TimeDistributed":
         return _time_distributed(call)
     rule = LINEAR_PARTS.get(call.kind)

@@ -49,6 +49,7 @@ class LinearTwin:
         exclude: Collection[str] | None = (),
         settle: Callable[[Signal], Signal] = normalised,
         traced: bool = False,
+        product: bool = False,
     ):
         """Prepares the twin.
 
@@ -68,6 +69,7 @@ class LinearTwin:
             scaling by a power of two.
           traced: Traces the twin once, which takes as long as ten passes through it;
             for a twin that is used often. Defaults to False: passes are eager.
+          product: See `linear_parts.rule_of`. Defaults to False.
 
         Raises:
           ValueError: Layers have no known linear part (the error names them all), or an
@@ -80,7 +82,7 @@ class LinearTwin:
         self._network = network = leading_to_outputs(network)
         self._names = list(weights)
         self._numbers = operators.numbers(network)
-        self._rules = _linear_parts(network, exclude, self._numbers)
+        self._rules = _linear_parts(network, exclude, self._numbers, product)
         self._unsettled = _read_by_scales(network, self._rules) | self._numbers
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
         # Always on the CPU: the same program on any machine.
@@ -310,11 +312,14 @@ def leading_to_outputs(network: Network) -> Network:
 
 
 def _linear_parts(
-    network: Network, exclude: Collection[str] | None, numbers: Collection[int]
+    network: Network,
+    exclude: Collection[str] | None,
+    numbers: Collection[int],
+    product: bool,
 ) -> list[LinearPart]:
     """The linear part of each call, or an error that names all layers without one."""
     parts = [
-        operators.rule_of(network, call, numbers) or linear_parts.rule_of(call)
+        operators.rule_of(network, call, numbers) or linear_parts.rule_of(call, product)
         for call in network.calls
     ]
     unknown: dict[str, list[Call]] = {}

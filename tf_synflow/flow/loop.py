@@ -33,6 +33,7 @@ def network_twin(
     exclude: Collection[str] = (),
     dtype: str = "float64",
     traced: bool = False,
+    product: bool = False,
 ) -> tuple[LinearTwin, dict[str, Magnitudes]]:
     """The twin of a whole network, and |w| of the weights to give it.
 
@@ -42,9 +43,11 @@ def network_twin(
       exclude: See `LinearTwin`. Defaults to none.
       dtype: "float64" or "float32", to compute in. Defaults to "float64".
       traced: See `LinearTwin`. Defaults to False.
+      product: See `linear_parts.rule_of`. Defaults to False.
     """
     sizes = _magnitudes(network, weights, dtype)
-    return LinearTwin(network, sizes, exclude=exclude, traced=traced), sizes
+    twin = LinearTwin(network, sizes, exclude=exclude, traced=traced, product=product)
+    return twin, sizes
 
 
 def prune_by_flow(
@@ -57,6 +60,7 @@ def prune_by_flow(
     dtype: str = "float64",
     progress: Callable[[Iterable], Iterable] = iter,
     removed: list[float] | None = None,
+    product: bool = False,
 ) -> Masks:
     """Scores and removes, step by step: what `masks.selection.iterate` does, but fast.
 
@@ -73,6 +77,7 @@ def prune_by_flow(
       progress: Wraps the steps, as tqdm does.
       removed: If given, the flow of what each step removes is appended: the sum of its
         scores over R, which is at most the number of layers that a path crosses.
+      product: See `linear_parts.rule_of`. Defaults to False.
 
     Returns:
       New masks.
@@ -86,7 +91,15 @@ def prune_by_flow(
         for name in channels.axes
         if name not in sizes
     }
-    twin = LinearTwin(network, sizes, carried, channels.axes, exclude, traced=True)
+    twin = LinearTwin(
+        network,
+        sizes,
+        carried,
+        channels.axes,
+        exclude,
+        traced=True,
+        product=product,
+    )
     survivors = Survivors(channels, sizes, carried, masks)
     del sizes, carried
     for number, step in enumerate(progress(steps)):

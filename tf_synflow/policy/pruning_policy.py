@@ -92,6 +92,10 @@ class PruningPolicy:
       ratio_of: Which weights a ratio counts: "prunable" ones, or those of "all"
         kernels, so that kernels that stay dense (excluded ones too) have to be made up
         for. Defaults to "prunable".
+      attention: What SynFlow makes of queries and keys. "share": their product sets a
+        head's share of the flow, which is that of attention to all tokens alike.
+        "product": the flow is multiplied by it, which keeps query and key weights in
+        every layer, but few heads. Defaults to "share".
 
     Raises:
       TypeError: `iterations` is no whole number, or `exclude` is a string.
@@ -116,12 +120,14 @@ class PruningPolicy:
     progress: bool = True
     granularity: str = "weight"
     ratio_of: str = "prunable"
+    attention: str = "share"
 
     def __post_init__(self) -> None:
         """Refuses what is out of range, and fills in the criterion's iterations."""
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, CRITERIA)
         check_choice("granularity", self.granularity, ("weight", "filter"))
+        check_choice("attention", self.attention, ("share", "product"))
         check_choice("ratio_of", self.ratio_of, ("prunable", "all"))
         if self.granularity == "filter" and self.ratio_of == "all":
             raise ValueError(
@@ -268,6 +274,7 @@ class PruningPolicy:
             training=self.training,
             temperature=self.temperature,
             whole_hessian=self.granularity == "filter",
+            attention=self.attention,
             progress=progress_bar("gradients", "batch", self.progress, leave=False),
         )
         kind = FilterTask if self.granularity == "filter" else WeightTask

@@ -12,6 +12,9 @@ value, and the flow is that of the network at equal logits. But a query and a ke
 get the share of their head's flow that passes their product. In a layer, and in each
 head of it, the scores of the four kernels have the same sum; a query unit whose key
 unit has no weights scores 0; and the flow is linear in each kernel, as everywhere.
+
+With the setting "product", rho_h is r_h / sqrt(K) with K units, at signals of mean 1.
+Then a head without query or key weights carries no flow.
 """
 
 import inspect
@@ -35,9 +38,13 @@ def linear_weights(call: Call) -> Sequence[str]:
 
 
 def multi_head_attention(
-    call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]
+    call: Call,
+    layer: Any,
+    inputs: Any,
+    weights: Mapping[str, Any],
+    product: bool = False,
 ) -> Any:
-    """MultiHeadAttention, and GroupedQueryAttention, whose heads share keys."""
+    """The mean of the values, times the share that queries and keys give each head."""
     given = _given(call, inputs)
     query, value = given["query"], given["value"]
     key = value if given.get("key") is None else given["key"]
@@ -45,7 +52,8 @@ def multi_head_attention(
     axes = [axis % query.shape.rank for axis in axes]
     values = tf.tensordot(value, weights["value/kernel"], 1)
     y = _attended(values, axes, query.shape, _visible(layer, given, query, key, axes))
-    share = _shares(query, key, weights["query/kernel"], weights["key/kernel"])
+    shares = _products if product else _shares
+    share = shares(query, key, weights["query/kernel"], weights["key/kernel"])
     y = tf.repeat(y, share.shape[0] // y.shape[-2], axis=-2) * share[:, None]
     if "gate/kernel" in weights:  # a product of signals counts as their sum
         y += tf.tensordot(query, weights["gate/kernel"], 1)
@@ -55,7 +63,7 @@ def multi_head_attention(
 def mean_of_values(
     call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """Attention and AdditiveAttention: the values, each to every query alike."""
+    """The mean of the values; queries and keys carry no flow."""
     given = _given(call, inputs)
     query, value = given["inputs"][:2]
     axes = [query.shape.rank - 2]
@@ -135,6 +143,16 @@ def _shares(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
     k = tf.tensordot(x_k, _near_one(key_kernel), 1)
     k = tf.repeat(k, q.shape[0] // k.shape[0], axis=0)
     return share_of(tf.reduce_sum(q * k, -1))
+
+
+def _products(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
+    """The products themselves, by the setting "product"."""
+    axes = list(range(query.shape.rank - 1))
+    x_q, x_k = (tf.stop_gradient(tf.reduce_mean(x, axes)) for x in (query, key))
+    x_q, x_k = (tf.math.divide_no_nan(x, tf.reduce_mean(x)) for x in (x_q, x_k))
+    q, k = tf.tensordot(x_q, query_kernel, 1), tf.tensordot(x_k, key_kernel, 1)
+    k = tf.repeat(k, q.shape[0] // k.shape[0], axis=0)
+    return tf.reduce_sum(q * k, -1) / q.shape[-1] ** 0.5
 
 
 def _near_one(x: Any) -> Any:

@@ -9,7 +9,7 @@ from tf_synflow.network import Call
 
 
 def einsum_dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
-    """The layer's own equation."""
+    """The product with the kernel, by the layer's own equation."""
     return tf.einsum(layer.equation, x, weights["kernel"])
 
 

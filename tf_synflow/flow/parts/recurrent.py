@@ -35,7 +35,7 @@ def cells_of(layer: Any) -> list[Any]:
 
 
 def recurrent(call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
-    """SimpleRNN, LSTM, GRU, RNN and ConvLSTM, with states if the layer gives them."""
+    """The input kernel, and one recurrent step, frozen; the mean of all steps so far."""
     x, *states = tf.nest.flatten(inputs)
     run = _run(layer, x, states, weights)
     return run.outputs(layer) if layer.return_state else run.outputs(layer)[0]
@@ -44,7 +44,7 @@ def recurrent(call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]) -
 def bidirectional(
     call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """Both directions, merged; a product of the two counts as their sum."""
+    """Both directions; a product of the two counts as their sum."""
     x, *states = tf.nest.flatten(inputs)
     runs = []
     for number, own in enumerate((layer.forward_layer, layer.backward_layer)):
