@@ -310,7 +310,7 @@ def test_two_hundred_blocks_and_a_layer_times_two_to_the_60():
 
 
 def test_the_product_of_queries_and_keys_is_exact_by_plain_removal(keras):
-    """With attention="product" nothing but the signals at queries and keys is frozen."""
+    """With "product" nothing is frozen but the signals at queries and keys."""
     model = block(keras, "pre", False, layers=1)
     values = scored(model)[1]
     scores = tf_synflow.PruningPolicy(attention="product", progress=False).score(model)

@@ -5,11 +5,11 @@ The kernels of a layer with H heads, K units of query and key and C units of val
     query, key (D, H, K)    value (D, H, C)    attention_output (H, C, ...)
 
 A key unit without weights adds the same number to all logits of a query, which softmax
-ignores. So it can go, with its query unit, whatever the biases are. A query unit without
-weights can go if there are no biases: its own would learn. A value unit can go if nobody
-reads it; or if nothing feeds it, and there are no biases. A head can go if none of its
-value units is left. Heads have equal numbers of units, so that a head which has fewer
-alive keeps dead ones beside them.
+ignores. So it can go, with its query unit, whatever the biases are. A query unit
+without weights can go if there are no biases: its own would learn. A value unit can go
+if nobody reads it; or if nothing feeds it, and there are no biases. A head can go if
+none of its value units is left. Heads have equal numbers of units, so that a head which
+has fewer alive keeps dead ones beside them.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_synflow.network import Call, Network
+
+KIND = "MultiHeadAttention"
 
 _PARTS = ("query", "key", "value", "attention_output")
 
@@ -59,7 +61,7 @@ def find_heads(network: Network, call: Call) -> Heads | None:
       network: The network; if it has no masks, weights that are 0 count as pruned.
       call: A call of any layer.
     """
-    if call.kind != "MultiHeadAttention" or "gate/kernel" in call.weights:
+    if call.kind != KIND or "gate/kernel" in call.weights:
         return None
     kept = {part: _kept(network, f"{call.name}/{part}/kernel") for part in _PARTS}
     query, key, value = (kept[part].any(0) for part in _PARTS[:3])

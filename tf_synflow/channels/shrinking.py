@@ -33,8 +33,10 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     trained BatchNormalization) stays. So does every channel of a layer of no known
     kind, of a grouped convolution, of what normalises across channels, and of an
     operator that names a number of channels (`tf.reshape(x, (-1, 8))`). A product is 0
-    where one factor is: a channel that is 0 goes out of its gate too. MultiHeadAttention
-    loses heads, pairs of a query and a key unit, and value units that are dead.
+    where one factor is: a channel that is 0 goes out of its gate too.
+    MultiHeadAttention loses heads, pairs of a query and a key unit, and value units
+    that are dead; it may become a `ScaledAttention`, which needs tf_synflow to load
+    (`strip` makes it Keras's own layer again).
 
     Training goes the same way too, but for this: a channel that is read, though nothing
     feeds it, would have learned a constant, as soon as training gives it a bias or an

@@ -24,9 +24,10 @@ class Report:
         and over all parameters; `not_prunable`, the `size` of all other parameters, and
         the `kernels` among them that stay dense, name to size; `shrunk`, the
         `parameters` and `macs` left once `shrink` has taken out dead channels, and
-        `unfed_channels`, those of them that are read, though nothing feeds them; `effective` and `effective_density`
-        of the prunable ones; `channels`, `dead_channels`; `macs`, `sparse_macs` and
-        `speedup`, their ratio, which is theoretical, over all layers, prunable or not;
+        `unfed_channels`, those of them that are read, though nothing feeds them;
+        `effective` and `effective_density` of the prunable ones; `channels`,
+        `dead_channels`; `macs`, `sparse_macs` and `speedup`, their ratio, which is
+        theoretical, over all layers, prunable or not;
         `uncounted`, the layers whose multiply-adds are not known and not in it;
         `emptied`, the weight tensors of which nothing is left; `connected`, whether
         every output can still be reached from an input. What cannot be known is None

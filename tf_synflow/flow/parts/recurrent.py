@@ -35,7 +35,7 @@ def cells_of(layer: Any) -> list[Any]:
 
 
 def recurrent(call: Call, layer: Any, inputs: Any, weights: Mapping[str, Any]) -> Any:
-    """The input kernel, and one recurrent step, frozen; the mean of all steps so far."""
+    """The input kernel and one recurrent step, frozen; the mean of all steps so far."""
     x, *states = tf.nest.flatten(inputs)
     run = _run(layer, x, states, weights)
     return run.outputs(layer) if layer.return_state else run.outputs(layer)[0]
