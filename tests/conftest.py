@@ -37,13 +37,14 @@ FIRST += ["test_loop.py", "test_shrinking.py", "test_sweep.py", "test_invariants
 def pytest_collection_modifyitems(items):
     """Begins with the files that take longest, so that processes end together.
 
-    Warnings are errors here; that a tiny net collapses is no fault of a test.
+    Warnings are errors here; that a tiny net collapses, or has many depthwise kernels,
+    is no fault of a test.
     """
     items.sort(key=lambda item: (*FIRST, item.path.name).index(item.path.name))
     for item in items:
-        item.add_marker(
-            pytest.mark.filterwarnings("ignore::tf_synflow.checks.LayerCollapseWarning")
-        )
+        for kind in ("LayerCollapseWarning", "DenseKernelsWarning"):
+            known = f"ignore::tf_synflow.checks.{kind}"
+            item.add_marker(pytest.mark.filterwarnings(known))
 
 
 def pytest_collection_finish(session):
