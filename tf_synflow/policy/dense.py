@@ -59,10 +59,12 @@ def warn_of_dense(
     if not kernels or dense < _WORTH_A_WORD * every:
         return
     ways = "Write exclude= for their layers if you want that"
-    if asked := sorted(
-        {network.owners[n].class_name for n in kernels if n in network.on_request}
-    ):
-        ways += f"; or prune them with layer_types=, which has to name {asked} then"
+    asked = {network.owners[n].class_name for n in kernels if n in network.on_request}
+    if asked:
+        ways += (
+            "; or name all classes of layers to prune in layer_types=, and "
+            f"{', '.join(sorted(asked))} among them"
+        )
     if any(network.owners[name].kind is None for name in kernels):
         ways += (
             "; or give a layer class of your own a method get_prunable_weights that "
