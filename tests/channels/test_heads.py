@@ -42,7 +42,7 @@ Y = GENERATOR.integers(0, 3, 16)
 
 
 def by_hand(model):
-    """Masks in which head 2 is dead, two pairs of each other head, and one of head 3."""
+    """Masks in which head 2 is dead, and some units of the other heads."""
     masks = {
         name: GENERATOR.random(tuple(score.shape)) < 0.7
         for name, score in tf_synflow.PruningPolicy("magnitude").score(model).items()

@@ -276,34 +276,53 @@ def test_a_network_with_a_class_token_stays_connected_at_ratio_100():
     assert report.totals["effective"] >= 0.98 * report.totals["prunable"]["kept"]
 
 
-def test_two_hundred_blocks_and_a_layer_times_two_to_the_60():
+def deep(blocks):
+    """Blocks of attention beside their skips, with a flow beyond any float64."""
     layer = keras3.layers
     inputs = keras3.Input((2, 2))
     x = layer.Dense(2, name="patch")(inputs)
-    for n in range(200):
-        y = layer.LayerNormalization(name=f"ln{n}")(x)
+    for n in range(blocks):
         mha = layer.MultiHeadAttention(1, 2, use_bias=False, name=f"mha{n}")
-        x = layer.Add()([x, mha(y, y)])
+        x = layer.Add()([x, mha(x, x)])
     model = keras3.Model(inputs, layer.Dense(2, name="head")(x))
     generator = np.random.default_rng(0)
     for weight in model.weights:
-        if "gamma" in weight.path or "kernel" in weight.path:
-            # The flow is beyond any float64: 100 at each block.
-            weight.assign(np.abs(generator.standard_normal(weight.shape)) * 10)
-    policy = tf_synflow.PruningPolicy(progress=False, iterations=3)
-    scores = policy.score(model)
-    assert scores.log2_scale > 1024
-    assert all(np.isfinite(s).all() and s.min() > 0 for s in scores.values())
-    before = policy.masks(model, 4)
+        if "kernel" in weight.path:
+            weight.assign((generator.random(weight.shape) + 0.1) * 10)
+    return model
+
+
+def times_two_to_the_60(model, blocks):
+    """Multiplies the weights of layers that all of the flow passes, or its shares."""
     model.get_layer("patch").kernel.assign(model.get_layer("patch").kernel * 2.0**60)
     for number, part, power in (
-        (7, "query", 60),
-        (50, "key", 60),
-        (99, "value", 60),
-        (99, "output", -60),  # or the branch would outweigh what skips it
+        (1, "query", 60),
+        (blocks // 2, "key", 60),
+        (blocks - 1, "value", 60),
+        (blocks - 1, "output", -60),  # or the branch would outweigh what skips it
     ):
         kernel = getattr(model.get_layer(f"mha{number}"), f"{part}_dense").kernel
         kernel.assign(kernel.numpy() * 2.0**power)
+
+
+def test_two_hundred_blocks_and_a_layer_times_two_to_the_60():
+    model = deep(200)
+    scores = POLICY.score(model)
+    assert scores.log2_scale > 1024
+    assert all(np.isfinite(s).all() and s.min() > 0 for s in scores.values())
+    times_two_to_the_60(model, 200)
+    after = POLICY.score(model)
+    (power,) = {float(after[n].flat[0] / scores[n].flat[0]) for n in scores}
+    assert np.frexp(power)[0] == 0.5  # the same in every bit, but for one power of two
+    for name, score in scores.items():
+        np.testing.assert_array_equal(after[name], score * power, name)
+
+
+def test_masks_do_not_see_that_a_layer_is_times_two_to_the_60():
+    policy = tf_synflow.PruningPolicy(iterations=10, progress=False)
+    model = deep(5)
+    before = policy.masks(model, 4)
+    times_two_to_the_60(model, 5)
     after = policy.masks(model, 4)
     for name, mask in before.items():
         np.testing.assert_array_equal(mask, after[name], name)
