@@ -1,4 +1,4 @@
-"""shrink takes dead heads and units out of MultiHeadAttention, and keeps the function."""
+"""Dead heads and units of MultiHeadAttention are taken out; the function stays."""
 
 import keras as keras3
 import numpy as np

@@ -61,7 +61,8 @@ class KeepPruned(keras.constraints.Constraint):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them: the mask as packed, deflated bits."""
-        mask = None if masks_are_left_out.get() else packed(self.mask)
+        left_out = masks_are_left_out.get() or self.mask is None
+        mask = None if left_out else packed(self.mask)
         return {"mask": mask, "other": keras.constraints.serialize(self.other)}
 
 

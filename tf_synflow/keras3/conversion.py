@@ -16,6 +16,7 @@ import numpy as np
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.operations import Operator
 from tf_synflow.keras3.reading import graph_of, is_mask, lay_flat
+from tf_synflow.keras3.weights import kind_of
 from tf_synflow.network import Call, Network, deep_graphs, filled
 
 # Ends the sentences of errors.
@@ -33,6 +34,9 @@ _USUAL = {"data_format": "channels_last", "rms_scaling": False}
 
 # Layers that hold what Keras 2 would have to learn anew.
 _ADAPTED = {"TextVectorization", "StringLookup", "IntegerLookup", "Discretization"}
+
+# Settings that Keras 2 takes without naming them among its arguments.
+_UNNAMED = {"zero_output_for_mask"}
 
 # Settings with another name in Keras 2.
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
@@ -139,6 +143,8 @@ def _counterpart(call: Call) -> Any:
             '("synflow", "magnitude"), or a function of your own as the criterion, '
             "which gets the Keras 3 model"
         )
+    if call.kind in ("TimeDistributed", "Bidirectional"):
+        return _around(call, found)
     config = call.layer.get_config()
     known, defaults = _arguments(found), _arguments(type(call.layer))
     settings = {}
@@ -157,7 +163,7 @@ def _counterpart(call: Call) -> Any:
                 f"layer {call.name!r} ({call.kind}) holds a {value['class_name']} as "
                 f"its {key!r}, and what it holds cannot be made {_WHERE}"
             )
-        elif key in known:
+        elif key in known or key in _UNNAMED:
             settings[key] = value
         elif key not in _MEANINGLESS and value not in (
             *((defaults[key],) if key in defaults else ()),
@@ -168,6 +174,27 @@ def _counterpart(call: Call) -> Any:
                 f"not exist {_WHERE}"
             )
     return found(**{**settings, "name": call.name, "trainable": True})
+
+
+def _around(call: Call, found: type) -> Any:
+    """A layer that holds one other, or two directions of one."""
+    if call.kind == "TimeDistributed":
+        inner, settings = call.layer.layer, {}
+    else:
+        inner = call.layer.forward_layer
+        settings = {"merge_mode": call.layer.merge_mode}
+        same = [
+            {**part.get_config(), "name": "", "go_backwards": False}
+            for part in (inner, call.layer.backward_layer)
+        ]
+        if same[0] != same[1] or inner.go_backwards:
+            raise ValueError(
+                f"layer {call.name!r} (Bidirectional) has a backward layer of its own, "
+                f"which cannot be made {_WHERE}"
+            )
+    name = inner.name.removeprefix("forward_") if settings else inner.name
+    own = call._replace(name=name, kind=kind_of(inner), layer=inner)
+    return found(_counterpart(own), name=call.name, **settings)
 
 
 def _arguments(layer_class: type) -> dict[str, Any]:
