@@ -294,17 +294,31 @@ def test_causal_attention_and_activations_are_scored_with_data():
     model = keras.Model(inputs, layers.Dense(3)(x))
     data = GENERATOR.random((4, 6, 8)).astype("float32"), np.arange(4) % 3
     scores = tf_synflow.PruningPolicy("grasp").score(model, data)
-    assert len(scores) == 3 and all(score.any() for score in scores.values())
+    assert len(scores) == 7 and all(score.any() for score in scores.values())
+
+
+def test_layers_that_hold_one_layer_are_scored_with_data():
+    inputs = keras.Input((6, 8))
+    x = layers.TimeDistributed(layers.Dense(4, "tanh", name="dense"), name="each")(
+        inputs
+    )
+    both = layers.Bidirectional(layers.LSTM(3, name="lstm"), "sum", name="both")
+    model = keras.Model(inputs, layers.Dense(3, name="head")(both(x)))
+    data = GENERATOR.random((4, 6, 8)).astype("float32"), np.arange(4) % 3
+    scores = tf_synflow.PruningPolicy("snip").score(model, data)
+    assert list(scores) == list(tf_synflow.PruningPolicy("magnitude").score(model))
+    assert len(scores) == 6 and all(score.any() for score in scores.values())
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (
-            lambda: layers.TimeDistributed(layers.Dense(4)),
-            "holds a Dense as its 'layer'",
+            lambda: layers.Bidirectional(
+                layers.LSTM(3), backward_layer=layers.GRU(3, go_backwards=True)
+            ),
+            "has a backward layer of its own",
         ),
-        (lambda: layers.Bidirectional(layers.LSTM(3)), "holds a LSTM as its 'layer'"),
         (
             lambda: layers.Lambda(lambda x: 2 * x, output_shape=(6, 8)),
             "'lambda\\w*' .Lambda. cannot be made in Keras 2",
