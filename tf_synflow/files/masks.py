@@ -133,7 +133,7 @@ def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _prunable_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     network = frameworks.read(model)
-    return {name: tuple(network.weights[name].shape) for name in network.prunable}
+    return {name: tuple(network.weights[name].shape) for name in network.maskable}
 
 
 def _check_size(path: str | os.PathLike[str], size: int, limit: int) -> None:
