@@ -235,7 +235,7 @@ class Derivatives:
         with self._tape() as tape:
             tape.watch(variables)
             values, sizes = self._sums(inputs, labels, weights)
-        return values, sizes, [tape.gradient(v, variables, **_ZERO) for v in values]
+        return values, sizes, [_slopes(tape, v, variables) for v in values]
 
     def _batch_products(
         self,
@@ -254,7 +254,7 @@ class Derivatives:
                 )
                 for own in gradients
             ]
-        return values, sizes, [outer.gradient(s, variables, **_ZERO) for s in slopes]
+        return values, sizes, [_slopes(outer, s, variables) for s in slopes]
 
 
 def _others(problem: Problem) -> list[str]:
@@ -270,7 +270,11 @@ def _others(problem: Problem) -> list[str]:
     ]
 
 
-_ZERO = {"unconnected_gradients": tf.UnconnectedGradients.ZERO}
+def _slopes(tape: Any, value: Any, variables: list[Any]) -> list[Any]:
+    """The gradients, also those of embeddings, which TensorFlow keeps as rows."""
+    zero = tf.UnconnectedGradients.ZERO
+    gradients = tape.gradient(value, variables, unconnected_gradients=zero)
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def _copy(problem: Problem, without_activation: list[Any]) -> Rebuilt:
