@@ -50,7 +50,7 @@ setup(
         "tf_synflow.published": "docs/published",
     },
     package_data={
-        "tf_synflow": ["py.typed"],
+        "tf_synflow": ["py.typed", "reporting/page/*"],
         "tf_synflow.configs": ["*.flags", "*/*.flags"],
         "tf_synflow.published": ["*.csv", "*.md"],
     },

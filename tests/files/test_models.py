@@ -525,7 +525,7 @@ def said(big, stripped):
         ],
         "report": [
             *("report", f"--model={output}", f"--json={folder / 'r.json'}"),
-            f"--plot={folder / 'r.png'}",
+            *(f"--plot={folder / 'r.png'}", f"--html={folder / 'r.html'}"),
         ],
         "unknown layer": ["prune", *own],
         "own layer": ["prune", *own, "--import=own_layers"],
@@ -564,6 +564,9 @@ def test_prune_and_report_from_the_command_line(big, said):
     assert again == pruned_said
     assert json.loads((folder / "r.json").read_text()) == report
     assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
+    tf_synflow.report(pruned).to_html(folder / "same.html")
+    page = (folder / "r.html").read_text("utf-8")
+    assert page == (folder / "same.html").read_text("utf-8")
 
 
 def test_a_stripped_output_needs_keras_alone(big, said):

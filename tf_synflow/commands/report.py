@@ -1,6 +1,6 @@
 """Says what is left of a saved model.
 
-tf-synflow report --model=small.keras
+tf-synflow report --model=small.keras --html=report.html
 """
 
 from absl import flags
@@ -15,6 +15,9 @@ _JSON = flags.DEFINE_string("json", None, "Also write the report to this JSON fi
 _PLOT = flags.DEFINE_string(
     "plot", None, "Also draw the densities to this file, .png or .svg."
 )
+_HTML = flags.DEFINE_string(
+    "html", None, "Also write the report as a page to this file, .html."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -24,4 +27,6 @@ def main(argv: list[str]) -> None:
         write_text(_JSON.value, found.to_json() + "\n")
     if _PLOT.value:
         found.plot(_PLOT.value)
+    if _HTML.value:
+        found.to_html(_HTML.value)
     print(found)

@@ -1,10 +1,13 @@
-"""What is left of a network, as a table, a dictionary or JSON."""
+"""What is left of a network, as a table, a page, a dictionary or JSON."""
 
 import json
 from os import PathLike
 from typing import Any
 
 from tf_synflow.policy.dense import listed
+from tf_synflow.reporting.html_page import write_page
+from tf_synflow.reporting.html_report import report_page
+from tf_synflow.reporting.numbers import count, percent
 from tf_synflow.reporting.picture import report_figure
 
 
@@ -71,6 +74,17 @@ class Report:
         """
         report_figure(path, self.model, self.layers, self.totals)
 
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Writes one page of HTML: totals, warnings, and a table that can be sorted.
+
+        The page is one file. It opens without a network, in light and dark mode.
+
+        Raises:
+          FileNotFoundError: The folder of `path` does not exist.
+          ValueError: `path` does not end in .html.
+        """
+        write_page(path, report_page(self.model, self.layers, self.totals, self.notes))
+
     def __str__(self) -> str:
         """The table."""
         header = ("weight", "shape", "kept", "of", "density", "effective")
@@ -81,11 +95,11 @@ class Report:
                 "x".join(map(str, row["shape"])),
                 f"{row['kept']:,}",
                 f"{row['size']:,}",
-                _percent(row["density"]),
-                _percent(row["effective_density"]),
+                percent(row["density"]),
+                percent(row["effective_density"]),
                 _of(row["dead_channels"], row["channels"]),
-                _count(row["macs"]),
-                _count(row["sparse_macs"]),
+                count(row["macs"]),
+                count(row["sparse_macs"]),
             )
             for row in self.layers
         ]
@@ -111,7 +125,7 @@ class Report:
             times = part["compression"]
             lines.append(
                 f"{name}: {part['kept']:,} of {part['size']:,} kept "
-                f"({_percent(part['density'])}"
+                f"({percent(part['density'])}"
                 + (f", {times:.4g} times fewer)" if times else ")")
             )
         if kernels := totals["not_prunable"]["kernels"]:
@@ -119,13 +133,13 @@ class Report:
         if totals["effective"] is not None:
             lines.append(
                 f"On a path from input to output: {totals['effective']:,} "
-                f"({_percent(totals['effective_density'])}); dead channels: "
+                f"({percent(totals['effective_density'])}); dead channels: "
                 f"{_of(totals['dead_channels'], totals['channels'])}"
             )
         if totals["macs"] is not None:
             lines.append(
-                f"Multiply-adds: {_count(totals['macs'])}, of kept weights "
-                f"{_count(totals['sparse_macs'])}"
+                f"Multiply-adds: {count(totals['macs'])}, of kept weights "
+                f"{count(totals['sparse_macs'])}"
                 + (
                     f" (in theory {totals['speedup']:.4g} times faster)"
                     if totals["speedup"]
@@ -135,10 +149,10 @@ class Report:
         left, macs = totals["shrunk"]["parameters"], totals["shrunk"]["macs"]
         whole = totals["parameters"]["size"]
         if left < whole:
-            share = f" ({_percent(macs / totals['macs'])})" if macs else ""
+            share = f" ({percent(macs / totals['macs'])})" if macs else ""
             lines.append(
                 f"Shrunk to its living channels: {left:,} parameters "
-                f"({_percent(left / whole)}), {_count(macs)} multiply-adds{share}"
+                f"({percent(left / whole)}), {count(macs)} multiply-adds{share}"
             )
         if totals["emptied"]:
             lines.append(f"Nothing is left of: {', '.join(totals['emptied'])}")
@@ -151,21 +165,8 @@ class Report:
         return lines
 
 
-def _percent(fraction: float | None) -> str:
-    return "?" if fraction is None else f"{100 * fraction:.4g} %"
-
-
 def _of(part: int | None, whole: int) -> str:
     return "?" if part is None else f"{part:,} of {whole:,}"
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "?"
-    for size, unit in ((10**9, "G"), (10**6, "M")):
-        if number >= 10 * size or (number >= size and unit == "G"):
-            return f"{number / size:.4g} {unit}"
-    return f"{number:,}"
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
