@@ -178,7 +178,7 @@ def test_published_numbers_are_read_for_their_network_alone():
 def test_every_figure_can_be_drawn(tmp_path):
     model = randomise(chain())
     data = images(model, 4)
-    names = list(figures._STYLES)
+    names = list(figures.STYLES)
     accuracy = [{**RUNS[0], "criterion": name} for name in names] + RUNS[2:3]
     table = paper_figures.accuracies(accuracy, "final")
     drawn = {
@@ -213,4 +213,4 @@ def test_the_script_draws_from_a_sweep(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"sweep", "six.csv", "six.png", "six.svg"}
+    assert names == {"sweep", "six.csv", "six.png", "six.svg", "six.html"}

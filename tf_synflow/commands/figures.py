@@ -4,8 +4,8 @@ tf-synflow figures --figure=6 --runs=runs/figure6/cifar10_vgg16_bn
 tf-synflow figures --figure=2 --model=vgg16_bn --classes=100 --alphas=1,2,3
 
 Figures 1 and 6 are drawn from finished sweeps, beside the published curves where there
-are any. Figures 2, 3, 4 and 7 are drawn from new networks; criteria that need data get
-images of noise.
+are any. They also come as a page of HTML with tables of the runs. Figures 2, 3, 4 and 7
+are drawn from new networks; criteria that need data get images of noise.
 """
 
 from pathlib import Path
@@ -19,8 +19,10 @@ from tf_synflow import models
 from tf_synflow.commands.flag_files import resource_folder
 from tf_synflow.criteria import CRITERIA
 from tf_synflow.experiments import paper_figures, paper_tables, sweep
+from tf_synflow.experiments.sweep_page import sweep_page
 from tf_synflow.files.whole import write_csv
 from tf_synflow.keras2.imports import keras
+from tf_synflow.reporting.html_page import write_page
 from tf_synflow.reporting.picture import pyplot
 
 _FIGURE = flags.DEFINE_enum(
@@ -61,7 +63,7 @@ _SEEDS = flags.DEFINE_list(
 )
 
 
-def _accuracies() -> tuple[Any, tuple]:
+def _accuracies() -> tuple[Any, tuple, str]:
     which, file = {
         "1": ("final", "synflow_figure1_vgg16_cifar100.csv"),
         "6": ("best", "synflow_figure6_best_top1.csv"),
@@ -76,7 +78,8 @@ def _accuracies() -> tuple[Any, tuple]:
         if _FIGURE.value == "6" or of_figure_1:
             path = Path(_PUBLISHED.value or resource_folder("published")) / file
             published += paper_tables.published(path, model, dataset, which)
-    return rows, (paper_figures.accuracy_figure, published, which)
+    page = sweep_page(runs, rows, published, which)
+    return rows, (paper_figures.accuracy_figure, published, which), page
 
 
 def _network(seed: int) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
@@ -121,8 +124,16 @@ def main(argv: list[str]) -> None:
     output = _OUTPUT.value or f"figure{_FIGURE.value}"
     pyplot()  # If pictures cannot be drawn, say so before the work is done.
     from_runs = _FIGURE.value in ("1", "6")
-    rows, (draw, *more) = _accuracies() if from_runs else _from_networks()
+    page = None
+    if from_runs:
+        rows, (draw, *more), page = _accuracies()
+    else:
+        rows, (draw, *more) = _from_networks()
     write_csv(f"{output}.csv", rows)
     for ending in (".png", ".svg"):
         draw(Path(output + ending), rows, *more)
-    print(f"{output}.csv, {output}.png, {output}.svg")
+    endings = [".csv", ".png", ".svg"]
+    if page:
+        write_page(output + ".html", page)
+        endings.append(".html")
+    print(", ".join(output + ending for ending in endings))

@@ -9,7 +9,7 @@ from tf_synflow.files.whole import written_whole
 from tf_synflow.reporting.picture import BLUE, GREY, ORANGE, pyplot
 
 # Okabe and Ito again; each with a marker of its own, for print without colours.
-_STYLES = {
+STYLES = {
     "synflow": ("SynFlow", ORANGE, "o"),
     "magnitude": ("magnitude", BLUE, "s"),
     "random": ("random", GREY, "x"),
@@ -42,7 +42,7 @@ def accuracy_figure(path: Path, rows: Rows, published: Rows, which: str) -> None
                 ]
                 dense = [r for r in own if r["alpha"] == 0]
                 for name, group in _by(own, "criterion"):
-                    label, colour, marker = _STYLES[name]
+                    label, colour, marker = STYLES[name]
                     known = {r["alpha"] for r in group}
                     group = [r for r in dense if 0 not in known][:1] + group
                     x = [10 ** r["alpha"] for r in group]
@@ -68,7 +68,7 @@ def densities_figure(path: Path, rows: Rows) -> None:
     """Figure 2: what is left of each layer, a panel for each criterion."""
     with _picture(path, len(_by(rows, "criterion"))) as axes:
         for place, (name, group) in zip(axes, _by(rows, "criterion"), strict=True):
-            place.set_title(_STYLES[name][0])
+            place.set_title(STYLES[name][0])
             alphas = _by(group, "alpha")
             for k, (alpha, layers) in enumerate(alphas):
                 shade = 0.25 + 0.75 * k / max(len(alphas) - 1, 1)
@@ -92,9 +92,9 @@ def conservation_figure(path: Path, rows: Rows) -> None:
         for place, (name, group) in zip(axes, _by(rows, "criterion"), strict=True):
             x = [abs(r["incoming"]) for r in group]
             y = [abs(r["outgoing"]) for r in group]
-            place.set_title(_STYLES[name][0] + (", signed" if name == "snip" else ""))
+            place.set_title(STYLES[name][0] + (", signed" if name == "snip" else ""))
             place.plot(x, x, color=GREY, linewidth=1, label="equal")
-            place.plot(x, y, ".", color=_STYLES[name][1], markersize=3)
+            place.plot(x, y, ".", color=STYLES[name][1], markersize=3)
             place.set_xscale("log")
             place.set_yscale("log")
             for axis in (place.xaxis, place.yaxis):  # there may be a decade or two
@@ -108,7 +108,7 @@ def sizes_figure(path: Path, rows: Rows) -> None:
     """Figure 4: the mean score of a layer against its size."""
     with _picture(path, 1) as (place,):
         for name, group in _by(rows, "criterion"):
-            label, colour, marker = _STYLES[name]
+            label, colour, marker = STYLES[name]
             whole = sum(r["score"] * r["size"] for r in group)
             place.plot(
                 [r["size"] for r in group], [r["score"] / whole for r in group],
