@@ -47,7 +47,7 @@ def first_line(error: BaseException) -> str:
     return next((line[:300].rstrip(" :") for line in said if line), "")
 
 
-def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
+def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
     """Refuses a name that is not among the choices.
 
     Raises:

@@ -65,7 +65,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str) -> Html:
     parts.append(_text((left + right) / 2, _HEIGHT - 8, x_title, "middle"))
     parts.append(_text(left, top - 12, y_title, "start"))
     for line in lines:
-        places = [(across(x), *map(down, ys)) for x, *ys in line.points]
+        places = [(across(x), down(y), down(a), down(b)) for x, y, a, b in line.points]
         parts += _drawn(line, places)
     picture = element(
         "svg",

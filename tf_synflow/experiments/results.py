@@ -37,7 +37,7 @@ def read_results(path: Path) -> dict[str, Any]:
         raise ValueError(f"{error}. {_AGAIN}") from error
     missing = [part for part in _PARTS if part not in results]
     if missing:  # also of another file of a run, which has a digest too
-        wrong = f"it has no {', no '.join(missing)}"
+        wrong: str | None = f"it has no {', no '.join(missing)}"
     else:
         wrong = None if sealed else _contradiction(results)
     if wrong is not None:

@@ -58,7 +58,7 @@ class Pruning:
             )
         check_count("multiple_of", self.multiple_of)
         if self.multiple_of > 1 and not self.shrink:
-            raise ValueError("multiple_of is of what shrink leaves: it wants shrink")
+            raise ValueError("multiple_of has no effect without shrink=True")
         if self.shuffle and self.policy.granularity == "filter":
             raise ValueError(
                 "shuffled within a tensor, masks are of no filters any more"
@@ -69,7 +69,7 @@ class Pruning:
             raise ValueError(
                 "zero_added and whole_percents are of rounds: give rounds=1 or more"
             )
-        usual = DEFAULT_ITERATIONS.get(self.policy.criterion, 1)
+        usual = DEFAULT_ITERATIONS.get(str(self.policy.criterion), 1)
         if (self.levels or self.rounds) and self.policy.iterations != usual:
             raise ValueError(
                 "levels and rounds score once each, so iterations have no place"

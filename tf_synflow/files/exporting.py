@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,7 +161,7 @@ def export(
 
 def _check_not_quantised(model: Any) -> None:
     """Refuses layers of tfmot that cannot be copied, and only TFLite understands."""
-    parts = getattr(model, "_flatten_layers", tuple)()
+    parts: Iterable[Any] = getattr(model, "_flatten_layers", tuple)()
     names = [
         part.name
         for part in parts
@@ -247,7 +247,8 @@ def _write_saved_model(served: Servable, path: Path) -> None:
 
     @tf.function(input_signature=specs)
     def serve(*inputs: Any) -> dict[str, Any]:
-        return {f"output_{i}": y for i, y in enumerate(served.function(inputs))}
+        outputs = served.function(list(inputs))
+        return {f"output_{i}": y for i, y in enumerate(outputs)}
 
     # The variables alone: with the model, Keras would write down its own structure.
     module = tf.Module()

@@ -43,9 +43,9 @@ def mobilenet(
       ValueError: Unknown variant or Keras.
     """
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
+    layers = parts.layers
     stride = 2 if variant_for(input_shape, variant) == "imagenet" else 1
-    inputs = keras.Input(input_shape)
+    inputs = parts.keras.Input(input_shape)
     x = parts.convolution(inputs, 32, 3, stride, "fan_in", "stem_conv")
     x = layers.ReLU(name="stem_relu")(parts.batch_norm("stem_bn")(x))
     for number, (width, stride) in enumerate(_BLOCKS, 1):
@@ -75,4 +75,4 @@ def mobilenet(
         name="classifier",
         dtype=parts.logits_dtype(),
     )(x)
-    return keras.Model(inputs, outputs, name=name)
+    return parts.keras.Model(inputs, outputs, name=name)

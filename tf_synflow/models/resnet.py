@@ -64,18 +64,19 @@ def resnet(
     """
     check_depth("ResNet", depth, DEPTHS)
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
+    layers = parts.layers
     if depth in CIFAR_DEPTHS:
         if variant is not None:
             check_choice(f"variant of ResNet-{depth}", variant, ("cifar",))
         variant = "cifar"
-        blocks, bottleneck, base = ((depth - 2) // 6,) * 3, False, 16
+        blocks: tuple[int, ...] = ((depth - 2) // 6,) * 3
+        bottleneck, base = False, 16
         fan, dense = "fan_in", parts.he_normal("fan_in")
     else:
         variant = variant_for(input_shape, variant)
         (blocks, bottleneck), base = _STAGES[depth], 64
         fan, dense = "fan_out", parts.normal()
-    inputs = keras.Input(input_shape)
+    inputs = parts.keras.Input(input_shape)
     x = _stem(parts, inputs, base * width, variant, fan)
     block = _bottleneck if bottleneck else _basic
     for stage, count in enumerate(blocks, 1):
@@ -89,7 +90,7 @@ def resnet(
     )(x)
     name = name or f"{'wide_' if width > 1 else ''}resnet{depth}"
     with deep_graphs(4 * depth):  # a convolution, its norm, ReLU and Add
-        return keras.Model(inputs, outputs, name=name)
+        return parts.keras.Model(inputs, outputs, name=name)
 
 
 def _stem(parts: Parts, x: Any, width: int, variant: str, fan: str) -> Any:

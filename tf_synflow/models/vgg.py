@@ -61,11 +61,11 @@ def vgg(
     check_choice("batch_norm", batch_norm, (True, False, "last"))
     check_depth("VGG", depth, _BLOCKS)
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
+    layers = parts.layers
     variant = variant_for(input_shape, variant)
     small = variant == "cifar"
     fan = "fan_in" if small else "fan_out"
-    inputs = x = keras.Input(input_shape)
+    inputs = x = parts.keras.Input(input_shape)
     for block, (count, width) in enumerate(
         zip(_BLOCKS[depth], _WIDTHS, strict=True), 1
     ):
@@ -101,4 +101,4 @@ def vgg(
     )(x)
     ending = {True: "_bn", "last": "_bn_last", False: ""}
     name = name or f"vgg{depth}{ending[batch_norm]}"
-    return keras.Model(inputs, outputs, name=name)
+    return parts.keras.Model(inputs, outputs, name=name)

@@ -64,7 +64,9 @@ def report_of(network: Network, plan: ChannelPlan | None = None) -> Report:
             "and count as kept: weights from before pruning were loaded"
         )
     rows = [
-        _row(name, mask, positions[name], effective and effective[name], network)
+        _row(
+            name, mask, positions[name], effective[name] if effective else None, network
+        )
         for name, mask in masks.items()
     ]
     totals = _totals(network, rows, positions)

@@ -41,19 +41,21 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
       fixed. And the names of the layers for which that is so.
     """
     positions: dict[str, int | None] = {}
-    uncounted = []
+    uncounted: list[str] = []
     for call in network.calls:
         for short, variable in call.weights.items():
             name = f"{call.name}/{short}"
-            uses = 0
+            uses: int | None = 0
             own = short.rpartition("/")[2]
             if own not in _FREE and len(variable.shape) > 1:
                 uses = _uses(network, call, short)
                 if uses is None and call.name not in uncounted:
                     uncounted.append(call.name)
             before = positions.get(name, 0)
-            known = uses is not None and before is not None
-            positions[name] = before + uses if known else None
+            if uses is None or before is None:
+                positions[name] = None
+            else:
+                positions[name] = before + uses
     return positions, uncounted
 
 
@@ -73,7 +75,8 @@ def _uses(network: Network, call: Call, short: str) -> int | None:
         return None
     first = getattr(call.layer, "data_format", None) == "channels_first"
     sizes = shape[2:] if first else shape[1:-1]
-    return None if None in sizes else math.prod(sizes)
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def _uses_in_product(call: Call, shape: Shape) -> int | None:

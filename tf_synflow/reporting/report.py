@@ -87,8 +87,10 @@ class Report:
 
     def __str__(self) -> str:
         """The table."""
-        header = ("weight", "shape", "kept", "of", "density", "effective")
-        header += ("dead channels", "MACs", "of them kept")
+        header = (
+            *("weight", "shape", "kept", "of", "density", "effective"),
+            *("dead channels", "MACs", "of them kept"),
+        )
         rows = [
             (
                 row["name"],

@@ -86,7 +86,9 @@ class _Archive:
         """Differs whenever a file does: by its checksum, or by its size and time."""
         if self.zip is None:
             stats = [(name, (self.path / name).stat()) for name in self.names()]
-            what = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+            what: list[tuple] = [
+                (name, stat.st_size, stat.st_mtime_ns) for name, stat in stats
+            ]
         else:
             what = sorted((i.filename, i.CRC) for i in self.zip.infolist())
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
