@@ -1,5 +1,6 @@
 """Packaging of tf_synflow: all metadata lives here."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -8,6 +9,15 @@ DEMO = [
     "matplotlib>=3.8,<4",
     "scikit-learn>=1.4,<2",
     "scipy>=1.11,<2",
+]
+DOCS = [
+    *DEMO,
+    "furo>=2024.8.6",
+    "latex2mathml>=3.77",
+    "myst-parser>=4",
+    "sphinx>=8",
+    "sphinx-copybutton>=0.5",
+    "sphinx-gallery>=0.18",
 ]
 TEST = [
     *DEMO,
@@ -18,14 +28,28 @@ TEST = [
 ]
 
 # What Keras 3 can run on beside TensorFlow, in the versions that were tried.
-JAX = ["jax>=0.10,<0.11"]
+# JAX 0.10 has no build for Python 3.10.
+JAX = ["jax>=0.10,<0.11; python_version >= '3.11'"]
 ONNX = [
     "onnx>=1.23,<2",
-    "onnxruntime>=1.32,<2",
+    "onnxruntime>=1.23,<2",
     "onnxscript>=0.7,<1",
     "tf2onnx>=1.17,<2",
 ]
 TORCH = ["torch>=2.13,<2.14"]
+
+# Where the repository can be read by everybody. The README's links lead to its own
+# folders; on the package index they need an address. Change it here alone.
+HOME = "https://example.org/tf_synflow"
+
+
+def long_description() -> str:
+    """The README, with the addresses of its links and pictures whole."""
+    text = Path(__file__).with_name("README.md").read_text("utf-8")
+    return re.sub(r"\]\((?!https?://|#)", f"]({HOME}/blob/main/", text).replace(
+        f"{HOME}/blob/main/docs/quickstart.png", f"{HOME}/raw/main/docs/quickstart.png"
+    )
+
 
 setup(
     name="tf_synflow",
@@ -34,10 +58,13 @@ setup(
         "Prune Keras networks before training, without data, by iteratively "
         "conserving synaptic flow"
     ),
-    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    url=HOME,
+    project_urls={"Changelog": f"{HOME}/blob/main/CHANGELOG.md"},
+    keywords="pruning sparsity SynFlow Keras TensorFlow JAX PyTorch TFLite",
+    python_requires=">=3.10,<3.14",
     # Flag files and the papers' numbers travel in the package. In a clone they lie
     # where people look for them, and `commands.flag_files` finds them in both places.
     packages=[
@@ -74,16 +101,23 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "docs": DOCS,
         "jax": JAX,
         "onnx": ONNX,
         "test": TEST,
         "torch": TORCH,
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )
