@@ -74,9 +74,8 @@ def panel(weights: list[np.ndarray], left: float, title: str, after: bool) -> st
             )
             lines.append(f'<circle cx="{x[layer]:.0f}" cy="{place:.0f}" r="9" {look}/>')
     for layer, word in ((0, "input"), (3, "output")):
-        lines.append(
-            f'<text x="{x[layer]:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{word}</text>'
-        )
+        place = f'x="{x[layer]:.0f}" y="{HEIGHT - 4}" text-anchor="middle"'
+        lines.append(f"<text {place}>{word}</text>")
     lines.append(f'<text x="{left + 165}" y="22" text-anchor="middle">{title}</text>')
     return "\n".join(lines)
 

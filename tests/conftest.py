@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 # Before TensorFlow is imported: two logical CPU devices need a free choice.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,9 +30,15 @@ settings.register_profile("many", max_examples=300, phases=PHASES)
 settings.load_profile("usual")
 
 
+TESTS = Path(__file__).parent
+
 # The files that take longest.
 FIRST = ["test_run.py", "test_callbacks.py", "test_training.py", "test_gradients.py"]
 FIRST += ["test_loop.py", "test_shrinking.py", "test_sweep.py", "test_invariants.py"]
+
+
+# The core, which `-m quick` runs in a minute: folders and files.
+QUICK = ("masks/", "flow/test_linear_twin.py", "flow/test_paths.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -42,6 +49,9 @@ def pytest_collection_modifyitems(items):
     """
     items.sort(key=lambda item: (*FIRST, item.path.name).index(item.path.name))
     for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(QUICK):
+            item.add_marker(pytest.mark.quick)
         for kind in ("LayerCollapseWarning", "DenseKernelsWarning"):
             known = f"ignore::tf_synflow.checks.{kind}"
             item.add_marker(pytest.mark.filterwarnings(known))

@@ -1,4 +1,4 @@
-"""Proves what docs/measurements.md says of depth: scores neither overflow nor underflow.
+"""Proves what docs/measurements.md says: scores neither overflow nor underflow.
 
 python scripts/benchmarks/depth.py            # under twenty minutes on two cores
 

@@ -246,7 +246,7 @@ def test_what_is_no_archive_of_tiny_imagenet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no tiny-imagenet-200/wnids.txt in"):
         archive_at(other)
     (tmp_path / "text.zip").write_text("hello")
-    with pytest.raises(ValueError, match="it is no zip file. Expected http"):
+    with pytest.raises(ValueError, match="it is not a zip file. Expected http"):
         archive_at(tmp_path / "text.zip")
     # The directory at the end of a zip is damaged, the record after it is not.
     content = bytearray(other.read_bytes())

@@ -53,7 +53,7 @@ FIRST = {"type": "worker", "index": 0}
         (cluster(["a:1", "b:"], FIRST), "address 'b:' is not host:port"),
         (cluster([":1"], FIRST), "address ':1' is not host:port"),
         (cluster(["a:70000"], FIRST), "address 'a:70000' is not host:port"),
-        (cluster(["a:1", "a:1"], FIRST), "stands there twice"),
+        (cluster(["a:1", "a:1"], FIRST), "is given twice"),
         (cluster(["a:1"], None), "has no 'type' that is among"),
         (cluster(["a:1"], {"type": "chief", "index": 0}), "has no 'type' that is"),
         (cluster(["a:1"], {"type": "worker"}), "the 'index' None, not one from 0 to 0"),

@@ -324,7 +324,7 @@ def test_small_files_of_a_finished_run_are_compared_with_its_results(name, tmp_p
         (
             "pruned.json",
             lambda path: shutil.copy(path.with_name("flags.json"), path),
-            "is of another run. Delete masks.npz",
+            "belongs to another run. Delete masks.npz",
         ),
         ("masks.npz", lambda path: path.write_text(""), "no file of masks"),
         (

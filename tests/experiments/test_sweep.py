@@ -79,12 +79,12 @@ def test_bad_shards_are_refused(shard):
 
 
 def test_a_value_that_stands_twice_is_refused():
-    with pytest.raises(ValueError, match="a seed stands there twice"):
+    with pytest.raises(ValueError, match="give each seed once"):
         sweep.grid({**AXES, "seed": ["0", "0"]})
 
 
 def test_a_ratio_that_is_written_in_two_ways_is_one():
-    with pytest.raises(ValueError, match="a ratio stands there twice"):
+    with pytest.raises(ValueError, match="give each ratio once"):
         sweep.grid({**AXES, "ratio": ["10", "10.0"]})
 
 
@@ -300,7 +300,7 @@ def test_damaged_results_are_named_before_anything_is_run(tmp_path, program):
     whole, calls = first.read_text(), list(tmp_path.rglob("calls"))
     write_json(first, results)
     for run, message in [
-        (runs[0], f"{first}' is of another run, with seed=1, not 0"),
+        (runs[0], f"{first}' holds results of another run, with seed=1, not 0"),
         (runs[1], f"{second}' is damaged, or was edited"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -115,7 +115,7 @@ def test_the_optimizer_survives_saving(tmp_path):
         ({"decay": "step", "drops": (2, 1)}, "rising, got"),
         ({"decay": "step", "drops": (0, 1)}, "from 1 on"),
         ({"decay": "linear"}, "decay of the learning rate"),
-        ({"grda": (1e-3, 0.6)}, "takes no weight decay"),
+        ({"grda": (1e-3, 0.6)}, "has no weight decay"),
         ({"momentum": 1.0}, r"momentum must be within \[0, 1\), got 1.0"),
         ({"weight_decay": -1.0}, "l2 must be finite and not negative"),
         ({"learning_rate": -0.1, "decay": "constant"}, "not negative"),

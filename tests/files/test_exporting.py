@@ -140,7 +140,7 @@ def test_a_wrong_file_is_never_given_its_name(ending, tmp_path, monkeypatch):
         bias.assign(right)
 
     monkeypatch.setattr(exporting, "_write_saved_model", sabotaged)
-    with pytest.raises(ValueError, match="would not compute what Keras does"):
+    with pytest.raises(ValueError, match="does not compute what Keras does"):
         tf_synflow.export(model, tmp_path / f"model{ending}")
     assert not list(tmp_path.iterdir())
 
@@ -339,13 +339,13 @@ def test_what_cannot_be_exported_is_said_in_plain_words(tmp_path, two_devices):
     x = layers.IntegerLookup(vocabulary=[3, 5])(inputs)
     x = layers.Flatten()(layers.Embedding(3, 2)(x))
     table = keras.Model(inputs, layers.Dense(2)(x))
-    with pytest.raises(ValueError, match="has a table or something else"):
+    with pytest.raises(ValueError, match="holds a table or another resource"):
         tf_synflow.export(table, tmp_path / "model", np.array([[3], [5]]))
     with two_devices.scope(), pytest.raises(ValueError, match="outside of the strat"):
         tf_synflow.export(residual_net(), tmp_path / "model")
     names = [keras.Input((2,), name=name) for name in ("x y", "x_y")]
     model = keras.Model(names, layers.Add()(names))
-    with pytest.raises(ValueError, match="would all be called 'x_y'"):
+    with pytest.raises(ValueError, match="are not distinct in a"):
         tf_synflow.export(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

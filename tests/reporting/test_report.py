@@ -170,7 +170,7 @@ def test_dead_channels_and_emptied_layers():
     assert rows["conv3/kernel"]["kept"] == 48
     assert found.totals["emptied"] == ["conv2/kernel"]
     assert found.totals["connected"]
-    assert "Nothing is left of: conv2/kernel" in str(found)
+    assert "No weight is kept in: conv2/kernel" in str(found)
     masks["conv3/kernel"][:] = False
     cut = tf_synflow.report(tf_synflow.apply_masks(model, masks))
     assert not cut.totals["connected"] and cut.totals["effective"] == 0

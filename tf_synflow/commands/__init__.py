@@ -1,7 +1,7 @@
 """The programs: `tf-synflow prune ...`, `python -m tf_synflow prune ...`.
 
 Each module here is one program: its flags, and `main`, which calls the library and
-prints what came out. In `run` errors of the library become a line of text.
+prints the result. `run` turns errors of the library into a line of text.
 """
 
 import importlib
@@ -14,10 +14,10 @@ from tf_synflow.commands.plain_errors import in_one_line
 
 COMMANDS = {
     "prune": "prunes a saved model without training it",
-    "report": "says what is left of a saved model",
+    "report": "says what is left of a saved model, as a table or a page",
     "export": "writes a saved model as a file that runs without Keras",
-    "train": "prunes a new network, trains it, and writes what came out",
-    "sweep": "carries out a grid of runs, and sums up what came out",
+    "train": "prunes a new network, trains it, and writes the results",
+    "sweep": "carries out a grid of runs, and sums up the results",
     "figures": "draws the figures of the SynFlow paper",
     "gradient_flow": "measures what pruning does to a network's training",
     "directional": "shows how GRDA's solution lies to that of SGD",

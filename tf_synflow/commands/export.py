@@ -17,7 +17,8 @@ flags.adopt_module_key_flags(model_flags)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Where to write: a .tflite file, or a name without ending for a SavedModel.",
+    "Where to write: a .tflite or .onnx file, or a name without ending for the folder "
+    "of a SavedModel.",
     required=True,
 )
 _DATA = flags.DEFINE_string(

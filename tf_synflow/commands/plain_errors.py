@@ -1,7 +1,7 @@
 """One line instead of a traceback, whenever a program fails or is stopped.
 
-A program imports this before TensorFlow, which takes seconds to import: Ctrl-C may come
-then too.
+A program imports this before TensorFlow. Importing TensorFlow takes seconds, and Ctrl-C
+may come during that time too.
 """
 
 import functools
@@ -71,7 +71,7 @@ def _hook(
 
 
 sys.excepthook = _hook
-# TensorFlow's news of itself, among them tracebacks of errors that it also raises.
+# TensorFlow logs much about itself, including tracebacks of errors that it also raises.
 logging.getLogger("tensorflow").setLevel(logging.WARNING)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 if multiprocessing.parent_process() is not None:

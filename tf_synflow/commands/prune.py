@@ -26,13 +26,18 @@ _OUTPUT = flags.DEFINE_string(
     "Where to write: .keras, .h5, or a name without ending for a SavedModel.",
     required=True,
 )
-_CRITERION = flags.DEFINE_enum("criterion", "synflow", DATA_FREE, "Pruning criterion.")
+_CRITERION = flags.DEFINE_enum(
+    "criterion", "synflow", DATA_FREE, "Pruning criterion. Default: synflow."
+)
 _EXCLUDE = flags.DEFINE_list(
     "exclude", [], "Layers, nested models and patterns (base/*) to leave dense."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the criterion random.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the criterion random. Default: 0.")
 _ON_COLLAPSE = flags.DEFINE_enum(
-    "on_collapse", "warn", ACTIONS, "What to do when nothing is kept of a layer."
+    "on_collapse",
+    "warn",
+    ACTIONS,
+    "What to do when a layer is emptied: no weight of it is kept. Default: warn.",
 )
 _STRIP = flags.DEFINE_bool(
     "strip", False, "Write a plain model that holds no masks, only zeros."

@@ -2,8 +2,8 @@
 
 tf-synflow train --flagfile=quickstart
 
-A run that was killed goes on where it was, with the same command. A run that is
-finished is left alone.
+A run that was killed continues where it was, with the same command. A finished run is
+left alone.
 """
 
 from pathlib import Path
@@ -42,12 +42,20 @@ _DATA_DIR = flags.DEFINE_string(
 _DOWNLOAD = flags.DEFINE_bool(
     "download", True, "Download the data set if it is not in the folder."
 )
-_CRITERION = flags.DEFINE_enum("criterion", "synflow", CRITERIA, "Pruning criterion.")
+_CRITERION = flags.DEFINE_enum(
+    "criterion", "synflow", CRITERIA, "Pruning criterion. Default: synflow."
+)
 _SCHEDULE = flags.DEFINE_enum(
-    "schedule", "exponential", SCHEDULES, "How the density falls over the iterations."
+    "schedule",
+    "exponential",
+    SCHEDULES,
+    "How the density falls over the iterations. Default: exponential.",
 )
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float64", ["float64", "float32"], "Floating-point type for scoring."
+    "dtype",
+    "float64",
+    ["float64", "float32"],
+    "Floating-point type used for scoring. Default: float64.",
 )
 _PRUNE_IMAGES = flags.DEFINE_integer(
     "prune_images",
@@ -66,7 +74,10 @@ _LEVELS = flags.DEFINE_integer(
     lower_bound=0,
 )
 _GRANULARITY = flags.DEFINE_enum(
-    "granularity", "weight", ["weight", "filter"], "What to remove and to count."
+    "granularity",
+    "weight",
+    ["weight", "filter"],
+    "Whether single weights or whole filters are removed and counted. Default: weight.",
 )
 _ROUNDS = flags.DEFINE_integer(
     "rounds",
@@ -96,16 +107,16 @@ _REINITIALISE = flags.DEFINE_bool(
     "reinitialise", False, "Ablation: draw new weights after pruning."
 )
 _SHRINK = flags.DEFINE_bool(
-    "shrink", False, "Train the smaller network that is left without dead channels."
+    "shrink", False, "Take out dead channels, and train the smaller network."
 )
-# None, not 1: runs begun before there was the flag can be gone on with.
+# None, not 1: so runs that were begun before this flag existed can be continued.
 _MULTIPLE_OF = flags.DEFINE_integer(
     "multiple_of",
     None,
     "With --shrink: round the number of channels up to a multiple of this. Default: 1.",
 )
 _OPTIMIZER = flags.DEFINE_enum(
-    "optimizer", "sgd", ["sgd", "grda"], "Optimizer to train with."
+    "optimizer", "sgd", ["sgd", "grda"], "Optimizer to train with. Default: sgd."
 )
 _C = flags.DEFINE_float("c", 5e-4, "GRDA: strength of the threshold, 0 or more.")
 _MU = flags.DEFINE_float(
@@ -315,10 +326,10 @@ def summary(results: dict[str, Any], workdir: str) -> str:
     if "shrink" in results:
         left, whole = (results["shrink"][which] for which in ("after", "before"))
         lines.append(
-            f"trained smaller: {left['parameters']:,} of "
+            f"trained the smaller network: {left['parameters']:,} of "
             f"{whole['parameters']:,} parameters, "
             f"{left['macs'] / whole['macs']:.1%} of the multiply-adds"
         )
     if prune["collapsed_layers"]:
-        lines.append(f"nothing is left of {', '.join(prune['collapsed_layers'])}")
+        lines.append(f"no weight is kept in {', '.join(prune['collapsed_layers'])}")
     return "\n".join(lines)

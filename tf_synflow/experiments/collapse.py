@@ -43,7 +43,7 @@ def first_collapse(
       ValueError: There is no alpha, or as `policy.masks`.
     """
     if not alphas:
-        raise ValueError("there is no alpha to try")
+        raise ValueError("alphas is empty: give at least one to try")
     for alpha, masks in zip(
         progress(alphas), masks_at(model, policy, alphas, data), strict=True
     ):

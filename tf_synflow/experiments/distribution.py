@@ -117,7 +117,7 @@ def _wrong_with(text: str | None) -> str | None:
                 return f"the address {address!r} is not host:port"
     every = [address for addresses in cluster.values() for address in addresses]
     if len(set(every)) < len(every):
-        return "an address stands there twice"
+        return "an address is given twice"
     task = config.get("task")
     if not isinstance(task, dict) or task.get("type") not in cluster:
         return f"its 'task' has no 'type' that is among {sorted(cluster)}"

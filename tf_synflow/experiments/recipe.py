@@ -65,7 +65,8 @@ def optimizer(recipe: Recipe, steps: int) -> Any:
         return SGD(schedule, recipe.momentum, recipe.nesterov, l2=recipe.weight_decay)
     if recipe.weight_decay:
         raise ValueError(
-            f"GRDA takes no weight decay, got weight_decay={recipe.weight_decay:g}"
+            f"GRDA has no weight decay: expected weight_decay=0, got "
+            f"weight_decay={recipe.weight_decay:g}"
         )
     return GRDA(schedule, *recipe.grda)
 
@@ -97,12 +98,13 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
     check_choice("decay of the learning rate", recipe.decay, DECAYS)
     if bool(recipe.drops) != (recipe.decay == "step"):
         raise ValueError(
-            "the learning rate drops after given epochs with decay 'step', and only "
-            f"then; got decay {recipe.decay!r} and drops {list(recipe.drops)}"
+            "drops are for decay 'step', which needs at least one: got decay "
+            f"{recipe.decay!r} and drops {list(recipe.drops)}"
         )
     if list(recipe.drops) != sorted({drop for drop in recipe.drops if drop > 0}):
         raise ValueError(
-            f"drops must be epochs from 1 on, rising, got {list(recipe.drops)}"
+            "drops must be rising numbers of epochs, 1 or more, got "
+            f"{list(recipe.drops)}"
         )
     schedules = keras.optimizers.schedules
     rate = recipe.learning_rate

@@ -119,7 +119,7 @@ class RunFolder:
         if _digest_of(masks) != self._record()["masks"]:
             raise ValueError(
                 f"{str(path)!r} holds other masks than this run has made. Delete it to "
-                "have them made again"
+                "compute them again"
             )
         return masks
 
@@ -167,7 +167,7 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{error}. {again}") from error
         if record.get("run") != self.run:
-            raise ValueError(f"{str(path)!r} is of another run. {again}")
+            raise ValueError(f"{str(path)!r} belongs to another run. {again}")
         return record
 
     def tidy(self) -> None:

@@ -10,23 +10,24 @@ from tf_synflow.pruning.filter_rounds import Counting
 
 @dataclasses.dataclass(frozen=True)
 class Pruning:
-    """How a network is pruned, and what is done to it then.
+    """How a network is pruned, and what is done to it afterwards.
 
     Attributes:
       ratio: See `PruningPolicy.masks`.
       policy: How to prune.
       images: How many random training images a criterion that needs data gets. Defaults
         to ten times the classes.
-      levels: If above 0, so many levels of training, pruning and rewinding come before;
-        see `prune_with_rewinding`. Defaults to 0.
-      rounds: If above 0, filters are pruned in so many rounds, an epoch of training at
-        the first learning rate before each; see `prune_filters`. What is trained then,
-        and written as `model.keras`, is the smaller network. Defaults to 0.
-      counting: Of rounds: what counts; see `prune_filters`.
+      levels: Number of levels of training, pruning and rewinding before the final
+        training; see `prune_with_rewinding`. Defaults to 0.
+      rounds: Number of rounds in which filters are pruned. Each begins with an epoch of
+        training at the first learning rate; see `prune_filters`. The smaller network
+        is then trained, and written as `model.keras`. Defaults to 0.
+      counting: For rounds: what counts; see `prune_filters`.
       shuffle: An ablation: shuffles each mask within its weight tensor.
-      reinitialise: An ablation: draws the weights anew.
+      reinitialise: An ablation: draws new weights.
       shrink: Trains the smaller network that `shrink` gives. Defaults to False.
-      multiple_of: Of the channels of that; see `shrink`. Defaults to 1.
+      multiple_of: What the widths of that network are multiples of; see `shrink`.
+        Defaults to 1.
     """
 
     ratio: float
@@ -41,11 +42,11 @@ class Pruning:
     multiple_of: int = 1
 
     def check(self) -> None:
-        """Refuses what does not go together.
+        """Refuses settings that cannot be combined.
 
         Raises:
           TypeError: `multiple_of` is no whole number.
-          ValueError: With the two.
+          ValueError: Two settings cannot be combined; the error names them.
         """
         both = [
             name
@@ -54,17 +55,24 @@ class Pruning:
         ]
         if self.rounds and both:
             raise ValueError(
-                f"rounds train the network that they shrink, so {both[0]} has no place"
+                f"rounds={self.rounds} cannot be combined with {both[0]}: each round "
+                "already trains and shrinks the network"
             )
         check_count("multiple_of", self.multiple_of)
         if self.multiple_of > 1 and not self.shrink:
-            raise ValueError("multiple_of has no effect without shrink=True")
+            raise ValueError(
+                f"multiple_of={self.multiple_of} has no effect without shrink=True"
+            )
         if self.shuffle and self.policy.granularity == "filter":
             raise ValueError(
-                "shuffled within a tensor, masks are of no filters any more"
+                "shuffle cannot be combined with granularity=filter: shuffled masks "
+                "no longer remove whole filters"
             )
         if self.rounds and self.policy.granularity != "filter":
-            raise ValueError('rounds prune filters: they want granularity "filter"')
+            raise ValueError(
+                f"rounds={self.rounds} needs granularity=filter, got "
+                f"granularity={self.policy.granularity}"
+            )
         if any(self.counting) and not self.rounds:
             raise ValueError(
                 "zero_added and whole_percents are of rounds: give rounds=1 or more"
@@ -72,10 +80,14 @@ class Pruning:
         usual = DEFAULT_ITERATIONS.get(str(self.policy.criterion), 1)
         if (self.levels or self.rounds) and self.policy.iterations != usual:
             raise ValueError(
-                "levels and rounds score once each, so iterations have no place"
+                f"iterations={self.policy.iterations} cannot be combined with levels "
+                "or rounds: each of them scores once"
             )
         if self.rounds and self.policy.schedule != "exponential":
-            raise ValueError("rounds follow the paper, so a schedule has no place")
+            raise ValueError(
+                f"schedule={self.policy.schedule} cannot be combined with rounds, "
+                "which follow the schedule of the paper"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

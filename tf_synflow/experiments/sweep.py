@@ -1,4 +1,4 @@
-"""A grid of runs: which there are, carrying out the missing, and what came out."""
+"""A grid of runs: lists them, carries out the missing ones, and sums up the results."""
 
 import csv
 import itertools
@@ -41,9 +41,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     """All combinations, or a part of them.
 
-    At ratio 1 all criteria keep every weight: the dense network is there once, under
-    the first of them. With c = 0 the optimizer GRDA is plain SGD whatever mu is: that
-    is there once, under the first mu.
+    At ratio 1 all criteria keep every weight. So the grid has the dense network once,
+    under the first criterion. With c = 0 the optimizer GRDA is plain SGD whatever mu is:
+    the grid has that once, under the first mu.
 
     Args:
       axes: For each of `AXES`, and for those of `MORE_AXES` that there are, its values.
@@ -57,10 +57,10 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     names = (*AXES, *(axis for axis in MORE_AXES if axes.get(axis)))
     for axis in names:
         if not axes[axis]:
-            raise ValueError(f"the grid is empty: there is no {axis}")
+            raise ValueError(f"the grid is empty: give at least one {axis}")
         values = [_number(value) for value in axes[axis]]
         if len(set(values)) < len(values):
-            raise ValueError(f"a {axis} stands there twice: {list(axes[axis])}")
+            raise ValueError(f"give each {axis} once, got {list(axes[axis])}")
     part, _, parts = shard.partition("/")
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise ValueError(f"shard must be i/n with 0 <= i < n, got {shard!r}")
@@ -119,8 +119,8 @@ def _results(sweep: Path, run: Run) -> dict[str, Any] | None:
     ]
     if other:
         raise ValueError(
-            f"{str(path)!r} is of another run, with {', '.join(other)}. Move its "
-            "folder away to have the run made"
+            f"{str(path)!r} holds results of another run, with {', '.join(other)}. "
+            "Move its folder away, and the run is made again"
         )
     return results
 
@@ -134,10 +134,10 @@ def carry_out(
 ) -> list[Run]:
     """Carries out the runs that have no results yet, one after the other.
 
-    Each is a process of its own, and goes on where it was if it was killed before. The
-    output of a run that fails goes to `<its name>.error.txt`, in UTF-8, and the next
-    one begins. When this process ends, its run ends with it (on Linux even if it is
-    killed).
+    Each run is a process of its own, and continues where it was if it was killed
+    before. The output of a failed run goes to `<its name>.error.txt`, in UTF-8, and
+    the next run begins. When this process ends, its run ends with it (on Linux even if
+    it is killed).
 
     Args:
       sweep: Folder of the sweep; made if need be.
@@ -191,7 +191,7 @@ def _check_flags(meant: Sequence[str], runs: Sequence[Run]) -> None:
     set_here = {"workdir", *AXES, *(axis for run in runs for axis in run)}
     own = [flag for flag in meant if _name(flag) in set_here]
     if own:
-        raise ValueError(f"{own} are not for all runs: the grid sets them for each")
+        raise ValueError(f"{own} cannot be set for all runs: the grid sets them")
     is_grda = any(_name(f) == "optimizer" and f.endswith("=grda") for f in meant)
     if set_here & set(MORE_AXES) and not is_grda:
         raise ValueError(
@@ -229,8 +229,8 @@ def _keep_flags(path: Path, flags: list[str]) -> None:
         if before != flags:
             raise ValueError(
                 f"the sweep in {str(path.parent)!r} was begun with the flags {before}, "
-                f"and results of other flags, {flags}, cannot stand beside its own; "
-                "choose another folder"
+                f"got {flags}. One folder holds results of one set of flags; choose "
+                "another folder"
             )
         return
     with written_whole(path) as aside:

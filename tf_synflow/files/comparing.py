@@ -58,7 +58,7 @@ class Comparison:
     def _compare(
         self, path: Path, i: int, have: np.ndarray, want: np.ndarray
     ) -> tuple[float, float]:
-        wrong = f"{path.name} would not compute what Keras does: output {i} "
+        wrong = f"{path.name} does not compute what Keras does: output {i} "
         if have.shape != want.shape:
             raise ValueError(
                 f"{wrong}has the shape {have.shape}, not {want.shape}. It was not "

@@ -37,7 +37,7 @@ class Exported(NamedTuple):
       difference: Largest absolute difference to the outputs of Keras, where they are
         finite.
       largest_output: Largest absolute output of Keras that is finite.
-      note: Why weights are not stored sparse though that is smaller; usually empty.
+      note: Why weights are stored dense though sparse would be smaller; usually empty.
     """
 
     path: Path
@@ -73,9 +73,9 @@ def export(
 ) -> Exported:
     """Writes a model as a file that runs without Keras, and checks it by running it.
 
-    Each output has to be that of Keras, to 1e-4 of how much it varies over the data or
-    to what rounding does to it, and infinite or NaN just where Keras's is. If TFLite's
-    sparse encoding fails this and its dense one does not, the dense one is written.
+    Each output must equal that of Keras, to 1e-4 of how much it varies over the data or
+    to what rounding does to it, and be infinite or NaN exactly where Keras's is. If
+    only TFLite's sparse encoding fails this check, the dense one is written.
 
     Args:
       model: A built Sequential or functional Keras model: pruned, stripped or plain.
@@ -133,8 +133,8 @@ def export(
                 found = check(path, tflite.run(dense, inputs))
                 is_sparse = False
                 note = (
-                    "The weights are stored dense: in TFLite's sparse encoding, which "
-                    f"is smaller, this model goes wrong ({first_line(error)})"
+                    "The weights are stored dense. TFLite's sparse encoding is "
+                    f"smaller, but computes wrong outputs here ({first_line(error)})"
                 )
             aside.write_bytes(sparse if is_sparse else dense)
             dense_bytes = len(dense)
@@ -172,10 +172,10 @@ def _check_not_quantised(model: Any) -> None:
     if names:
         raise ValueError(
             f"model {model.name!r} was quantised by tfmot ({names[0]!r} and "
-            f"{len(names) - 1} more layers), and export writes models in floating "
-            "point: rounded to 8 bits, a file cannot be compared with Keras. Export "
-            "the model as it was before quantize_model; or convert this one yourself, "
-            "with converter = tf.lite.TFLiteConverter.from_keras_model(model), "
+            f"{len(names) - 1} more layers). export writes floating-point models only: "
+            "it could not compare a file in 8 bits with Keras. Export the model as it "
+            "was before quantize_model. Or convert this one yourself, with "
+            "converter = tf.lite.TFLiteConverter.from_keras_model(model), "
             "converter.optimizations = [tf.lite.Optimize.DEFAULT] and "
             "converter.convert()"
         )
@@ -185,8 +185,8 @@ def _check_float32(network: Network) -> None:
     kinds = {call.layer.compute_dtype for call in network.calls if call.weights}
     if kinds - {"float32"}:
         raise ValueError(
-            f"TFLite takes models that compute in float32, and this one computes in "
-            f"{sorted(kinds)}. Build it anew in float32 and set_weights, or export a "
+            f"TFLite takes models that compute in float32, got one that computes in "
+            f"{sorted(kinds)}. Build it again in float32 and set_weights, or export a "
             "SavedModel: a path without an ending"
         )
 
@@ -196,8 +196,8 @@ def _input_names(served: Servable) -> list[str]:
     names = [re.sub(r"\W", "_", name) for name in served.names]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"the inputs {served.names} would all be called {names[0]!r} or such "
-            "in a signature: rename them"
+            f"the names of the inputs, {served.names}, are not distinct in a "
+            f"signature, where they are {names}: rename the inputs"
         )
     return names
 
@@ -212,8 +212,8 @@ def _inputs(served: Servable, data: Any) -> dict[str, np.ndarray]:
         ):
             raise ValueError(
                 f"the inputs of the model are {shapes} of "
-                f"{[spec.dtype.name for spec in specs]}, for which nothing can be made "
-                "up: give real inputs to check the file with, as data="
+                f"{[spec.dtype.name for spec in specs]}, and noise does not fit them: "
+                "give real inputs to check the file with, as data="
             )
         generator = np.random.default_rng(0)
         data = [generator.random((shape[0] or 8, *shape[1:])) for shape in shapes]
@@ -260,9 +260,9 @@ def _write_saved_model(served: Servable, path: Path) -> None:
         raise OSError(f"cannot write {path.name}: {error.message}") from error
     except AssertionError as error:
         raise ValueError(
-            f"this model cannot be exported ({first_line(error)}): a layer of it "
-            "has a table or something else beside its weights. model.save(path) of "
-            "Keras can write it"
+            f"this model cannot be exported ({first_line(error)}): one of its layers "
+            "holds a table or another resource besides its weights. Write it with "
+            "Keras's model.save(path)"
         ) from error
 
 

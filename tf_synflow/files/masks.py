@@ -67,7 +67,9 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
                 f"the mask of {name!r} must be boolean, got {np.asarray(mask).dtype}"
             )
         if name.endswith(".npy"):
-            raise ValueError(f"numpy cannot tell {name!r} from the name of its member")
+            raise ValueError(
+                f"the name {name!r} ends in .npy, which numpy cuts off: choose another"
+            )
     # Not np.savez: it takes some names, such as "file", for arguments of its own.
     with (
         written_whole(path) as aside,

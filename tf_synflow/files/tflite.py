@@ -1,4 +1,4 @@
-"""TFLite files: written dense and sparse, mended where TFLite is wrong, and run."""
+"""TFLite files: written dense and sparse, repaired where TFLite is wrong, and run."""
 
 import contextlib
 import warnings
@@ -98,5 +98,5 @@ def _explained() -> Iterator[None]:
         raise ValueError(
             f"TFLite cannot express this model ({type(error).__name__}: "
             f"{first_line(error)}). A path without an ending writes a SavedModel, "
-            "which can hold far more"
+            "which supports far more operations"
         ) from error

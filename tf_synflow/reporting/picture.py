@@ -12,7 +12,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot without a screen, or a plain word on how to get it."""
+    """Matplotlib's pyplot without a screen; an error says how to install it."""
     try:
         import matplotlib
     except ModuleNotFoundError as error:

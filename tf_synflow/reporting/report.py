@@ -153,11 +153,11 @@ class Report:
         if left < whole:
             share = f" ({percent(macs / totals['macs'])})" if macs else ""
             lines.append(
-                f"Shrunk to its living channels: {left:,} parameters "
+                f"After shrink: {left:,} parameters "
                 f"({percent(left / whole)}), {count(macs)} multiply-adds{share}"
             )
         if totals["emptied"]:
-            lines.append(f"Nothing is left of: {', '.join(totals['emptied'])}")
+            lines.append(f"No weight is kept in: {', '.join(totals['emptied'])}")
         if totals["connected"] is not None:
             lines.append(
                 "Input and output are connected"

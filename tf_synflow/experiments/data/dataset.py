@@ -46,7 +46,7 @@ def check_part(purpose: str, count: int, of: int) -> None:
 
 
 class Dataset(NamedTuple):
-    """Images and labels in memory, split once and for all.
+    """Images and labels in memory, split into training and test data.
 
     Attributes:
       train: `(x, y)`: images `(n, height, width, channels)`, uint8 or float32, and int

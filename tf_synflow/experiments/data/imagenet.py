@@ -60,8 +60,8 @@ class ImageNet:
         """Steps of an epoch; what is left over after whole batches is dropped."""
         if batch_size > self._count:
             raise ValueError(
-                f"a batch of {batch_size} is more than all {self._count} training "
-                "images"
+                f"batch_size={batch_size} is larger than the {self._count} training "
+                "images; choose a smaller one"
             )
         return self._count // batch_size
 

@@ -50,7 +50,7 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
             return None
         raise FileNotFoundError(f"there is nothing at {str(path)!r}")
     if not zipfile.is_zipfile(path):
-        raise _no_archive(path, "it is no zip file")
+        raise _no_archive(path, "it is not a zip file")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
