@@ -116,3 +116,10 @@ axes.set_xlabel("compression ratio")
 axes.set_ylabel("test accuracy after five epochs (%)")
 axes.grid(alpha=0.3)
 axes.legend()
+
+# %%
+# How to read it
+# --------------
+# This network has no shortcuts. Where a layer of it is emptied, nothing connects input
+# and output any more, and the accuracy is that of guessing. SynFlow is made to avoid
+# that. At a low ratio all criteria are close to each other.
