@@ -37,8 +37,16 @@ FIRST = ["test_run.py", "test_callbacks.py", "test_training.py", "test_gradients
 FIRST += ["test_loop.py", "test_shrinking.py", "test_sweep.py", "test_invariants.py"]
 
 
-# The core, which `-m quick` runs in a minute: folders and files.
-QUICK = ("masks/", "flow/test_linear_twin.py", "flow/test_paths.py")
+# The core, which `-m quick` runs in a minute: these files, without their longest tests.
+QUICK = (
+    *("masks/", "flow/test_linear_twin.py", "flow/test_paths.py"),
+    *("channels/test_groups.py", "channels/test_rules.py", "policy/test_collapse.py"),
+    *("pruning/test_ablations.py", "reporting/test_html.py", "test_documents.py"),
+)
+NOT_QUICK = (
+    *("test_the_script", "test_a_network_with_gates", "test_nothing_overflows"),
+    "test_effective_weights_of_two_hundred",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -50,7 +58,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (*FIRST, item.path.name).index(item.path.name))
     for item in items:
         place = item.path.relative_to(TESTS).as_posix()
-        if place.startswith(QUICK):
+        if place.startswith(QUICK) and not item.name.startswith(NOT_QUICK):
             item.add_marker(pytest.mark.quick)
         for kind in ("LayerCollapseWarning", "DenseKernelsWarning"):
             known = f"ignore::tf_synflow.checks.{kind}"

@@ -1,4 +1,4 @@
-"""Kills runs at random moments, goes on, and compares them with undisturbed ones.
+"""Kills runs at random moments, continues them, and compares them with whole ones.
 
 python scripts/benchmarks/kills.py --folder=runs/kills
 
@@ -143,13 +143,13 @@ def _undisturbed(case: str, workdir: Path) -> _Undisturbed:
 def _kill(
     case: str, workdir: Path, times: _Undisturbed, draw: Any, saving: bool
 ) -> str:
-    """Begins a run or goes on with it, and kills it at a random moment.
+    """Begins or continues a run, and kills it at a random moment.
 
     Returns:
       Where it was; or nothing, if it ended before.
     """
     share = 1 - _epochs(workdir) / times.epochs
-    # At least .4: each process builds and traces anew, whatever is left to train.
+    # At least .4: each process builds and traces again, whatever is left to train.
     seconds = times.start + draw.uniform(0, max(share, 0.4) * times.work)
     writings, before, begin = draw.randint(1, 6), None, time.monotonic()
     process = _start(case, workdir)

@@ -1,4 +1,4 @@
-"""Prunes a network before training, trains it, and writes what came out.
+"""Prunes a network before training, trains it, and writes the results.
 
 tf-synflow train --flagfile=quickstart
 

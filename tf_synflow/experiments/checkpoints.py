@@ -1,4 +1,4 @@
-"""What a run keeps after each epoch, so that it can go on after a kill."""
+"""What a run keeps after each epoch, so that it can continue after a kill."""
 
 import csv
 import re
@@ -249,7 +249,7 @@ def read_history(workdir: Path) -> list[dict[str, float]]:
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged: it has no rows, a value that is no number, or other
+      ValueError: It is damaged: it has no rows, a value that is not a number, or other
         epochs than 1, 2, 3 and so on.
     """
     path = workdir / "history.csv"

@@ -40,7 +40,7 @@ def first_collapse(
       progress: Wraps the alphas, as tqdm does.
 
     Raises:
-      ValueError: There is no alpha, or as `policy.masks`.
+      ValueError: `alphas` is empty, or as for `policy.masks`.
     """
     if not alphas:
         raise ValueError("alphas is empty: give at least one to try")

@@ -1,4 +1,4 @@
-"""One run: build, prune, retrain, evaluate, and write what came out."""
+"""One run: build, prune, retrain, evaluate, and write the results."""
 
 import dataclasses
 import itertools
@@ -49,7 +49,7 @@ def run(
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
 
-    A run that was killed goes on from the last epoch that it finished, and ends with
+    A run that was killed continues from the last epoch that it finished, and ends with
     the same weights as if it had not been; its masks are not computed again. A run that
     is finished is left alone.
 
@@ -70,7 +70,7 @@ def run(
       What `results.json` holds. `prune.seconds` has the training of the levels in it;
       of a run that was killed meanwhile, only of the process that finished them.
       `versions` are those of the process that finished; `earlier_versions`, if any, are
-      others that the run was gone on with after a kill.
+      others that the run was continued with after a kill.
 
     Raises:
       ValueError: A name or a number is wrong.
@@ -136,7 +136,7 @@ def run(
 
 
 def _versions_of(folder: RunFolder) -> dict[str, Any]:
-    """The versions in use, and others that the run was gone on with; as results."""
+    """The versions in use, and others that the run was continued with; as results."""
     used = versions()
     earlier = folder.note_versions(used)
     if not earlier:
@@ -182,7 +182,7 @@ def _prune(
 
     def train(network: Any) -> None:
         number = next(numbers)
-        # Rounds go on with the weights, so they go on with the images; levels do not.
+        # Rounds keep the weights, so they also continue with the images; levels do not.
         seen = number - 1 if pruning.rounds else 0
         own = dataclasses.replace(level, seen=seen, save_best=False)
         _train_level(folder, number, network, data, own)

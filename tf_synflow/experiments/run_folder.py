@@ -42,7 +42,7 @@ _ASIDE = re.compile(
 
 
 class RunFolder:
-    """What a run has left behind, and where it goes on.
+    """What a run has left behind, and where it continues.
 
     Attributes:
       workdir: The folder, from which all processes of a run read.
@@ -271,7 +271,7 @@ def _check_contents(workdir: Path) -> None:
         return
     if not workdir.is_dir():
         raise FileExistsError(
-            f"{str(workdir)!r} is no folder; choose another --workdir"
+            f"{str(workdir)!r} is not a folder; choose another --workdir"
         )
     names = {path.name for path in workdir.iterdir() if not _ASIDE.fullmatch(path.name)}
     if names - {LOCK} and not names & {_FLAGS, "results.json"}:
@@ -314,7 +314,7 @@ def _same_run(
     if other:
         raise FileExistsError(
             f"the run in {str(workdir)!r} was begun with {', '.join(other)}. Give it "
-            "the same flags to go on with it, or choose another --workdir"
+            "the same flags to continue it, or choose another --workdir"
         )
 
 

@@ -42,8 +42,8 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     """All combinations, or a part of them.
 
     At ratio 1 all criteria keep every weight. So the grid has the dense network once,
-    under the first criterion. With c = 0 the optimizer GRDA is plain SGD whatever mu is:
-    the grid has that once, under the first mu.
+    under the first criterion. With c = 0 the optimizer GRDA is plain SGD for any mu: the
+    grid has that once, under the first mu.
 
     Args:
       axes: For each of `AXES`, and for those of `MORE_AXES` that there are, its values.
@@ -279,7 +279,7 @@ def read_rows(sweep: Path) -> list[dict[str, str]]:
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged: a row is not whole, a value is no number, or it and
+      ValueError: It is damaged: a row is not whole, a value is not a number, or it and
         `summary.csv` beside it, if there, contradict each other.
     """
     path, beside = sweep / "runs.csv", sweep / "summary.csv"

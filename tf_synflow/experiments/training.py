@@ -20,7 +20,7 @@ def train(
     written: Path | None = None,
     run: str = "",
 ) -> dict[str, Any]:
-    """Trains a pruned model, or goes on with it where a killed run has left it.
+    """Trains a pruned model, or continues where a killed run has left it.
 
     Args:
       network: What `prune` or `prune_filters` returned, read; its model is trained,

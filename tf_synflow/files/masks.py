@@ -50,7 +50,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
       masks: Name to boolean array.
 
     Raises:
-      TypeError: `masks` is no mapping.
+      TypeError: `masks` is not a mapping.
       ValueError: It is empty, or an array is not boolean.
       OSError: The file cannot be written.
     """

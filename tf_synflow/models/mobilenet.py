@@ -31,7 +31,7 @@ def mobilenet(
     Args:
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
+      variant: "cifar", "tiny" or "imagenet", for any image size. Defaults to None.
       name: Name of the model. Defaults to "mobilenet".
       keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
         to "tf_keras".

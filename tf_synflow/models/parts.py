@@ -81,7 +81,7 @@ class Parts:
     def dropout(self, rate: float, name: str) -> Any:
         """Dropout whose random state is a variable.
 
-        So a run that goes on draws what it would have drawn.
+        So a continued run draws what it would have drawn.
         """
         stateful = {"rng_type": "stateful"} if self._is_keras_2 else {}
         return self.layers.Dropout(rate, name=name, **stateful)

@@ -50,7 +50,7 @@ def resnet(
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
       width: Factor for the channels of every layer, the stem too. Defaults to 1.
-      variant: "cifar", "tiny" or "imagenet", whatever the image size; the CIFAR depths
+      variant: "cifar", "tiny" or "imagenet", for any image size; the CIFAR depths
         have one form, "cifar". Defaults to None.
       name: Name of the model. Defaults to "resnet20", "wide_resnet18" and the like.
       keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults

@@ -2,7 +2,7 @@
 
 A batch of training images is a function of the seed and of the number of its step
 alone: which images are in it, how they are cropped and whether they are mirrored. So a
-run that goes on at some epoch sees what an undisturbed run sees, and so do any number
+run that continues at some epoch sees what an undisturbed run sees, and so do any number
 of replicas that share a batch.
 """
 

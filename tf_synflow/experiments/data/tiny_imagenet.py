@@ -153,7 +153,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
 
 def _check_image(archive: _Archive, path: str, content: bytes) -> None:
-    """Refuses what is no image, or of another size, while its name is known."""
+    """Refuses a file that is not an image, or has another size, and names it."""
     try:
         shape = tf.io.decode_jpeg(content, channels=3).shape
     except tf.errors.InvalidArgumentError as error:
