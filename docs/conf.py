@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "only_warn_on_example_error": False,
     "download_all_examples": False,
     "show_memory": False,
+    "capture_repr": (),
     "write_computation_times": False,
     "show_signature": False,
     "min_reported_time": 10**6,
