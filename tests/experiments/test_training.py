@@ -110,10 +110,10 @@ def test_the_optimizer_survives_saving(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"decay": "step"}, "and only then; got decay 'step' and drops"),
-        ({"drops": (2,)}, "and only then; got decay 'cosine'"),
-        ({"decay": "step", "drops": (2, 1)}, "rising, got"),
-        ({"decay": "step", "drops": (0, 1)}, "from 1 on"),
+        ({"decay": "step"}, "which needs at least one: got decay 'step' and drops"),
+        ({"drops": (2,)}, "got decay 'cosine' and drops"),
+        ({"decay": "step", "drops": (2, 1)}, "rising numbers of epochs"),
+        ({"decay": "step", "drops": (0, 1)}, "rising numbers of epochs, 1 or more"),
         ({"decay": "linear"}, "decay of the learning rate"),
         ({"grda": (1e-3, 0.6)}, "has no weight decay"),
         ({"momentum": 1.0}, r"momentum must be within \[0, 1\), got 1.0"),
