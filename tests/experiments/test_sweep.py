@@ -94,7 +94,7 @@ def test_what_the_grid_sets_cannot_be_set_for_all(tmp_path, program):
 
 
 def test_an_empty_axis_is_refused():
-    with pytest.raises(ValueError, match="there is no seed"):
+    with pytest.raises(ValueError, match="give at least one seed"):
         sweep.grid({**AXES, "seed": []})
 
 
