@@ -42,8 +42,8 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
     """All combinations, or a part of them.
 
     At ratio 1 all criteria keep every weight. So the grid has the dense network once,
-    under the first criterion. With c = 0 the optimizer GRDA is plain SGD for any mu: the
-    grid has that once, under the first mu.
+    under the first criterion. With c = 0 the optimizer GRDA is plain SGD for any mu, so
+    the grid has that once, under the first mu.
 
     Args:
       axes: For each of `AXES`, and for those of `MORE_AXES` that there are, its values.
