@@ -17,7 +17,7 @@ from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.flow import linear_twin
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.counts import kept_count
-from tf_synflow.network import deep_graphs
+from tf_synflow.network.copies import deep_graphs
 
 
 def deep_dense(depth: int, factor: float) -> keras.Model:

@@ -13,7 +13,7 @@ from tf_synflow.channels.heads import KIND
 from tf_synflow.files.whole import write_text
 from tf_synflow.flow import linear_parts
 from tf_synflow.keras2.imports import keras as keras2
-from tf_synflow.layer_weights import COMPOSITES, ON_REQUEST, PRUNABLE
+from tf_synflow.network.layer_weights import COMPOSITES, ON_REQUEST, PRUNABLE
 
 OUTPUT = flags.DEFINE_string("output", "docs/layers.md", "File to write the page to.")
 

@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "configs").rglob("*.flags"))
 
 def read(path):
     lines = [x.strip() for x in path.read_text().splitlines()]
-    return dict(x[2:].split("=", 1) for x in lines if x.startswith("--"))
+    return dict(x[2:].partition("=")[::2] for x in lines if x.startswith("--"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -75,7 +75,7 @@ def test_zeroed_filters_stay_so_also_when_a_run_goes_on(tmp_path, monkeypatch):
         for values in (kernel.numpy().any((0, 1, 2)), norm.gamma.numpy()):
             np.testing.assert_array_equal(values != 0, kept)
         models[name] = model.get_weights()
-    saved = keras.callbacks.Callback.on_epoch_end
+    saved = training.SparsityCallback.on_epoch_end
     left = [1]
 
     def stopped(self, epoch, logs=None):

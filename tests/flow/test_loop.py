@@ -15,7 +15,7 @@ from tf_synflow.frameworks import read
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks import counts as masks_lib
 from tf_synflow.masks.selection import iterate
-from tf_synflow.network import deep_graphs
+from tf_synflow.network.copies import deep_graphs
 
 
 def step_by_step(model, ratio, iterations, schedule="exponential", scope="global"):

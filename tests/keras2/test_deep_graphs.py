@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tf_synflow.network import deep_graphs
+from tf_synflow.network.copies import deep_graphs
 
 
 def dive(depth):

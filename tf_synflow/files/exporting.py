@@ -17,7 +17,8 @@ from tf_synflow.files import onnx, tflite
 from tf_synflow.files.comparing import Comparison
 from tf_synflow.files.models import checked_output
 from tf_synflow.files.whole import written_whole
-from tf_synflow.network import Network, Servable
+from tf_synflow.network import Network
+from tf_synflow.network.copies import Servable
 
 
 class Exported(NamedTuple):

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.constraint_settings import (
+from tf_synflow.keras2.imports import keras
+from tf_synflow.keras2.weights import kind_of, layer_parts
+from tf_synflow.masks.packing import packed, unpacked
+from tf_synflow.network.constraint_settings import (
     configure,
     every_layer,
     masks_are_left_out,
     named_alike,
 )
-from tf_synflow.keras2.imports import keras
-from tf_synflow.keras2.weights import kind_of, layer_parts
-from tf_synflow.masks.packing import packed, unpacked
 
 
 def mask_variable(mask: np.ndarray) -> Any:

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_synflow.constraint_settings import masks_left_out
 from tf_synflow.keras2 import ties
 from tf_synflow.keras2.constraints import unconstrained
 from tf_synflow.keras2.imports import TfmotWrapper, keras
 from tf_synflow.keras2.weights import kind_of, layer_weights, weights_like
-from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
+from tf_synflow.network import Network, check_ties
+from tf_synflow.network.constraint_settings import masks_left_out
+from tf_synflow.network.copies import InitialValues, deep_graphs
 
 
 class CopiedLayer(NamedTuple):

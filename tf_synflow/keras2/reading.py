@@ -15,7 +15,6 @@ from tf_synflow.keras2.weights import (
     prunable_weights,
     weights_on_request,
 )
-from tf_synflow.layer_weights import TAKE_MASKS
 from tf_synflow.network import (
     Call,
     Nested,
@@ -24,6 +23,7 @@ from tf_synflow.network import (
     Slot,
     assembled,
 )
+from tf_synflow.network.layer_weights import TAKE_MASKS
 
 
 def read(model: Any) -> Network:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.network import Network, Servable
+from tf_synflow.network import Network
+from tf_synflow.network.copies import Servable
 
 
 def servable(network: Network) -> Servable:

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from tf_synflow.layer_weights import ON_REQUEST, PRUNABLE, Part, parts_of, prunable
+from tf_synflow.network.layer_weights import (
+    ON_REQUEST,
+    PRUNABLE,
+    Part,
+    parts_of,
+    prunable,
+)
 
 
 def kind_of(layer: Any) -> str | None:

@@ -15,7 +15,8 @@ from tf_synflow.keras2.copying import copy_model
 from tf_synflow.keras2.imports import TfmotWrapper, keras, reads_old_format, tfmot
 from tf_synflow.keras2.weights import weights_like, wrappable
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Network, Rebuilt
+from tf_synflow.network import Network
+from tf_synflow.network.copies import Rebuilt
 
 
 class PruneLowMagnitude(TfmotWrapper):

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from tf_synflow.constraint_settings import (
+from tf_synflow.keras3.imports import keras
+from tf_synflow.keras3.weights import kind_of, layer_parts
+from tf_synflow.masks.packing import packed, unpacked
+from tf_synflow.network.constraint_settings import (
     configure,
     every_layer,
     masks_are_left_out,
     named_alike,
 )
-from tf_synflow.keras3.imports import keras
-from tf_synflow.keras3.weights import kind_of, layer_parts
-from tf_synflow.masks.packing import packed, unpacked
 
 
 @keras.saving.register_keras_serializable("tf_synflow")

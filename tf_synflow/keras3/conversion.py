@@ -17,7 +17,8 @@ from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.operations import Operator
 from tf_synflow.keras3.reading import graph_of, is_mask, lay_flat
 from tf_synflow.keras3.weights import kind_of
-from tf_synflow.network import Call, Network, deep_graphs, filled
+from tf_synflow.network import Call, Network, filled
+from tf_synflow.network.copies import deep_graphs
 
 # Ends the sentences of errors.
 _WHERE = "in Keras 2, where this is computed"

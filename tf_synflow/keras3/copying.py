@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tf_synflow.checks import first_line
-from tf_synflow.constraint_settings import masks_left_out
 from tf_synflow.keras3.constraints import unconstrained
 from tf_synflow.keras3.imports import (
     Functional,
@@ -15,7 +14,9 @@ from tf_synflow.keras3.imports import (
     keras,
 )
 from tf_synflow.keras3.weights import kind_of, layer_weights, weights_like
-from tf_synflow.network import InitialValues, Network, check_ties, deep_graphs
+from tf_synflow.network import Network, check_ties
+from tf_synflow.network.constraint_settings import masks_left_out
+from tf_synflow.network.copies import InitialValues, deep_graphs
 
 # What a class of models may say of its own that a plain copy would lose.
 _BEHAVIOUR = ("train_step", "test_step", "predict_step", "compute_loss", "call")

@@ -9,7 +9,8 @@ from tf_synflow.keras3.constraints import constrain, write_into_settings
 from tf_synflow.keras3.copying import copy_model, scope
 from tf_synflow.keras3.weights import weights_like
 from tf_synflow.masks.types import Masks
-from tf_synflow.network import Network, Rebuilt
+from tf_synflow.network import Network
+from tf_synflow.network.copies import Rebuilt
 
 
 def rebuild(

@@ -7,7 +7,8 @@ import tensorflow as tf
 from tf_synflow.keras3.conversion import as_tf_keras, input_names
 from tf_synflow.keras3.imports import keras
 from tf_synflow.keras3.reading import graph_of
-from tf_synflow.network import Network, Servable
+from tf_synflow.network import Network
+from tf_synflow.network.copies import Servable
 
 
 def servable(network: Network) -> Servable:

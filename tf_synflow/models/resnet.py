@@ -10,7 +10,7 @@ from typing import Any
 
 from tf_synflow.checks import check_choice
 from tf_synflow.models.parts import Parts, check_depth, variant_for
-from tf_synflow.network import deep_graphs
+from tf_synflow.network.copies import deep_graphs
 
 # Blocks in each of the four stages, and whether they are bottlenecks.
 _STAGES = {

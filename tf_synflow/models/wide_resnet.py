@@ -10,7 +10,7 @@ from typing import Any
 
 from tf_synflow.checks import check_choice, check_count
 from tf_synflow.models.parts import Parts
-from tf_synflow.network import deep_graphs
+from tf_synflow.network.copies import deep_graphs
 
 _STAGES = (16, 32, 64)  # times the width
 

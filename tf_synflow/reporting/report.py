@@ -108,7 +108,7 @@ class Report:
         rest = self.totals["not_prunable"]["size"]
         if rest:
             rows.append(
-                ("(not prunable)", "", f"{rest:,}", f"{rest:,}", _percent(1.0))
+                ("(not prunable)", "", f"{rest:,}", f"{rest:,}", percent(1.0))
                 + ("",) * 4
             )
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -25,7 +25,7 @@ from tf_synflow.criteria.problem import Problem
 from tf_synflow.keras2 import rebuild
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.types import Masks, Scores
-from tf_synflow.network import Rebuilt
+from tf_synflow.network.copies import Rebuilt
 
 
 class _ByTheBatch(keras.layers.BatchNormalization):

@@ -14,7 +14,7 @@ import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tf_synflow.layer_weights import Part, sublayers
+from tf_synflow.network.layer_weights import Part, sublayers
 
 _ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 
