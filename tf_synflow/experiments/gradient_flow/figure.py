@@ -73,10 +73,12 @@ def draw(path: Path, title: str, tables: Tables) -> None:
             if column == 0:
                 axis.set_ylabel(label)
         own = [row for row in tables.correlations if row["epoch"] == epoch]
-        _matrix(axes[3, column], own)
+        # From the second column on there is a distance moved before.
+        _matrix(axes[3, column], own, named=column < 2)
         layers = [row for row in tables.layers if row["epoch"] == epoch]
         _layers(axes[4, column], layers, colours)
-    axes[0, 0].legend(fontsize=7, loc="upper left")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     axes[4, 0].set_ylabel("kept of the layer, at the highest ratio")
     with written_whole(path) as aside:
         figure.savefig(aside, dpi=100)
@@ -116,7 +118,7 @@ def mean_correlations(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     return means | {pair[::-1]: mean for pair, mean in means.items()}
 
 
-def _matrix(axis: Any, rows: list[Row]) -> None:
+def _matrix(axis: Any, rows: list[Row], named: bool) -> None:
     means = mean_correlations(rows)
     names = list(dict.fromkeys(name for pair in means for name in pair))
     names.sort(key=lambda name: name in MOVED)
@@ -128,7 +130,9 @@ def _matrix(axis: Any, rows: list[Row]) -> None:
             j, i, f"{mean:.2f}", ha="center", va="center", fontsize=6, color=colour
         )
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set_yticks(
+        range(len(names)), names if named else [""] * len(names), fontsize=7
+    )
 
 
 def _layers(axis: Any, rows: list[Row], colours: dict) -> None:
