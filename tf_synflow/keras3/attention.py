@@ -1,6 +1,9 @@
 """MultiHeadAttention of Keras 3 with fewer units, and the scale of what it was."""
 
+import math
 from typing import Any
+
+import numpy as np
 
 from tf_synflow.keras3.imports import keras
 
@@ -46,6 +49,9 @@ def with_factor(config: dict[str, Any], factor: float) -> Any:
       factor: The number; of 1 the layer is Keras's own.
     """
     config = {key: value for key, value in config.items() if key != "query_factor"}
-    if factor == 1:
+    # Keras rounds 1 / sqrt(key_dim) to float32, whatever it computes in.
+    scale = 1 / math.sqrt(config["key_dim"])
+    factor = float(np.float64(np.float32(factor * scale)) / np.float32(scale))
+    if abs(factor - 1) < 1e-6:
         return keras.layers.MultiHeadAttention.from_config(config)
     return ScaledAttention.from_config({**config, "query_factor": factor})
