@@ -158,6 +158,7 @@ def test_results_hold_what_was_promised_and_agree_with_the_files(run):
         "epochs",
         "final_accuracy",
         "best_accuracy",
+        "best_epoch",
         "final_top5_accuracy",
         "final_sparsity",
         "seconds",
