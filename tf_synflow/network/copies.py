@@ -22,8 +22,7 @@ class Rebuilt(NamedTuple):
 class InitialValues:
     """Spares layers the drawing of initial values that are written over at once.
 
-    For VGG-16 that is a third of the time of a copy. It also leaves Keras's own stream
-    of random numbers where it was.
+    For VGG-16 that is a third of the time of a copy.
     """
 
     def __init__(self, zeros: Any):
