@@ -279,3 +279,11 @@ def test_an_archive_with_parts_missing_is_refused(broken, message, tmp_path):
         labels = tiny_imagenet._labels(archive)
         list(tiny_imagenet._training_images(archive, labels))
         list(tiny_imagenet._validation_images(archive, labels))
+
+
+def test_data_that_does_not_fit_in_memory_is_refused_by_name():
+    with pytest.raises(
+        ValueError, match="'imagenet2012'.*in memory.*digits, digits_8x8"
+    ):
+        data.load_arrays("imagenet2012")
+    assert data.load_arrays("digits_8x8").classes == 10

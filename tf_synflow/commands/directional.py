@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
             f"output={output}: the folder {str(Path(output).parent)!r} does not exist; "
             "create it first"
         )
-    images = data.load(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
+    images = data.load_arrays(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
     if _TRAIN_IMAGES.value is not None:
         images = images.first(_TRAIN_IMAGES.value)
     tables = study(images, settings, _bar)

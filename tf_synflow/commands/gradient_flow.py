@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
             temperature=_TEMPERATURE.value,
         ),
     )
-    images = data.load(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
+    images = data.load_arrays(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
     if _TRAIN_IMAGES.value is not None:
         images = images.first(_TRAIN_IMAGES.value)
     if _IMAGE_SIZE.value is not None:

@@ -305,7 +305,7 @@ def _numbers(name: str, words: list[str] | None) -> tuple[float, ...] | None:
         return None if words is None else tuple(map(float, words))
     except ValueError as error:
         raise ValueError(
-            f"{name}={','.join(words)}: expected numbers, separated by commas"
+            f"{name}={','.join(words or [])}: expected numbers, separated by commas"
         ) from error
 
 

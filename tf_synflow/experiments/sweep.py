@@ -325,8 +325,8 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         key |= {axis: row[axis] for axis in MORE_AXES if axis in row}
         groups.setdefault(tuple(key.items()), []).append(row)
     found = []
-    for key, group in groups.items():
-        row = {**dict(key), "seeds": len(group)}
+    for items, group in groups.items():
+        row = {**dict(items), "seeds": len(group)}
         for column in group[0]:
             if column not in _EVERY_AXIS:
                 values = [member[column] for member in group]

@@ -36,8 +36,8 @@ def small_cnn(
     if variant is not None:
         check_choice("variant of small_cnn", variant, ("cifar",))
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
-    inputs = x = keras.Input(input_shape)
+    layers = parts.layers
+    inputs = x = parts.keras.Input(input_shape)
     for number, width in enumerate((16, 32), 1):
         x = layers.Conv2D(
             width,
@@ -61,4 +61,4 @@ def small_cnn(
         name="classifier",
         dtype=parts.logits_dtype(),
     )(x)
-    return keras.Model(inputs, outputs, name=name or "small_cnn")
+    return parts.keras.Model(inputs, outputs, name=name or "small_cnn")

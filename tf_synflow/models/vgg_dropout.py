@@ -60,8 +60,8 @@ def vgg16_dropout(
             f"32x32 pixels, got input_shape={tuple(input_shape)}"
         )
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
-    inputs = x = keras.Input(input_shape)
+    layers = parts.layers
+    inputs = x = parts.keras.Input(input_shape)
     for block, (count, channels) in enumerate(_BLOCKS, 1):
         for number in range(1, count + 1):
             x = layers.Conv2D(
@@ -90,4 +90,4 @@ def vgg16_dropout(
         name="classifier",
         dtype=parts.logits_dtype(),
     )(x)
-    return keras.Model(inputs, outputs, name=name or "vgg16_dropout")
+    return parts.keras.Model(inputs, outputs, name=name or "vgg16_dropout")

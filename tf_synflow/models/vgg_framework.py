@@ -52,8 +52,8 @@ def vgg13_framework(
             f"least 32x32 pixels, got input_shape={tuple(input_shape)}"
         )
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
-    inputs = x = keras.Input(input_shape)
+    layers = parts.layers
+    inputs = x = parts.keras.Input(input_shape)
     for block, channels in enumerate(_WIDTHS, 1):
         for number in (1, 2):
             x = layers.Conv2D(
@@ -75,4 +75,4 @@ def vgg13_framework(
         name="classifier",
         dtype=parts.logits_dtype(),
     )(x)
-    return keras.Model(inputs, outputs, name=name)
+    return parts.keras.Model(inputs, outputs, name=name)

@@ -61,8 +61,8 @@ def wide_resnet(
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth must be 6 n + 4 with n >= 1, got {depth}")
     parts = Parts(keras)
-    keras, layers = parts.keras, parts.layers
-    inputs = keras.Input(input_shape)
+    layers = parts.layers
+    inputs = parts.keras.Input(input_shape)
     x = _convolution(parts, inputs, 16, 3, 1, "stem_conv")
     for stage, channels in enumerate(_STAGES, 1):
         for number in range(1, (depth - 4) // 6 + 1):
@@ -81,7 +81,9 @@ def wide_resnet(
         dtype=parts.logits_dtype(),
     )(x)
     with deep_graphs(4 * depth):
-        return keras.Model(inputs, outputs, name=name or f"wide_resnet{depth}_{width}")
+        return parts.keras.Model(
+            inputs, outputs, name=name or f"wide_resnet{depth}_{width}"
+        )
 
 
 def _block(parts: Parts, x: Any, width: int, stride: int, name: str) -> Any:

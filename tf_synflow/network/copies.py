@@ -82,9 +82,9 @@ def deep_graphs(layers: int = 10_000) -> Iterator[None]:
       layers: A bound of the calls of layers in a row. Defaults to 10,000.
     """
     global _usual_limit
-    frame, need = sys._getframe(), layers + 500
-    while frame := frame.f_back:
-        need += 1
+    frame, need = sys._getframe().f_back, layers + 500
+    while frame is not None:
+        frame, need = frame.f_back, need + 1
     with _deep_lock:
         if not _deep_limits:
             _usual_limit = sys.getrecursionlimit()

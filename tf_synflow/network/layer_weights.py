@@ -133,7 +133,8 @@ def prunable(
     return [
         short
         for short, part in parts.items()
-        if id(part.layer) in allowed and part.name in table.get(kind_of(part.layer), ())
+        if id(part.layer) in allowed
+        and part.name in table.get(kind_of(part.layer) or "", ())
     ]
 
 

@@ -81,9 +81,10 @@ def _uses(network: Network, call: Call, short: str) -> int | None:
 
 def _uses_in_product(call: Call, shape: Shape) -> int | None:
     """How often an EinsumDense uses its kernel: once for each sum of products."""
-    if None in shape[1:]:
+    known = [size for size in shape[1:] if size is not None]
+    if len(known) < len(shape) - 1:
         return None
     read, kernel = call.layer.equation.split("->")[0].replace("...", "").split(",")
     summed = set(read) & set(kernel)
     sizes = dict(zip(kernel, call.weights["kernel"].shape, strict=True))
-    return math.prod(shape[1:]) // math.prod(sizes[letter] for letter in summed)
+    return math.prod(known) // math.prod(sizes[letter] for letter in summed)

@@ -44,4 +44,25 @@ def load(
     return public(name, data_dir, download)
 
 
-__all__ = ["DATASETS", "Dataset", "ImageNet", "Share", "load"]
+def load_arrays(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> Dataset:
+    """Loads a data set that fits in memory; see `load`.
+
+    Raises:
+      ValueError: There is no such data set, or it does not fit.
+    """
+    if name == "imagenet2012":
+        known = ", ".join(DATASETS[:-1])
+        raise ValueError(
+            f"dataset={name!r}: this program needs all images in memory; expected one "
+            f"of {known}"
+        )
+    images = load(name, data_dir, download)
+    assert isinstance(images, Dataset)
+    return images
+
+
+__all__ = ["DATASETS", "Dataset", "ImageNet", "Share", "load", "load_arrays"]
