@@ -45,7 +45,7 @@ def double(model):
 
 def kernels_of(model):
     weights = read(model).weights
-    return {name: v for name, v in weights.items() if name.endswith("kernel")}
+    return {name: v for name, v in weights.items() if name.endswith(("kernel", "embeddings"))}
 
 
 def loss_in_numpy(model, x, y, temperature):

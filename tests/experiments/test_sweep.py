@@ -174,7 +174,7 @@ def test_c_and_mu_are_axes_if_they_are_given_and_sgd_is_there_once():
     assert sweep.folder(Path("s"), only_mu).name == "a-d-x-10-0-mu0.51"
     (plain,) = sweep.grid({**GRDA, "c": [], "mu": []})
     assert sweep.folder(Path("s"), plain).name == "a-d-x-10-0"
-    with pytest.raises(ValueError, match="a c stands there twice"):
+    with pytest.raises(ValueError, match="give each c once"):
         sweep.grid({**GRDA, "c": ["5e-4", "0.0005"]})
 
 
