@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import tf_synflow
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.keras2.imports import keras
 
 NETWORK = flags.DEFINE_enum("network", "vit", ["vit", "text", "lstm"], "See above.")
@@ -192,6 +193,7 @@ def densities(report):
     return {kind: round(100 * kept / size, 2) for kind, (kept, size) in kinds.items()}
 
 
+@in_one_line
 def main(_):
     """Runs all."""
     tf_synflow.register_linear_part(Positions, lambda layer, x, w: x)

@@ -10,6 +10,7 @@ from absl import app, flags
 
 from tf_synflow.channels import needed
 from tf_synflow.channels.heads import KIND
+from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.files.whole import write_text
 from tf_synflow.flow import linear_parts
 from tf_synflow.keras2.imports import keras as keras2
@@ -76,6 +77,7 @@ def page() -> str:
     return _HEAD + "\n".join(rows) + "\n"
 
 
+@in_one_line
 def main(_) -> None:
     """Writes the page."""
     write_text(OUTPUT.value, page())
