@@ -45,7 +45,8 @@ def double(model):
 
 def kernels_of(model):
     weights = read(model).weights
-    return {name: v for name, v in weights.items() if name.endswith(("kernel", "embeddings"))}
+    ends = ("kernel", "embeddings")
+    return {name: v for name, v in weights.items() if name.endswith(ends)}
 
 
 def loss_in_numpy(model, x, y, temperature):
