@@ -107,10 +107,14 @@ def test_a_name_with_a_dollar_is_no_placeholder(tmp_path):
     assert page.words.count("$body $title ${style}") == 1
 
 
+class Odd(layers.Dense):
+    """A class of the user's own: what it does with its kernel is not known."""
+
+
 def test_what_is_not_known_is_a_question_mark(tmp_path):
     inputs = keras.Input((7, 3))
-    x = layers.Bidirectional(layers.GRU(4), name="both")(inputs)
-    found = tf_synflow.report(keras.Model(inputs, layers.Dense(2)(x)))
+    x = layers.Dense(4)(Odd(4, name="odd")(inputs))
+    found = tf_synflow.report(keras.Model(inputs, x))
     _, page = made(found, tmp_path)
     cells = page.tables[0][1]
     assert [cell[1] for cell in cells][6:8] == ["?", "?"]

@@ -109,14 +109,26 @@ def test_shared_layers_and_nested_models_count_once_for_each_call():
     assert found.totals["prunable"]["size"] == 16 * 9
 
 
+class Turned(keras.layers.Layer):
+    """Nobody knows how often it uses its kernel."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1], shape[-1]))
+
+    def call(self, x):
+        return tf.matmul(x, self.kernel)
+
+
 def test_recurrent_layers_count_each_time_step_and_unknown_ones_are_named():
     inputs = keras.Input((7, 3))
     x = layers.LSTM(5, return_sequences=True)(inputs)
-    x = layers.Bidirectional(layers.GRU(4), name="both")(x)
+    x = layers.Bidirectional(layers.GRU(4))(x)
+    x = Turned(name="both")(x)
     model = keras.Model(inputs, layers.Dense(2)(x))
     found = tf_synflow.report(model)
     assert found.totals["uncounted"] == ["both"]
-    assert found.totals["macs"] == 7 * (3 * 20 + 5 * 20) + 8 * 2
+    recurrent = 7 * (3 * 20 + 5 * 20) + 2 * 7 * (5 * 12 + 4 * 12)
+    assert found.totals["macs"] == recurrent + 8 * 2
     assert found.totals["connected"] is None and found.totals["effective"] is None
     assert "not known" in found.notes[0] and "both" in found.notes[1]
     assert "Multiply-adds leave out: both" in str(found)
