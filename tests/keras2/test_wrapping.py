@@ -738,8 +738,8 @@ def tied_net(kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("layer", "'encoder' and 'decoder' share the weight 'kernel'"),
-        ("wrapped", "'encoder' and 'decoder' share the weight 'kernel'"),
+        ("layer", "'encoder' and 'decoder' share the weight 'encoder/kernel'"),
+        ("wrapped", "'encoder' and 'decoder' share the weight 'encoder/kernel'"),
         ("hidden", "layer 'decoder' .Hiding. computes with the variable 'encoder/k"),
         ("lambda", "layer 'decoder' .Lambda. computes with the variable 'encoder/k"),
         ("operator", "'tf.linalg.matmul' is given the variable 'encoder/kernel"),
