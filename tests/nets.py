@@ -42,8 +42,8 @@ def masked_by_hand(build, model, masks):
     for name, mask in masks.items():
         *path, short = name.split("/")
         layer = twin
-        for part in path:
-            layer = layer.get_layer(part)
+        for part in path:  # of what is in a recurrent layer, the name says enough
+            layer = layer.get_layer(part) if isinstance(layer, keras.Model) else layer
         [kernel] = [w for w in layer.weights if w.name.endswith(f"/{short}:0")]
         kernel.assign(kernel.numpy() * mask)
     return twin
