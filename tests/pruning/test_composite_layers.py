@@ -49,7 +49,8 @@ def net(keras):
 
 def pruned_net(keras):
     keras.utils.set_random_seed(1)
-    return tf_synflow.prune(net(keras), 4, criterion="random")
+    # With a quarter of the weights at random, too few paths are left to train on.
+    return tf_synflow.prune(net(keras), 2, criterion="random")
 
 
 X = np.random.default_rng(0).integers(0, 12, (24, 5))
@@ -107,7 +108,7 @@ def test_zeros_after_each_of_50_steps(keras, kind):
         if kind == "bfloat16":
             keras.mixed_precision.set_global_policy("float32")
     if kind == "ema":
-        optimizer = keras.optimizers.SGD(0.1, 0.9, use_ema=True)
+        optimizer = keras.optimizers.SGD(1.0, 0.9, use_ema=True)
     else:
         optimizer = keras.optimizers.Adam(0.01)
     masks, before, found = tf_synflow.get_masks(model), values(model), []
@@ -118,7 +119,7 @@ def test_zeros_after_each_of_50_steps(keras, kind):
     assert not back(model, masks)
     now = values(model)
     for name, mask in masks.items():  # they were trained
-        assert (now[name] != before[name])[mask].mean() > 0.3, name
+        assert (now[name] != before[name])[mask].mean() > 0.7, name
     # The constraint that the user gave holds too.
     norms = np.sqrt((now["mha/value/kernel"] ** 2).sum(0))
     assert norms.max() <= 3.0 + 1e-6

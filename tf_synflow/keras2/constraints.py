@@ -10,10 +10,13 @@ from tf_synflow.keras2.imports import keras
 from tf_synflow.keras2.weights import kind_of, layer_parts
 from tf_synflow.masks.packing import packed, unpacked
 from tf_synflow.network.constraint_settings import (
+    HoldsMask,
+    JoinedMasks,
     configure,
     every_layer,
+    held_by,
     masks_are_left_out,
-    named_alike,
+    release,
 )
 
 
@@ -27,7 +30,7 @@ def mask_variable(mask: np.ndarray) -> Any:
 
 
 @keras.saving.register_keras_serializable("tf_synflow")
-class KeepPruned(keras.constraints.Constraint):
+class KeepPruned(HoldsMask, keras.constraints.Constraint):
     """Zeroes pruned weights after each update, so that nobody sees them otherwise.
 
     Keras optimizers apply a variable's constraint inside the training step, after the
@@ -105,54 +108,16 @@ def _set_constraint(variable: Any, constraint: Any) -> None:
 
 
 @keras.saving.register_keras_serializable("tf_synflow")
-class KeepPrunedParts(keras.constraints.Constraint):
-    """The constraints of several weights whose layer has one setting for all.
+class KeepPrunedParts(JoinedMasks, keras.constraints.Constraint):
+    """The constraints of several weights whose layer has one setting for all."""
 
-    Attributes:
-      parts: Path of a weight in the layer ("query/kernel") to its `KeepPruned`.
-    """
-
-    def __init__(self, parts: Mapping[str, Any]):
-        """Makes the constraint.
-
-        Args:
-          parts: See above; or their configurations.
-        """
-        self.parts = {
-            path: KeepPruned(**part) if isinstance(part, Mapping) else part
-            for path, part in parts.items()
-        }
-
-    def part(self, name: str) -> KeepPruned | None:
-        """The constraint of a weight by its name or path; None: it has none."""
-        for path, part in self.parts.items():
-            if named_alike(name, path):
-                return part
-        return None
+    single = KeepPruned
 
     def __call__(self, w: Any) -> Any:
         """The constrained weight: optimizers give the variable itself."""
         name = getattr(w, "name", "").split(":")[0].split("/replica_")[0]
         part = self.part(name)
         return w if part is None else part(w)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, as Keras saves them."""
-        parts = {path: part.get_config() for path, part in self.parts.items()}
-        return {"parts": parts}
-
-
-def held_by(short: str, variable: Any) -> KeepPruned | None:
-    """The constraint that holds the mask of a weight; None if there is none.
-
-    Args:
-      short: Its name or short name.
-      variable: The weight.
-    """
-    constraint = variable.constraint
-    if isinstance(constraint, KeepPrunedParts):
-        return constraint.part(short)
-    return constraint if isinstance(constraint, KeepPruned) else None
 
 
 def constrain(short: str, variable: Any, mask: Any) -> bool:
@@ -178,21 +143,13 @@ def constrain(short: str, variable: Any, mask: Any) -> bool:
 
 def write_into_settings(layer: Any) -> None:
     """Has the configuration of a layer give the constraints of its weights."""
-    parts = layer_parts(layer)
-    held = {short: held_by(short, part.variable) for short, part in parts.items()}
-    held = {short: constraint for short, constraint in held.items() if constraint}
-    configure(layer, parts, held, KeepPrunedParts, kind_of)
+    configure(layer, layer_parts(layer), KeepPrunedParts, kind_of)
     _keep_backward(layer)
 
 
 def unconstrained(layer: Any) -> Any:
     """An unbuilt layer, with the constraints that it had before it was pruned."""
-    for inner in every_layer(layer):
-        for attribute, value in list(vars(inner).items()):
-            if isinstance(value, KeepPrunedParts):
-                value = next(iter(value.parts.values()))
-            if isinstance(value, KeepPruned):
-                setattr(inner, attribute, value.other)
+    release(layer)
     _keep_backward(layer)
     return layer
 

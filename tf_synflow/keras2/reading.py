@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_synflow.keras2.constraints import held_by
 from tf_synflow.keras2.imports import Functional, TfmotWrapper, keras
 from tf_synflow.keras2.weights import (
     kind_of,
@@ -23,6 +22,7 @@ from tf_synflow.network import (
     Slot,
     assembled,
 )
+from tf_synflow.network.constraint_settings import held_by
 from tf_synflow.network.layer_weights import TAKE_MASKS
 
 

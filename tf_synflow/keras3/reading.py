@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_synflow.keras3 import operations
-from tf_synflow.keras3.constraints import held_by
 from tf_synflow.keras3.imports import Functional, keras
 from tf_synflow.keras3.translations import translate
 from tf_synflow.keras3.weights import (
@@ -24,6 +23,7 @@ from tf_synflow.network import (
     Slot,
     assembled,
 )
+from tf_synflow.network.constraint_settings import held_by
 
 
 def read(model: Any) -> Network:

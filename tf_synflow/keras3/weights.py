@@ -5,10 +5,11 @@ from typing import Any
 from tf_synflow.keras3 import operations
 from tf_synflow.network.layer_weights import (
     ON_REQUEST,
-    PRUNABLE,
     Part,
     parts_of,
     prunable,
+    pruned,
+    renamed,
 )
 
 
@@ -46,11 +47,8 @@ def _own_variables(layer: Any) -> list[tuple[str, Any]]:
 def _own_name(layer: Any, variable: Any) -> str:
     # Keras 2 has this name for it.
     depthwise = (kind_of(layer) or "").startswith("DepthwiseConv")
-    return (
-        "depthwise_kernel"
-        if depthwise and variable.name == "kernel"
-        else (variable.name)
-    )
+    other = depthwise and variable.name == "kernel"
+    return "depthwise_kernel" if other else variable.name
 
 
 def layer_weights(layer: Any) -> dict[str, Any]:
@@ -59,13 +57,8 @@ def layer_weights(layer: Any) -> dict[str, Any]:
 
 
 def weights_like(original: Any, layer: Any) -> dict[str, Any]:
-    """The variables of a copied layer by the short names that the original has.
-
-    The names of layers inside a layer of the user's own may differ in its copy.
-    """
-    own = layer_weights(layer)
-    names = layer_weights(original)
-    return dict(zip(names, own.values(), strict=True)) if own.keys() != names else own
+    """The variables of a copied layer by the short names that the original has."""
+    return renamed(layer_weights(layer), layer_weights(original))
 
 
 def prunable_weights(layer: Any) -> dict[str, Any]:
@@ -79,12 +72,7 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     """
     if isinstance(layer, operations.Operator):
         return {}
-    parts = layer_parts(layer)
-    names = prunable(parts, layer, kind_of, PRUNABLE)
-    if kind_of(layer) is None and hasattr(layer, "get_prunable_weights"):
-        wanted = {id(variable) for variable in layer.get_prunable_weights()}
-        names = [short for short, part in parts.items() if id(part.variable) in wanted]
-    return {short: parts[short].variable for short in names}
+    return pruned(layer_parts(layer), layer, kind_of)
 
 
 def weights_on_request(layer: Any) -> list[str]:

@@ -24,6 +24,23 @@ def check_depth(family: str, depth: int, depths: Collection[int]) -> None:
         raise ValueError(f"there is no {family}-{depth}; there are {sorted(depths)}")
 
 
+def check_five_halvings(
+    name: str, variant: str | None, input_shape: tuple[int, int, int]
+) -> None:
+    """Checks what a VGG of one form, for images that are halved five times, is given.
+
+    Raises:
+      ValueError: Unknown variant, or the images are too small.
+    """
+    if variant is not None:
+        check_choice(f"variant of {name}", variant, ("cifar",))
+    if min(input_shape[:2]) < 32:
+        raise ValueError(
+            f"{name} halves the image five times, so it takes images of at least 32x32 "
+            f"pixels, got input_shape={tuple(input_shape)}"
+        )
+
+
 class Parts:
     """Layers and initialisers of one of the Kerases, as the papers' networks have them.
 
@@ -60,6 +77,16 @@ class Parts:
         """PyTorch's default for biases: uniform within 1 / sqrt(fan-in)."""
         bound = fan_in**-0.5
         return self.keras.initializers.RandomUniform(-bound, bound)
+
+    def pytorch_dense(self, x: Any, units: int, name: str, **options: Any) -> Any:
+        """A Dense layer that starts as PyTorch draws it by default."""
+        return self.layers.Dense(
+            units,
+            kernel_initializer=self.pytorch_kernel(),
+            bias_initializer=self.pytorch_bias(x.shape[-1]),
+            name=name,
+            **options,
+        )(x)
 
     def logits_dtype(self) -> str:
         """That of the weights: float32 under mixed precision too.

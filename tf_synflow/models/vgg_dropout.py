@@ -7,8 +7,7 @@ References:
 
 from typing import Any
 
-from tf_synflow.checks import check_choice
-from tf_synflow.models.parts import Parts
+from tf_synflow.models.parts import Parts, check_five_halvings
 
 # Convolutions of each of the five blocks, and how wide they are.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -52,13 +51,7 @@ def vgg16_dropout(
     Raises:
       ValueError: Unknown variant or Keras, or the images are too small.
     """
-    if variant is not None:
-        check_choice("variant of vgg16_dropout", variant, ("cifar",))
-    if min(input_shape[:2]) < 32:
-        raise ValueError(
-            "vgg16_dropout halves the image five times, so it takes images of at least "
-            f"32x32 pixels, got input_shape={tuple(input_shape)}"
-        )
+    check_five_halvings("vgg16_dropout", variant, input_shape)
     parts = Parts(keras)
     layers = parts.layers
     inputs = x = parts.keras.Input(input_shape)
@@ -76,18 +69,8 @@ def vgg16_dropout(
     x = layers.Flatten(name="flatten")(x)
     for number in (1, 2):
         x = parts.dropout(0.5, f"dropout{number}")(x)
-        x = layers.Dense(
-            max(1, int(_HIDDEN * width)),
-            activation="relu",
-            kernel_initializer=parts.pytorch_kernel(),
-            bias_initializer=parts.pytorch_bias(x.shape[-1]),
-            name=f"fc{number}",
-        )(x)
-    outputs = layers.Dense(
-        classes,
-        kernel_initializer=parts.pytorch_kernel(),
-        bias_initializer=parts.pytorch_bias(x.shape[-1]),
-        name="classifier",
-        dtype=parts.logits_dtype(),
-    )(x)
+        units = max(1, int(_HIDDEN * width))
+        x = parts.pytorch_dense(x, units, f"fc{number}", activation="relu")
+    dtype = parts.logits_dtype()
+    outputs = parts.pytorch_dense(x, classes, "classifier", dtype=dtype)
     return parts.keras.Model(inputs, outputs, name=name or "vgg16_dropout")

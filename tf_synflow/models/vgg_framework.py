@@ -11,8 +11,7 @@ References:
 
 from typing import Any
 
-from tf_synflow.checks import check_choice
-from tf_synflow.models.parts import Parts
+from tf_synflow.models.parts import Parts, check_five_halvings
 
 _WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks, two convolutions in each
 
@@ -44,13 +43,7 @@ def vgg13_framework(
     Raises:
       ValueError: Unknown variant or Keras, or the images are too small.
     """
-    if variant is not None:
-        check_choice("variant of vgg13_framework", variant, ("cifar",))
-    if min(input_shape[:2]) < 32:
-        raise ValueError(
-            "vgg13_framework halves the image five times, so it takes images of at "
-            f"least 32x32 pixels, got input_shape={tuple(input_shape)}"
-        )
+    check_five_halvings("vgg13_framework", variant, input_shape)
     parts = Parts(keras)
     layers = parts.layers
     inputs = x = parts.keras.Input(input_shape)
@@ -68,11 +61,6 @@ def vgg13_framework(
             x = parts.batch_norm(f"block{block}_bn{number}")(x)
         x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
     x = layers.Flatten(name="flatten")(x)
-    outputs = layers.Dense(
-        classes,
-        kernel_initializer=parts.pytorch_kernel(),
-        bias_initializer=parts.pytorch_bias(x.shape[-1]),
-        name="classifier",
-        dtype=parts.logits_dtype(),
-    )(x)
+    dtype = parts.logits_dtype()
+    outputs = parts.pytorch_dense(x, classes, "classifier", dtype=dtype)
     return parts.keras.Model(inputs, outputs, name=name)

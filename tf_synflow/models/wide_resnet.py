@@ -73,13 +73,8 @@ def wide_resnet(
     x = parts.batch_norm("final_bn", momentum=0.1)(x)
     x = layers.ReLU(name="final_relu")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    outputs = layers.Dense(
-        classes,
-        kernel_initializer=parts.pytorch_kernel(),
-        bias_initializer=parts.pytorch_bias(x.shape[-1]),
-        name="classifier",
-        dtype=parts.logits_dtype(),
-    )(x)
+    dtype = parts.logits_dtype()
+    outputs = parts.pytorch_dense(x, classes, "classifier", dtype=dtype)
     with deep_graphs(4 * depth):
         return parts.keras.Model(
             inputs, outputs, name=name or f"wide_resnet{depth}_{width}"

@@ -21,6 +21,73 @@ _ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 masks_are_left_out = contextvars.ContextVar("masks_are_left_out", default=False)
 
 
+class HoldsMask:
+    """Marks a constraint that holds the mask of a weight.
+
+    Attributes:
+      other: The constraint that the weight had before, or None.
+    """
+
+    other: Any
+
+
+class JoinedMasks:
+    """What a constraint is that joins those of several weights.
+
+    Attributes:
+      single: The class of the constraint of one weight.
+      parts: Path of a weight in the layer ("query/kernel") to its constraint.
+    """
+
+    single: type
+
+    def __init__(self, parts: Mapping[str, Any]):
+        """Makes the constraint.
+
+        Args:
+          parts: See above; or their configurations.
+        """
+        self.parts = {
+            path: self.single(**part) if isinstance(part, Mapping) else part
+            for path, part in parts.items()
+        }
+
+    def part(self, name: str) -> Any:
+        """The constraint of a weight by its name or path; None: it has none."""
+        for path, part in self.parts.items():
+            if named_alike(name, path):
+                return part
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them."""
+        parts = {path: part.get_config() for path, part in self.parts.items()}
+        return {"parts": parts}
+
+
+def held_by(name: str, variable: Any) -> Any:
+    """The constraint that holds the mask of a weight; None if there is none.
+
+    Args:
+      name: Its name or short name.
+      variable: The weight.
+    """
+    constraint = variable.constraint
+    if isinstance(constraint, JoinedMasks):
+        return constraint.part(name)
+    return constraint if isinstance(constraint, HoldsMask) else None
+
+
+def release(layer: Any) -> None:
+    """Gives an unbuilt layer the constraints that it had before it was pruned."""
+    for inner in every_layer(layer):
+        for attribute, value in list(vars(inner).items()):
+            if isinstance(value, JoinedMasks):
+                value = next(iter(value.parts.values()))
+            if isinstance(value, HoldsMask):
+                setattr(inner, attribute, value.other)
+
+
 @contextlib.contextmanager
 def masks_left_out() -> Iterator[None]:
     """Leaves masks out of configurations, for copies that get their own."""
@@ -34,19 +101,19 @@ def masks_left_out() -> Iterator[None]:
 def configure(
     layer: Any,
     parts: Mapping[str, Part],
-    held: Mapping[str, Any],
     joined: Callable[[dict[str, Any]], Any],
     kind_of: Callable[[Any], str | None],
 ) -> None:
-    """Writes constraints to where the configuration of a layer is made from.
+    """Has the configuration of a layer give the constraints of its weights.
 
     Args:
       layer: The layer.
       parts: Its weights by their short names.
-      held: Short name of a weight to its constraint.
       joined: Makes one constraint of several, by their paths.
       kind_of: What Keras calls the class of a layer.
     """
+    held = {short: held_by(short, part.variable) for short, part in parts.items()}
+    held = {short: constraint for short, constraint in held.items() if constraint}
     for short, constraint in held.items():
         part = parts[short]
         if part.constraint_attribute in vars(part.layer):

@@ -138,6 +138,30 @@ def prunable(
     ]
 
 
+def pruned(
+    parts: dict[str, Part], layer: Any, kind_of: Callable[[Any], str | None]
+) -> dict[str, Any]:
+    """Short name to variable of the weights of a layer that are pruned.
+
+    A layer of the user's own says itself which these are.
+    """
+    names = prunable(parts, layer, kind_of, PRUNABLE)
+    if kind_of(layer) is None and hasattr(layer, "get_prunable_weights"):
+        wanted = {id(variable) for variable in layer.get_prunable_weights()}
+        names = [short for short, part in parts.items() if id(part.variable) in wanted]
+    return {short: parts[short].variable for short in names}
+
+
+def renamed(own: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The weights of a copied layer by the short names that the original has.
+
+    The names of layers inside a layer of the user's own may differ in its copy.
+    """
+    names = list(names)
+    same = own.keys() == set(names)
+    return own if same else dict(zip(names, own.values(), strict=True))
+
+
 def _open_layers(layer: Any, kind_of: Callable[[Any], str | None]) -> set[int]:
     """The layer, and what it holds, as long as composites apply it as it is."""
     found, waiting = set(), [layer]
