@@ -147,3 +147,30 @@ def test_the_report_counts_what_shrink_leaves():
     rows = {row["name"]: row for row in tf_synflow.report(pruned).layers}
     assert rows["mha/query/kernel"]["macs"] == 5 * 8 * 4 * 6
     assert rows["mha/attention_output/kernel"]["macs"] == 5 * 4 * 5 * 8
+
+
+def test_criteria_with_data_take_a_shrunk_keras_3_model(keras):
+    """They convert it to Keras 2; in Keras 2 nothing is converted."""
+    model = net(keras, biased=True)
+    small = tf_synflow.shrink(tf_synflow.apply_masks(model, by_hand(model)))
+    assert small.get_layer("mha").query_factor != 1
+    scores = tf_synflow.PruningPolicy("snip", progress=False).score(small, (X, Y))
+    whole = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    layer, step = small.get_layer("mha"), 1e-6
+    kernel = (layer._query_dense if keras is keras2 else layer.query_dense).kernel
+    value = kernel.numpy().copy()
+    score = scores["mha/query/kernel"]
+    slopes = []
+    places = [np.unravel_index(i, value.shape) for i in score.argsort(None)[-2:]]
+    for place in places:
+        losses = []
+        for sign in (1, -1):
+            moved = value.copy()
+            moved[place] += sign * step
+            kernel.assign(moved)
+            losses.append(float(whole(Y, small(X))))
+        slopes.append(abs((losses[0] - losses[1]) / (2 * step) * value[place]))
+    # The scores are those products, over the sum of all of them.
+    assert score[places[0]] / score[places[1]] == pytest.approx(
+        slopes[0] / slopes[1], rel=1e-5
+    )

@@ -169,6 +169,26 @@ def test_a_mask_that_depends_on_the_input_hides_nothing(keras):
     compare(model, flow)
 
 
+def test_masks_given_by_position_hide_nothing(keras):
+    layer = keras.layers
+    inputs, mask = keras.Input((3, 2)), keras.Input((3, 2), dtype="bool")
+    tokens = keras.Input((3, 3), dtype="bool")
+    x = layer.Softmax()(layer.Dense(2, name="in")(inputs), mask)
+    mha = layer.MultiHeadAttention(1, 2, name="mha")
+    # Keras 3 itself does not take the mask of this layer by position.
+    y = mha(x, x, None, tokens) if keras is keras2 else mha(x, x, attention_mask=tokens)
+    out = layer.Dense(2, name="head")(y)
+    model = randomise(keras.Model([inputs, mask, tokens], out))
+    plain = keras.Model([inputs, mask], layer.Dense(2, name="own")(mha(x, x)))
+    plain.layers[-1].set_weights(model.layers[-1].get_weights())
+    scores = tf_synflow.PruningPolicy().score(model)
+    others = tf_synflow.PruningPolicy().score(plain)
+    assert len(scores) == len(others) == 6
+    for score, other in zip(scores.values(), others.values(), strict=True):
+        assert score.any()
+        np.testing.assert_allclose(score, other, rtol=1e-13)
+
+
 def test_attention_without_weights_passes_the_values_on(keras):
     layer = keras.layers
     inputs = [keras.Input((2, 3)), keras.Input((4, 3))]

@@ -28,6 +28,10 @@ LAYERS = {
     "conv1d transpose": (lambda: layers.Conv1DTranspose(3, 3, 2), SERIES),
     "depthwise": (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), IMAGE),
     "depthwise 1d": (lambda: layers.DepthwiseConv1D(3), SERIES),
+    "each depthwise": (
+        lambda: layers.TimeDistributed(layers.DepthwiseConv2D(3)),
+        (3, 8, 8, 2),
+    ),
     "separable": (lambda: layers.SeparableConv2D(5, 3), IMAGE),
     "separable 1d": (lambda: layers.SeparableConv1D(5, 3), SERIES),
     "batch norm": (lambda: layers.BatchNormalization(axis=1), IMAGE),
@@ -79,6 +83,19 @@ def test_a_layer_computes_the_same_in_keras_2(name):
     assert isinstance(converted, tf_keras.Model)
     (want,) = outputs_of(model, [x])
     np.testing.assert_allclose(converted(x, training=False), want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_depthwise_kernel_at_each_step_has_its_name_of_keras_2():
+    """Its scores are found by that name."""
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.TimeDistributed(layers.DepthwiseConv2D(3, name="depth"), name="each")(
+        inputs
+    )
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+    data = np.ones((4, 3, 6, 6, 2), "float32"), np.arange(4) % 2
+    policy = tf_synflow.PruningPolicy("snip", progress=False)
+    assert list(policy.score(model, data)) == ["head/kernel"]
+    assert "each/depth/depthwise_kernel" in read(model).weights
 
 
 def pair():

@@ -56,6 +56,27 @@ def test_what_is_excluded_or_small_needs_no_word(recwarn):
     assert tf_synflow.DenseKernelsWarning not in kinds
 
 
+@keras.saving.register_keras_serializable("test_dense")
+class Positions(layers.Layer):
+    """Learned positions, and a kernel whose name has the letters of "pos" in it."""
+
+    def build(self, shape):
+        self.tokens = self.add_weight(shape=(8, 8), name="position_embeddings")
+        self.w = self.add_weight(shape=(8, 8), name="composite_kernel")
+
+    def call(self, x):
+        return x @ self.w + self.tokens
+
+
+def test_whole_words_say_what_is_no_kernel():
+    x = inputs = keras.Input((8, 8))
+    x = layers.Dense(8, name="dense")(Positions(name="own")(x))
+    with pytest.warns(tf_synflow.DenseKernelsWarning, match="own/composite_kernel"):
+        pruned = tf_synflow.prune(keras.Model(inputs, x), 2, criterion="magnitude")
+    totals = tf_synflow.report(pruned).totals
+    assert totals["not_prunable"]["kernels"] == {"own/composite_kernel": 64}
+
+
 @pytest.mark.filterwarnings("ignore::tf_synflow.DenseKernelsWarning")
 def test_the_report_has_a_row_and_both_ratios():
     pruned = tf_synflow.prune(net(), 4, criterion="magnitude")

@@ -204,6 +204,48 @@ def test_too_high_a_ratio_says_what_stays():
         )
 
 
+def test_a_network_whose_only_filters_are_added_ones():
+    """Those of the first convolution are added to without a bias of their own."""
+    inputs = keras.Input((4, 4, 2))
+    layers = keras.layers
+    x = layers.Conv2D(4, 3, padding="same", name="a")(inputs)
+    y = layers.Conv2D(4, 3, padding="same", name="b")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(x))
+    with pytest.raises(ValueError, match="no filter that may be pruned"):
+        POLICY.masks(model, 1.2)
+    small = tf_synflow.prune_filters(
+        model, 0.25, nothing, policy=POLICY, zero_added=True
+    )
+    left = np.abs(small.get_layer("b").kernel.numpy()).sum((0, 1, 2)) > 0
+    assert left.sum() == 2 and small.get_layer("a").filters == 4
+
+
+@pytest.mark.parametrize("which", ["tf_keras", "keras"])
+def test_a_model_with_held_filters_is_pruned_by_weights_saved_and_stripped(
+    which, tmp_path
+):
+    framework = keras_named(which)
+    model = small_resnet(which)
+    flags = np.arange(6) != 2
+    hold_zero(model, {"conv1b/kernel": flags})
+    images = np.random.default_rng(0).random((8, 4, 4, 2), "float32")
+    model.compile(framework.optimizers.SGD(0.1), "mse")
+    policy = tf_synflow.PruningPolicy("magnitude", progress=False)
+    callback = tf_synflow.PruningCallback(2, policy)
+    model.fit(images, np.ones((8, 3)), verbose=0, callbacks=[callback])
+    assert not norms(model)["conv1b"][2]
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = tf_synflow.load_model(path)
+    np.testing.assert_array_equal(norms(loaded)["conv1b"], norms(model)["conv1b"])
+    plain = tf_synflow.strip(model)
+    again = tmp_path / "plain.keras"
+    plain.save(again)
+    text = framework.models.load_model(again, compile=False).to_json()
+    assert "tf_synflow" not in text and "HoldZero" not in text
+
+
 def test_an_activation_or_a_second_reader_leaves_a_filter_where_it_is():
     """relu(conv) + x is added too, but not what Add reads: only Add may follow."""
     inputs = keras.Input((4, 4, 2))

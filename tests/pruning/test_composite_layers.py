@@ -251,3 +251,24 @@ def test_depthwise_and_transposed_kernels_on_request(keras):
     whole = tf_synflow.PruningPolicy("magnitude", exclude=["depthwise"])
     with pytest.warns(tf_synflow.DenseKernelsWarning, match=r"transposed/kernel \(24"):
         assert list(whole.masks(model, 2)) == ["head/kernel"]
+
+
+def test_untied_reverse_embeddings_stay_dense_and_are_named(tmp_path):
+    """Keras gives them no constraint, so that nothing could hold their mask."""
+    layer = keras3.layers
+    inputs = keras3.Input((5,), dtype="int32")
+    words = layer.ReversibleEmbedding(12, 8, tie_weights=False, name="words")
+    model = keras3.Model(inputs, words(words(inputs), reverse=True))
+    with pytest.warns(tf_synflow.DenseKernelsWarning, match="words/reverse_embeddings"):
+        pruned = tf_synflow.prune(model, 4, criterion="magnitude", progress=False)
+    masks = tf_synflow.get_masks(pruned)
+    assert {name: mask.sum() for name, mask in masks.items()} == {
+        "words/embeddings": 24
+    }
+    pruned.save(tmp_path / "words.keras")
+    loaded = tf_synflow.load_model(tmp_path / "words.keras")
+    same(masks, tf_synflow.get_masks(loaded))
+    compiled(keras3, loaded, keras3.optimizers.Adam(0.05))
+    for _ in range(3):
+        loaded.train_on_batch(X, X)
+    assert not back(loaded, masks)

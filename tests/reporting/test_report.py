@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 
+import keras as keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -132,6 +133,49 @@ def test_recurrent_layers_count_each_time_step_and_unknown_ones_are_named():
     assert found.totals["connected"] is None and found.totals["effective"] is None
     assert "not known" in found.notes[0] and "both" in found.notes[1]
     assert "Multiply-adds leave out: both" in str(found)
+
+
+def test_layers_inside_others_count_as_they_do_by_themselves():
+    inputs = keras.Input((3, 4, 4, 2))
+    x = layers.TimeDistributed(layers.Conv2DTranspose(5, 3, 2, "same"))(inputs)
+    found = tf_synflow.report(keras.Model(inputs, x))
+    assert found.totals["macs"] == 3 * 16 * 9 * 2 * 5 and not found.totals["uncounted"]
+    inputs = keras.Input((3, 7, 2))
+    x = layers.TimeDistributed(layers.LSTM(5))(inputs)
+    found = tf_synflow.report(keras.Model(inputs, x))
+    assert found.totals["macs"] == 3 * 7 * 20 * (2 + 5)
+    inputs = keras.Input((3, 4, 4, 2))
+    x = layers.Bidirectional(layers.ConvLSTM2D(5, 3, 2), name="both")(inputs)
+    found = tf_synflow.report(keras.Model(inputs, x))
+    assert found.totals["uncounted"] == ["both"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_that_score_words_are_multiplied(tied):
+    inputs = keras3.Input((7,), dtype="int32")
+    words = keras3.layers.ReversibleEmbedding(11, 4, tie_weights=tied)
+    model = keras3.Model(inputs, words(words(inputs), reverse=True))
+    assert tf_synflow.report(model).totals["macs"] == 7 * 11 * 4
+
+
+def test_channels_of_attention_are_the_units_of_all_heads():
+    inputs = keras.Input((5, 8))
+    x = layers.MultiHeadAttention(3, 4, value_dim=2, name="mha")(inputs, inputs)
+    x = layers.EinsumDense("abc,cde->abde", (None, 3, 2), name="split")(x)
+    model = keras.Model(inputs, x)
+    masks = {name: np.ones(mask.shape, bool) for name, mask in whole_of(model).items()}
+    masks["mha/query/kernel"][:, 1, 2] = False
+    masks["split/kernel"][:, 2, 1] = False
+    found = tf_synflow.report(tf_synflow.apply_masks(model, masks))
+    rows = {row["name"]: row for row in found.layers}
+    channels = {name: row["channels"] for name, row in rows.items()}
+    assert list(channels.values()) == [12, 12, 6, 8, 6]
+    assert rows["mha/query/kernel"]["dead_channels"] == 1
+    assert rows["split/kernel"]["dead_channels"] == 1
+
+
+def whole_of(model):
+    return tf_synflow.PruningPolicy("magnitude").score(model)
 
 
 def test_resnet50_as_the_literature_has_it():

@@ -29,6 +29,7 @@ from tf_synflow.flow.parts import (
 )
 from tf_synflow.frameworks import adapter_of_class, check_layer_class
 from tf_synflow.network import Call
+from tf_synflow.network.layer_weights import ATTENTION
 
 LinearPart = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -192,10 +193,9 @@ def rule_of(call: Call, product: bool = False) -> LinearPart | None:
         return _REGISTERED[type(call.layer)]
     if call.kind in _WITH_CALL:
         rule = _WITH_CALL[call.kind]
-        known = functools.partial(rule, call) if _cells_are_known(call) else None
         if product and rule is attention.multi_head_attention:
             return functools.partial(rule, call, product=True)
-        return known
+        return functools.partial(rule, call) if _cells_are_known(call) else None
     if call.kind == "TimeDistributed":
         return _time_distributed(call)
     rule = LINEAR_PARTS.get(call.kind)
@@ -244,7 +244,7 @@ def linear_weights(call: Call) -> Iterable[str]:
     """
     if type(call.layer) in _REGISTERED:
         return ()
-    if call.kind in ("MultiHeadAttention", "GroupedQueryAttention"):
+    if call.kind in ATTENTION:
         return attention.linear_weights(call)
     rule = LINEAR_PARTS.get(call.kind)
     return call.weights if rule in LINEAR_IN_KERNEL else ()

@@ -215,16 +215,14 @@ def thinned(index: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     return index[left], np.concatenate([[0], np.cumsum(~repeats)])
 
 
-def moved(spread: Spread, indices: dict[int, np.ndarray], tensor: Any = None) -> Spread:
+def moved(spread: Spread, indices: dict[int, np.ndarray]) -> Spread:
     """The signal with other positions along some axes.
 
     Args:
       spread: The signal.
       indices: Axis to the computed position that stands at each true one.
-      tensor: What was computed from its tensor. Defaults to the tensor itself.
     """
-    tensor = spread.tensor if tensor is None else tensor
-    positions = list(spread.positions or [None] * tensor.shape.rank)
+    positions = list(spread.positions or [None] * spread.tensor.shape.rank)
     for axis, index in indices.items():
         positions[axis] = index
-    return spread_of(tensor, positions)
+    return spread_of(spread.tensor, positions)

@@ -11,10 +11,12 @@ from tf_synflow.keras2.weights import kind_of, layer_parts
 from tf_synflow.masks.packing import packed, unpacked
 from tf_synflow.network.constraint_settings import (
     HoldsMask,
+    HoldsZero,
     JoinedMasks,
     configure,
     every_layer,
     held_by,
+    lasting,
     masks_are_left_out,
     release,
 )
@@ -68,24 +70,11 @@ class KeepPruned(HoldsMask, keras.constraints.Constraint):
         """The arguments, as Keras saves them: the mask as packed, deflated bits."""
         left_out = masks_are_left_out.get() or self.mask is None
         mask = None if left_out else packed(self.mask.numpy().astype(bool))
-        return {"mask": mask, "other": keras.constraints.serialize(self.other)}
+        return {"mask": mask, "other": keras.constraints.serialize(lasting(self.other))}
 
 
-class HoldZero(keras.constraints.Constraint):
-    """Zeroes a variable at places of its last axis after each update.
-
-    It is no mask: what it holds at zero is not counted as pruned weights.
-    """
-
-    def __init__(self, kept: np.ndarray, other: Any = None):
-        """Makes the constraint.
-
-        Args:
-          kept: Boolean vector along the last axis, False where it is 0.
-          other: The constraint that the variable had before, applied first.
-        """
-        self.kept = kept
-        self.other = other
+class HoldZero(HoldsZero, keras.constraints.Constraint):
+    """Zeroes a variable at places of its last axis after each update."""
 
     def __call__(self, w: Any) -> Any:
         """The constrained variable."""
@@ -95,8 +84,7 @@ class HoldZero(keras.constraints.Constraint):
 
 def hold_zero(variable: Any, kept: np.ndarray) -> None:
     """Zeroes a variable where `kept` is False, now and in training; see `HoldZero`."""
-    old = variable.constraint
-    constraint = HoldZero(kept, old.other if isinstance(old, HoldZero) else old)
+    constraint = HoldZero(kept, variable.constraint)
     variable.assign(constraint(tf.identity(variable)))
     _set_constraint(variable, constraint)
 

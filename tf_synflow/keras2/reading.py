@@ -1,6 +1,7 @@
 """A tf_keras model as a `Network`: nested models laid flat, wrappers looked through."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from tf_synflow.network import (
     assembled,
 )
 from tf_synflow.network.constraint_settings import held_by
-from tf_synflow.network.layer_weights import TAKE_MASKS
+from tf_synflow.network.layer_weights import TAKE_MASKS, names_a_mask
 
 
 def read(model: Any) -> Network:
@@ -164,16 +165,19 @@ def _call(
     gives: tuple[int, ...],
     numbers: dict[int, int],
 ) -> Call:
-    given, masks = node.call_kwargs, set()
+    places, given = list(node.call_args), dict(node.call_kwargs)
+    masks = False
     if kind_of(layer) in TAKE_MASKS:
         # Which time steps count, which tokens see which: nothing flows there.
-        masks = {key for key in given if key == "mask" or key.endswith("_mask")}
-        masks = {key for key in masks if _has_tensors(given[key])}
-    arguments = _with_slots(node.call_args, numbers)
-    options = {
-        key: None if key in masks else _with_slots(value, numbers)
-        for key, value in given.items()
-    }
+        names = list(inspect.signature(layer.call).parameters)
+        for index, argument in enumerate(names[: len(places)]):
+            if names_a_mask(argument) and _has_tensors(places[index]):
+                places[index], masks = None, True
+        for argument in filter(names_a_mask, given):
+            if _has_tensors(given[argument]):
+                given[argument], masks = None, True
+    arguments = _with_slots(tuple(places), numbers)
+    options = {key: _with_slots(value, numbers) for key, value in given.items()}
     if masks:
         slots = tf.nest.flatten((arguments, options))
         reads = tuple(slot.number for slot in slots if isinstance(slot, Slot))

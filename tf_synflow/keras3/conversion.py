@@ -136,7 +136,7 @@ def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[A
 
 def _counterpart(call: Call) -> Any:
     """A layer of Keras 2 of the same class name and settings, its weights not yet."""
-    found = _namesake(call.kind)
+    found = _namesake(call)
     if found is None or call.kind in {*_ADAPTED, "Lambda"}:
         raise ValueError(
             f"layer {call.name!r} ({call.class_name}) cannot be made {_WHERE}. Use "
@@ -208,8 +208,14 @@ def _arguments(layer_class: type) -> dict[str, Any]:
     return found
 
 
-def _namesake(kind: str | None) -> type | None:
+def _namesake(call: Call) -> type | None:
+    """The class of Keras 2 that does what the class of a layer does."""
+    from tf_synflow.keras2.attention import ScaledAttention
     from tf_synflow.keras2.imports import keras as keras2
+
+    kind = call.kind
+    if hasattr(call.layer, "query_factor") and kind is not None:
+        return ScaledAttention
 
     applications = keras2.src.applications
     special = {

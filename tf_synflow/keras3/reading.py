@@ -1,6 +1,7 @@
 """A Keras 3 model as a `Network`: nested models laid flat."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from tf_synflow.network import (
     assembled,
 )
 from tf_synflow.network.constraint_settings import held_by
+from tf_synflow.network.layer_weights import names_a_mask
 
 
 def read(model: Any) -> Network:
@@ -170,11 +172,14 @@ def _call(
 ) -> Call:
     operation = node.operation
     # Keras masks (which time steps count) come as arguments too. Nothing flows there.
-    given = {
-        key: None if is_mask(key, value) and not walk.keras_masks else value
-        for key, value in node.arguments.kwargs.items()
-    }
-    arguments = _with_slots(node.arguments.args, numbers)
+    given, places = dict(node.arguments.kwargs), list(node.arguments.args)
+    if not walk.keras_masks:
+        given = {k: None if is_mask(k, value) else value for k, value in given.items()}
+        if isinstance(operation, keras.layers.Layer):
+            names = inspect.signature(operation.call).parameters
+            for index, (argument, value) in enumerate(zip(names, places, strict=False)):
+                places[index] = None if is_mask(argument, value) else value
+    arguments = _with_slots(tuple(places), numbers)
     options = _with_slots(given, numbers)
     reads = tuple(slot.number for slot in _slots((arguments, options)))
     name = walk.names.setdefault(id(operation), prefix + operation.name)
@@ -203,9 +208,10 @@ def _call(
 
 def is_mask(key: str, value: Any) -> bool:
     """Whether an argument of a call is a tensor that says which time steps count."""
-    named = key == "mask" or key.endswith("_mask")
     parts = value if isinstance(value, (list, tuple)) else [value]
-    return named and any(isinstance(part, (keras.KerasTensor, Slot)) for part in parts)
+    return names_a_mask(key) and any(
+        isinstance(part, (keras.KerasTensor, Slot)) for part in parts
+    )
 
 
 def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, ...]:

@@ -14,9 +14,9 @@ import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tf_synflow.network.layer_weights import Part, sublayers
+import numpy as np
 
-_ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
+from tf_synflow.network.layer_weights import ATTENTION, Part, sublayers
 
 masks_are_left_out = contextvars.ContextVar("masks_are_left_out", default=False)
 
@@ -29,6 +29,33 @@ class HoldsMask:
     """
 
     other: Any
+
+
+class HoldsZero:
+    """What a constraint is that zeroes a variable at places of its last axis.
+
+    It is no mask: what it holds at zero is not counted as pruned weights. It is the
+    variable's, not the layer's: files and copies do not carry it.
+
+    Attributes:
+      kept: Boolean vector along the last axis, False where it is 0.
+      other: The constraint that the variable had before, applied first; or None.
+    """
+
+    def __init__(self, kept: np.ndarray, other: Any = None):
+        """Makes the constraint.
+
+        Args:
+          kept: See above.
+          other: See above. Defaults to None.
+        """
+        self.kept = kept
+        self.other = lasting(other)
+
+
+def lasting(constraint: Any) -> Any:
+    """The constraint of a variable that files carry: without `HoldsZero`."""
+    return constraint.other if isinstance(constraint, HoldsZero) else constraint
 
 
 class JoinedMasks:
@@ -85,7 +112,7 @@ def release(layer: Any) -> None:
             if isinstance(value, JoinedMasks):
                 value = next(iter(value.parts.values()))
             if isinstance(value, HoldsMask):
-                setattr(inner, attribute, value.other)
+                setattr(inner, attribute, lasting(value.other))
 
 
 @contextlib.contextmanager
@@ -123,14 +150,14 @@ def configure(
         holder, path = waiting.pop()
         waiting += [(inner, f"{path}{inner.name}/") for inner in sublayers(holder)]
         kind = kind_of(holder)
-        if kind not in (*_ATTENTION, "Bidirectional"):
+        if kind not in (*ATTENTION, "Bidirectional"):
             continue
         inside = {
             short.removeprefix(path): constraint
             for short, constraint in held.items()
             if short.startswith(path)
         }
-        if kind in _ATTENTION and inside:
+        if kind in ATTENTION and inside:
             _set(holder, ("_kernel_constraint", "kernel_constraint"), joined(inside))
         elif kind == "Bidirectional" and inside:
             _configure_directions(holder, path, parts, inside, joined)

@@ -18,7 +18,8 @@ PRUNABLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), ("pointwise_kernel",)),
     "EinsumDense": ("kernel",),
     "Embedding": ("embeddings",),
-    "ReversibleEmbedding": ("embeddings", "reverse_embeddings"),
+    # Not its reverse_embeddings: Keras gives them no constraint that could hold a mask.
+    "ReversibleEmbedding": ("embeddings",),
     **dict.fromkeys(("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell"), _KERNELS),
 }
 
@@ -28,10 +29,13 @@ ON_REQUEST: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), ("depthwise_kernel",)),
 }
 
+# Layers that hold an EinsumDense layer for queries, keys, values and outputs each.
+ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
+
 # Layers that apply the layers in them as they are: their weights can be pruned.
 COMPOSITES = frozenset(
     {
-        *("MultiHeadAttention", "GroupedQueryAttention", "TimeDistributed"),
+        *(*ATTENTION, "TimeDistributed"),
         *("SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
         *("RNN", "StackedRNNCells", "Bidirectional"),
     }
@@ -40,19 +44,24 @@ COMPOSITES = frozenset(
 # Layers that may be told which time steps count, or which tokens see which.
 TAKE_MASKS = frozenset(
     {
-        *("MultiHeadAttention", "GroupedQueryAttention", "Attention"),
+        *(*ATTENTION, "Attention"),
         *("AdditiveAttention", "SimpleRNN", "LSTM", "GRU", "RNN"),
         *("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
         *("Bidirectional", "TimeDistributed", "Softmax"),
     }
 )
 
+
+def names_a_mask(argument: str) -> bool:
+    """Whether an argument of this name says which time steps or tokens count."""
+    return argument == "mask" or argument.endswith("_mask")
+
+
 # The attribute of a layer that holds the constraint of a weight of this name.
 _CONSTRAINTS = {
     "pointwise_kernel": "pointwise_constraint",
     "depthwise_kernel": "depthwise_constraint",
     "recurrent_kernel": "recurrent_constraint",
-    "reverse_embeddings": "embeddings_constraint",
 }
 
 
@@ -107,10 +116,10 @@ def parts_of(layer: Any, own: Own, everything: Iterable[tuple[str, Any]]) -> dic
     named: dict[str, Part] = {}
     for name, variable in everything:
         path, part = found.get(id(variable), ("", Part(layer, name, variable)))
-        short, again = path + name, 0
+        short, again = path + part.name, 0
         while short in named:
             again += 1
-            short = f"{path}{name}_{again}"
+            short = f"{path}{part.name}_{again}"
         named[short] = part
     return named
 

@@ -67,11 +67,8 @@ class FilterTask:
 
     def masks(self, ratio: float) -> Masks:
         """The weights to keep; see `PruningPolicy.masks`."""
-        return self.remove(self._plan(ratio), self.fewest)
-
-    def remove(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
-        """The weights to keep once a plan for filters is carried out; see `left`."""
-        return self.filters.weight_masks(self.left(steps, fewest), self.start)
+        left = self.left(self._plan(ratio), self.fewest)
+        return self.filters.weight_masks(left, self.start)
 
     def left(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
         """The filters to keep once a plan for filters is carried out.

@@ -10,8 +10,13 @@ from tf_synflow.masks.counts import kept_count
 from tf_synflow.network import Network
 
 # Weights that are added, or multiply one channel, are no kernels, whatever their rank.
-# So are learned tokens and positions.
-_NO_KERNELS = ("bias", "beta", "gamma", "scale", "moving", "token", "cls", "pos")
+# Nor are learned tokens and positions.
+_NO_KERNELS = frozenset(
+    {
+        *("bias", "beta", "gamma", "scale", "moving", "token", "tokens", "cls"),
+        *("pos", "position", "positions", "positional"),
+    }
+)
 
 _WORTH_A_WORD = 0.01  # of the trainable weights
 
@@ -30,7 +35,7 @@ def dense_kernels(network: Network, pruned: Collection[str]) -> dict[str, int]:
         and variable.trainable
         and len(variable.shape) > 1
         and variable.shape[0] > 1
-        and not any(word in name.rpartition("/")[2] for word in _NO_KERNELS)
+        and _NO_KERNELS.isdisjoint(name.rpartition("/")[2].lower().split("_"))
     }
 
 

@@ -262,8 +262,13 @@ class PruningPolicy:
 
     def task(self, network: Network, data: Any = None) -> WeightTask | FilterTask:
         """What `prepare` gives, for a network that was read already."""
+        kind = FilterTask if self.granularity == "filter" else WeightTask
+        return kind(self.problem(network, data), self)
+
+    def problem(self, network: Network, data: Any = None) -> Problem:
+        """What a criterion is given of a network that was read already."""
         excluded = excluded_layers(network, self.exclude)
-        problem = Problem(
+        return Problem(
             network=network,
             weights=prunable_values(network, excluded, self.layer_types),
             exclude=excluded,
@@ -277,8 +282,6 @@ class PruningPolicy:
             attention=self.attention,
             progress=progress_bar("gradients", "batch", self.progress, leave=False),
         )
-        kind = FilterTask if self.granularity == "filter" else WeightTask
-        return kind(problem, self)
 
     def allow_pruning(self, layer: Any) -> bool:
         """Whether tfmot may wrap this layer (part of tfmot's interface)."""

@@ -94,7 +94,7 @@ class Counting(NamedTuple):
 
     def task(self, policy: PruningPolicy, network: Network, data: Any) -> FilterTask:
         """How the filters of a network are pruned."""
-        return FilterTask(policy.task(network, data).problem, policy, self.zero_added)
+        return FilterTask(policy.problem(network, data), policy, self.zero_added)
 
     def kept_after(
         self, number: int, rounds: int, removed: Fraction, total: int

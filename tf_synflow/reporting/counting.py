@@ -12,6 +12,7 @@ from tf_synflow.flow.paths import on_paths
 from tf_synflow.masks.selection import emptied
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
+from tf_synflow.network.layer_weights import ATTENTION
 from tf_synflow.policy.dense import dense_kernels
 from tf_synflow.reporting.multiply_adds import uses_of_weights
 from tf_synflow.reporting.report import Report
@@ -98,6 +99,7 @@ def _row(
     network: Network,
 ) -> dict[str, Any]:
     kept, size = int(np.count_nonzero(mask)), mask.size
+    axes = _channel_axes(name, network)
     row: dict[str, Any] = {
         "name": name,
         "shape": list(mask.shape),
@@ -106,13 +108,13 @@ def _row(
         "density": kept / size,
         "effective": None,
         "effective_density": None,
-        "channels": mask.shape[_channel_axis(name, network)],
+        "channels": math.prod(mask.shape[axis] for axis in axes),
         "dead_channels": None,
         "macs": None if positions is None else size * positions,
         "sparse_macs": None if positions is None else kept * positions,
     }
     if effective is not None:
-        channels = np.moveaxis(effective, _channel_axis(name, network), 0)
+        channels = np.moveaxis(effective, axes, range(len(axes)))
         alive = channels.reshape(row["channels"], -1).any(1)
         row["effective"] = int(np.count_nonzero(effective))
         row["effective_density"] = row["effective"] / size
@@ -120,10 +122,16 @@ def _row(
     return row
 
 
-def _channel_axis(name: str, network: Network) -> int:
-    """The axis of a weight along which its output channels lie."""
+def _channel_axes(name: str, network: Network) -> tuple[int, ...]:
+    """The axes of a weight along which its output channels lie."""
     call = network.owners[name]
-    return -2 if "Transpose" in call.class_name else -1
+    if call.kind == "EinsumDense":
+        read, rest = call.layer.equation.split(",")
+        kernel = rest.split("->")[0]
+        return tuple(i for i, letter in enumerate(kernel) if letter not in read)
+    if call.kind in ATTENTION and not name.endswith("attention_output/kernel"):
+        return (-2, -1)  # the units of each head
+    return (-2,) if "Transpose" in call.class_name else (-1,)
 
 
 def _totals(

@@ -8,7 +8,10 @@ step; zeros that are padded on count as well, as is usual.
 
 import math
 
+from tf_synflow import frameworks
+from tf_synflow.flow.parts.projecting import is_reversed
 from tf_synflow.network import Call, Network, Shape
+from tf_synflow.network.layer_weights import ATTENTION
 
 _BY_OUTPUT = (
     *("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
@@ -17,15 +20,13 @@ _BY_OUTPUT = (
 
 _BY_INPUT = (
     *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-    *("SimpleRNN", "GRU", "LSTM", "Bidirectional"),
+    *("SimpleRNN", "GRU", "LSTM"),
 )
-
-_ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 
 # Weights that are added, looked up, or applied once a channel.
 _FREE = (
-    *("bias", "embeddings", "gamma", "beta", "moving_mean", "moving_variance"),
-    *("mean", "variance", "alpha"),
+    *("bias", "embeddings", "reverse_embeddings", "gamma", "beta", "moving_mean"),
+    *("moving_variance", "mean", "variance", "alpha"),
 )
 
 
@@ -47,7 +48,8 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
             name = f"{call.name}/{short}"
             uses: int | None = 0
             own = short.rpartition("/")[2]
-            if own not in _FREE and len(variable.shape) > 1:
+            free = own in _FREE and not _projects_back(call, short)
+            if not free and len(variable.shape) > 1:
                 uses = _uses(network, call, short)
                 if uses is None and call.name not in uncounted:
                     uncounted.append(call.name)
@@ -59,22 +61,34 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
     return positions, uncounted
 
 
+def _projects_back(call: Call, short: str) -> bool:
+    """Whether a weight is the embeddings by which a layer scores each word."""
+    if call.kind != "ReversibleEmbedding" or not is_reversed(call):
+        return False
+    tied = "reverse_embeddings" not in call.weights
+    return short == ("embeddings" if tied else "reverse_embeddings")
+
+
 def _uses(network: Network, call: Call, short: str) -> int | None:
     if call.kind == "EinsumDense":
         return _uses_in_product(call, network.shapes[call.inputs[0]])
-    if call.kind in _ATTENTION:
+    kind, inner = call.kind, call.layer
+    if kind in ("TimeDistributed", "Bidirectional"):
+        inner = inner.layer if kind == "TimeDistributed" else inner.forward_layer
+        kind = frameworks.adapter_of(inner).kind_of(inner)
+    if kind in ATTENTION and kind == call.kind:
         keys = short.startswith(("key/", "value/"))
         shape = network.shapes[call.inputs[-1 if keys else 0]]
-    elif call.kind in _BY_OUTPUT or (
-        call.kind == "TimeDistributed" and short.endswith("/kernel")
-    ):
+    elif kind in _BY_OUTPUT:
         shape = network.shapes[call.outputs[0]]
-    elif call.kind in _BY_INPUT:
+    elif kind in _BY_INPUT or _projects_back(call, short):
         shape = network.shapes[call.inputs[0]]
     else:
         return None
-    first = getattr(call.layer, "data_format", None) == "channels_first"
-    sizes = shape[2:] if first else shape[1:-1]
+    sizes = list(shape[1:])
+    first = getattr(inner, "data_format", None) == "channels_first"
+    # The steps of a TimeDistributed layer come before its channels.
+    del sizes[(1 if inner is not call.layer else 0) if first else -1]
     known = [size for size in sizes if size is not None]
     return math.prod(known) if len(known) == len(sizes) else None
 

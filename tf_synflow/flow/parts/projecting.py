@@ -21,11 +21,16 @@ def embedding(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     return x[..., None] * tf.reduce_sum(weights["embeddings"], 0)
 
 
+def is_reversed(call: Call) -> bool:
+    """Whether a ReversibleEmbedding is called to give a score for each word."""
+    return bool(call.options.get("reverse") or True in call.arguments[1:])
+
+
 def reversible_embedding(
     call: Call, layer: Any, x: Any, weights: Mapping[str, Any]
 ) -> Any:
     """An embedding, or the projection back to the vocabulary."""
-    if not (call.options.get("reverse") or True in call.arguments[1:]):
+    if not is_reversed(call):
         return embedding(layer, x, weights)
     if "reverse_embeddings" in weights:
         return tf.tensordot(x, weights["reverse_embeddings"], 1)
