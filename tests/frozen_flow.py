@@ -56,6 +56,7 @@ def compare(model, flow):
     scores, values = scored(model)
     others = {n: np.abs(v.astype("float64")) for n, v in values.items()}
     weights = {n: values[n] for n in scores}
+    assert set(scores) == set(frameworks.read(model).prunable)
     whole, lost = removal(lambda w, f: flow({**others, **w}, f), weights)
     for name, score in scores.items():
         assert np.abs(score - lost[name]).max() <= 1e-14 * whole, name

@@ -139,9 +139,11 @@ def test_the_experiments_of_grda_have_the_papers_settings():
         own = (recipe["epochs"], recipe["decay"], recipe.get("drops", ""))
         assert (*own, found["cs"], found["mus"]) == GRDA[path.stem]
         assert recipe["optimizer"] == "grda" and "weight_decay" not in recipe
-        model, dataset = path.stem.split("_imagenet")[0].rsplit("_cifar", 1)[0], "cifar"
-        assert found["models"] in ("resnet50", model, f"{model}_dropout")
-        assert dataset in found["datasets"] or found["datasets"] == "imagenet2012"
+        name, _, dataset = path.stem.partition("_imagenet")[0].partition("_cifar")
+        data = f"cifar{dataset}" if dataset else "imagenet2012"
+        models = {"vgg16": "vgg16_dropout"}.get(name, name)
+        assert (found["models"], found["datasets"]) == (models, data)
+        assert found["sweepdir"] == f"runs/grda/{path.stem}"
         batch = "256" if found["datasets"] == "imagenet2012" else "128"
         assert (recipe["batch_size"], recipe["learning_rate"]) == (batch, "0.1")
         assert found["ratios"] == "1"

@@ -1,6 +1,7 @@
 """What pruning does to training: measured values against values computed otherwise."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from tf_synflow.experiments.gradient_flow.identities import identities
 from tf_synflow.experiments.gradient_flow.measure import Plan, measure, ranks
 from tf_synflow.frameworks import read
 from tf_synflow.keras2.imports import keras
+
+TRAINING = Training(
+    batch_size=10, learning_rate=0.1, weight_decay=1e-4, temperature=5.0
+)
 
 
 def data(size=6, count=40):
@@ -55,7 +60,7 @@ def test_both_equations_hold_along_a_smooth_flow_and_kinks_break_the_second():
 
 def test_loss_gradient_and_training_are_those_of_keras_with_masks():
     """A pruned model trained by Keras's own loop, and derivatives by its own tape."""
-    training = Training(batch_size=10, temperature=5.0, weight_decay=0.01, seed=2)
+    training = dataclasses.replace(TRAINING, weight_decay=0.01, seed=2)
     model, twin = randomise(net()), net()
     twin.set_weights(model.get_weights())
     bench = Bench(model, data(), 16, training)
@@ -106,7 +111,7 @@ def test_loss_gradient_and_training_are_those_of_keras_with_masks():
 
 
 def test_training_again_from_the_same_weights_is_the_same():
-    bench = Bench(randomise(net()), data(), 16, Training(batch_size=10))
+    bench = Bench(randomise(net()), data(), 16, TRAINING)
     start = bench.weights()
     first = bench.train(0, 2)
     bench.restore(start)
@@ -114,7 +119,7 @@ def test_training_again_from_the_same_weights_is_the_same():
 
 
 def test_calibrated_statistics_are_those_of_the_sample():
-    bench = Bench(randomise(net()), data(), 16, Training())
+    bench = Bench(randomise(net()), data(), 16, TRAINING)
     bench.calibrate()
     weights = {n: v.numpy() for n, v in bench.network.weights.items()}
     x = tf.nn.conv2d(bench.sample[0], weights["a/kernel"], 1, "VALID").numpy()
@@ -137,7 +142,7 @@ def test_the_tables_hold_what_the_policies_prune(granularity, monkeypatch):
         images=12,
         after=1,
         granularity=granularity,
-        training=Training(batch_size=10),
+        training=TRAINING,
     )
     units = []
     tables = measure(plan, data(), lambda work: (units.append(u) or u for u in work))
@@ -147,7 +152,7 @@ def test_the_tables_hold_what_the_policies_prune(granularity, monkeypatch):
     assert all(row["loss_after"] == row["loss_before"] for row in dense)
     # At epoch 0 of seed 0, by the library's own policies.
     keras.utils.set_random_seed(0)
-    bench = Bench(net(), data(), 12, Training(batch_size=10))
+    bench = Bench(net(), data(), 12, TRAINING)
     bench.calibrate()
     for criterion in criteria:
         policy = plan.policy(criterion, 0)
@@ -169,10 +174,27 @@ def test_ranks_of_equal_values_are_shared():
     np.testing.assert_array_equal(ranks(np.array([3.0, 1, 3, 2])), [3.5, 1, 3.5, 2])
 
 
+PLAN = Plan(
+    model="resnet8",
+    criteria=("magnitude",),
+    epochs=(0, 1),
+    ratios=(0.5,),
+    seeds=(0,),
+    images=8,
+    after=1,
+    granularity="weight",
+    training=TRAINING,
+)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (dict(epochs=(5, 1)), "epochs must be whole numbers from 0 on, rising"),
+        (dict(epochs=()), "epochs must be one or more, each once"),
+        (dict(criteria=()), "criteria must be one or more, each once"),
+        (dict(seeds=(1, 1)), r"seeds must be one or more, each once, got \(1, 1\)"),
+        (dict(criteria=("snip_t1",)), "only grasp_t1 has T = 1"),
         (dict(ratios=(0.5, 2)), "shares to remove within 0 and 1"),
         (dict(criteria=("none",)), "unknown criterion 'none'"),
         (dict(granularity="filter", criteria=("snip",)), "has no form for filters"),
@@ -180,7 +202,7 @@ def test_ranks_of_equal_values_are_shared():
 )
 def test_a_plan_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Plan(**{"model": "resnet8", "criteria": ("magnitude",), **change})
+        dataclasses.replace(PLAN, **change)
 
 
 def test_the_program_writes_tables_and_pictures(tmp_path):

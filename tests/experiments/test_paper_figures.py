@@ -164,6 +164,13 @@ def test_accuracies_are_spread_over_the_seeds():
     assert {r["mean"] for r in paper_figures.accuracies(RUNS, "best")} == {90}
 
 
+def test_runs_of_several_mu_are_no_seeds_of_one_curve():
+    runs = [{**RUNS[0], "c": "0.001", "mu": mu} for mu in ("0.4", "0.51")]
+    with pytest.raises(ValueError, match=r"several values of mu \(0.4, 0.51\)"):
+        paper_figures.accuracies(runs, "final")
+    assert paper_figures.accuracies(runs[:1], "final")[0]["mean"] == 50
+
+
 def test_published_numbers_are_read_for_their_network_alone():
     file = ROOT / "docs" / "published" / "synflow_figure6_best_top1.csv"
     rows = paper_figures.published(file, "vgg16_bn", "cifar10", "best")

@@ -18,6 +18,8 @@ from absl import flags
 from tqdm.auto import tqdm
 
 from tf_synflow import models
+from tf_synflow.commands.data_flags import DATA_DIR, DOWNLOAD, TRAIN_IMAGES
+from tf_synflow.commands.flag_values import check_folder, numbers
 from tf_synflow.experiments import data
 from tf_synflow.experiments.directional.figure import directional_figure
 from tf_synflow.experiments.directional.study import Settings, Tables, study
@@ -39,19 +41,8 @@ _MODEL = flags.DEFINE_enum(
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "digits_8x8",
-    [name for name in data.DATASETS if name != "imagenet2012"],
+    data.IN_MEMORY,
     "Data set to train on.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder of tensorflow_datasets. Default: ~/tensorflow_datasets.",
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download", True, "Download the data set if it is not in the folder."
-)
-_TRAIN_IMAGES = flags.DEFINE_integer(
-    "train_images", None, "Use only this number of training images. Default: all."
 )
 _C = flags.DEFINE_float("c", 0.005, "GRDA: strength of the threshold, 0 or more.")
 _MUS = flags.DEFINE_list(
@@ -106,14 +97,10 @@ def main(argv: list[str]) -> None:
     settings = _settings()
     settings.check()
     output = _OUTPUT.value
-    if not Path(output).absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"output={output}: the folder {str(Path(output).parent)!r} does not exist; "
-            "create it first"
-        )
-    images = data.load_arrays(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
-    if _TRAIN_IMAGES.value is not None:
-        images = images.first(_TRAIN_IMAGES.value)
+    check_folder("output", output)
+    images = data.load_arrays(_DATASET.value, DATA_DIR.value, DOWNLOAD.value)
+    if TRAIN_IMAGES.value is not None:
+        images = images.first(TRAIN_IMAGES.value)
     tables = study(images, settings, _bar)
     write_csv(f"{output}.csv", tables.networks)
     for name in ("paths", "shares", "layers"):
@@ -131,7 +118,7 @@ def _settings() -> Settings:
     return Settings(
         model=_MODEL.value,
         c=_C.value,
-        mus=_numbers("mus", _MUS.value, float),
+        mus=numbers("mus", _MUS.value, float),
         recipe=Recipe(
             epochs=_EPOCHS.value,
             batch_size=_BATCH_SIZE.value,
@@ -139,7 +126,7 @@ def _settings() -> Settings:
             seed=_SEED.value,
             decay=_DECAY.value,
         ),
-        looks=_usual() if looks is None else _numbers("looks", looks, int),
+        looks=_usual() if looks is None else numbers("looks", looks, int),
         eigenvectors=_EIGENVECTORS.value,
         points=_POINTS.value,
         curve_epochs=_CURVE_EPOCHS.value,
@@ -151,16 +138,6 @@ def _usual() -> tuple[int, ...]:
     """Ten epochs from 1 to the last, at equal distances on a logarithmic scale."""
     last = _EPOCHS.value
     return tuple(sorted({round(last ** (n / 9)) for n in range(10)}))
-
-
-def _numbers(name: str, words: list[str], kind: type) -> tuple:
-    try:
-        return tuple(kind(word) for word in words)
-    except ValueError as error:
-        what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(
-            f"{name}={','.join(words)}: expected {what}, separated by commas"
-        ) from error
 
 
 def _bar(total: int, description: str) -> Any:

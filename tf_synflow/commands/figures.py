@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from tf_synflow import models
 from tf_synflow.commands.flag_files import resource_folder
+from tf_synflow.commands.flag_values import check_folder, numbers
 from tf_synflow.criteria import CRITERIA
 from tf_synflow.experiments import paper_figures, paper_tables, sweep
 from tf_synflow.experiments.sweep_page import sweep_page
@@ -96,10 +97,12 @@ def _from_networks() -> tuple[Any, tuple]:
     unknown = sorted(set(_CRITERIA.value) - set(CRITERIA))
     if unknown:
         raise ValueError(f"there are no criteria {unknown}; there are {list(CRITERIA)}")
-    seeds = [int(seed) for seed in _SEEDS.value]
+    seeds = numbers("seeds", _SEEDS.value, int)
     if len(seeds) > 1 and _FIGURE.value != "2":
-        raise ValueError(f"figure {_FIGURE.value} is drawn from one seed, got {seeds}")
-    alphas = [float(alpha) for alpha in _ALPHAS.value]
+        raise ValueError(
+            f"figure {_FIGURE.value} is drawn from one seed, got {len(seeds)}"
+        )
+    alphas = numbers("alphas", _ALPHAS.value, float)
     if _FIGURE.value == "2":
         tables = [
             paper_tables.layer_densities(*_network(seed), _CRITERIA.value, alphas, seed)
@@ -114,7 +117,7 @@ def _from_networks() -> tuple[Any, tuple]:
     if _FIGURE.value == "4":
         rows = paper_tables.layer_sizes(model, data, _CRITERIA.value)
         return rows, (paper_figures.sizes_figure,)
-    counts = [int(count) for count in _ITERATIONS.value]
+    counts = numbers("iterations", _ITERATIONS.value, int)
     rows = paper_tables.largest_steps(model, alphas, counts, progress=tqdm)
     return rows, (paper_figures.steps_figure,)
 
@@ -123,6 +126,7 @@ def main(argv: list[str]) -> None:
     """Draws the figure that the flags name."""
     output = _OUTPUT.value or f"figure{_FIGURE.value}"
     pyplot()  # If pictures cannot be drawn, say so before the work is done.
+    check_folder("output", output)
     from_runs = _FIGURE.value in ("1", "6")
     page = None
     if from_runs:

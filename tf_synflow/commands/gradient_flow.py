@@ -17,6 +17,8 @@ from absl import flags
 from tqdm.auto import tqdm
 
 from tf_synflow import models
+from tf_synflow.commands.data_flags import DATA_DIR, DOWNLOAD, TRAIN_IMAGES
+from tf_synflow.commands.flag_values import check_folder, numbers
 from tf_synflow.experiments import data
 from tf_synflow.experiments.gradient_flow import figure
 from tf_synflow.experiments.gradient_flow.bench import Training
@@ -29,13 +31,7 @@ _OUTPUT = flags.DEFINE_string(
     "output", "gradient_flow", "Name of the files, without ending."
 )
 _MODEL = flags.DEFINE_enum("model", "resnet8", sorted(models.MODELS), "Network.")
-_DATASET = flags.DEFINE_enum("dataset", "digits", sorted(data.DATASETS), "Data set.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of tensorflow_datasets. Default: ~/tensorflow_datasets."
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download", True, "Download the data set if it is not in the folder."
-)
+_DATASET = flags.DEFINE_enum("dataset", "digits", data.IN_MEMORY, "Data set.")
 _CRITERIA = flags.DEFINE_list(
     "criteria",
     [
@@ -58,16 +54,16 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of networks and imag
 _AFTER = flags.DEFINE_integer(
     "after", 2, "Number of epochs to train after pruning.", lower_bound=1
 )
-_TRAIN_IMAGES = flags.DEFINE_integer(
-    "train_images", None, "Use only this number of training images. Default: all."
-)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
     "Resize images to this height and width, in pixels. Default: as they are.",
 )
 _IMAGES = flags.DEFINE_integer(
-    "images", 256, "Number of training images to score by and to measure on."
+    "images",
+    256,
+    "Number of training images to score by and to measure on.",
+    lower_bound=1,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a step.", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Learning rate.")
@@ -83,9 +79,9 @@ def main(argv: list[str]) -> None:
     plan = Plan(
         model=_MODEL.value,
         criteria=tuple(_CRITERIA.value),
-        epochs=tuple(map(int, _EPOCHS.value)),
-        ratios=tuple(map(float, _RATIOS.value)),
-        seeds=tuple(map(int, _SEEDS.value)),
+        epochs=numbers("epochs", _EPOCHS.value, int),
+        ratios=numbers("ratios", _RATIOS.value, float),
+        seeds=numbers("seeds", _SEEDS.value, int),
         images=_IMAGES.value,
         after=_AFTER.value,
         granularity=_GRANULARITY.value,
@@ -96,12 +92,13 @@ def main(argv: list[str]) -> None:
             temperature=_TEMPERATURE.value,
         ),
     )
-    images = data.load_arrays(_DATASET.value, _DATA_DIR.value, _DOWNLOAD.value)
-    if _TRAIN_IMAGES.value is not None:
-        images = images.first(_TRAIN_IMAGES.value)
+    output = _OUTPUT.value
+    check_folder("output", output)
+    images = data.load_arrays(_DATASET.value, DATA_DIR.value, DOWNLOAD.value)
+    if TRAIN_IMAGES.value is not None:
+        images = images.first(TRAIN_IMAGES.value)
     if _IMAGE_SIZE.value is not None:
         images = images.resized(_IMAGE_SIZE.value)
-    output = _OUTPUT.value
     equations = identities(
         images,
         min(_IMAGES.value, 200),

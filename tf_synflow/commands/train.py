@@ -14,6 +14,8 @@ from absl import flags
 import tf_synflow
 from tf_synflow import models
 from tf_synflow.commands import pruning_flags
+from tf_synflow.commands.data_flags import DATA_DIR, DOWNLOAD, TRAIN_IMAGES
+from tf_synflow.commands.flag_values import numbers
 from tf_synflow.commands.pruning_flags import ITERATIONS, RATIO, SCOPE
 from tf_synflow.criteria import CRITERIA
 from tf_synflow.experiments import data, distribution
@@ -32,15 +34,6 @@ _MODEL = flags.DEFINE_enum(
 )
 _DATASET = flags.DEFINE_enum(
     "dataset", None, sorted(data.DATASETS), "Data set to train on.", required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder of tensorflow_datasets; for tiny_imagenet also the official zip file or "
-    "folder. Default: ~/tensorflow_datasets.",
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download", True, "Download the data set if it is not in the folder."
 )
 _CRITERION = flags.DEFINE_enum(
     "criterion", "synflow", CRITERIA, "Pruning criterion. Default: synflow."
@@ -148,11 +141,6 @@ _TEMPERATURE = flags.DEFINE_float(
 _EPOCHS = flags.DEFINE_integer(
     "epochs", 20, "Number of passes over the training images.", lower_bound=1
 )
-_TRAIN_IMAGES = flags.DEFINE_integer(
-    "train_images",
-    None,
-    "Use only this number of training images, also for scoring. Default: all.",
-)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 128, "Number of images in a step, over all devices.", lower_bound=1
 )
@@ -223,12 +211,12 @@ def main(argv: list[str]) -> None:
         recipe=_recipe(),
         start_from=_START_FROM.value,
         place=Place(
-            data_dir=_DATA_DIR.value,
-            download=_DOWNLOAD.value,
+            data_dir=DATA_DIR.value,
+            download=DOWNLOAD.value,
             distribute=_DISTRIBUTE.value,
             precision=_PRECISION.value,
-            mean=_numbers("mean", _MEAN.value),
-            std=_numbers("std", _STD.value),
+            mean=_values("mean", _MEAN.value),
+            std=_values("std", _STD.value),
         ),
         flags={
             flag.name: flag.value
@@ -278,11 +266,11 @@ def _recipe() -> Recipe:
         learning_rate=_LEARNING_RATE.value,
         seed=_SEED.value,
         decay=_DECAY.value,
-        drops=_drops(),
+        drops=numbers("drops", _DROPS.value, int),
         drop_factor=_DROP_FACTOR.value,
         weight_decay=_WEIGHT_DECAY.value,
         momentum=0.9 if _MOMENTUM.value is None else _MOMENTUM.value,
-        images=_TRAIN_IMAGES.value,
+        images=TRAIN_IMAGES.value,
         grda=(_C.value, _MU.value) if _OPTIMIZER.value == "grda" else None,
         nesterov=_NESTEROV.value is not False,
         temperature=1.0 if _TEMPERATURE.value is None else _TEMPERATURE.value,
@@ -290,23 +278,8 @@ def _recipe() -> Recipe:
     )
 
 
-def _drops() -> tuple[int, ...]:
-    try:
-        return tuple(int(drop) for drop in _DROPS.value)
-    except ValueError as error:
-        raise ValueError(
-            f"drops={','.join(_DROPS.value)}: expected whole numbers of epochs, "
-            "separated by commas"
-        ) from error
-
-
-def _numbers(name: str, words: list[str] | None) -> tuple[float, ...] | None:
-    try:
-        return None if words is None else tuple(map(float, words))
-    except ValueError as error:
-        raise ValueError(
-            f"{name}={','.join(words or [])}: expected numbers, separated by commas"
-        ) from error
+def _values(name: str, words: list[str] | None) -> tuple[float, ...] | None:
+    return None if words is None else numbers(name, words, float)
 
 
 def summary(results: dict[str, Any], workdir: str) -> str:

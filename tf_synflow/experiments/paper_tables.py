@@ -21,6 +21,7 @@ import tensorflow as tf
 from tf_synflow import frameworks
 from tf_synflow.criteria import DATA_FREE
 from tf_synflow.experiments.collapse import masks_at
+from tf_synflow.experiments.sweep import MORE_AXES
 from tf_synflow.flow.loop import prune_by_flow
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.counts import plan
@@ -42,7 +43,18 @@ def accuracies(runs: Sequence[Mapping[str, Any]], which: str) -> Table:
     Returns:
       `model`, `dataset`, `criterion`, `alpha` (log10 of the compression ratio), and
       `mean`, `min` and `max` of the test accuracy over the seeds, in percent.
+
+    Raises:
+      ValueError: The runs differ in more than seeds.
     """
+    for axis in MORE_AXES:
+        values = sorted({str(run[axis]) for run in runs if run.get(axis) is not None})
+        if len(values) > 1:
+            raise ValueError(
+                f"the runs have several values of {axis} ({', '.join(values)}), and "
+                "this figure is the mean over seeds. Name the folders of one value; "
+                "or see summary.csv of the sweep, which has a row for each"
+            )
     groups = defaultdict(list)
     for run in runs:
         alpha = math.log10(_compression(float(run["ratio"])))

@@ -8,7 +8,9 @@ from tf_synflow.experiments.data.digits import digits, digits_8x8
 from tf_synflow.experiments.data.imagenet import ImageNet, imagenet
 
 PUBLIC = ("cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
-DATASETS = ("digits", "digits_8x8", *PUBLIC, "imagenet2012")
+# Those that fit in memory.
+IN_MEMORY = ("digits", "digits_8x8", *PUBLIC)
+DATASETS = (*IN_MEMORY, "imagenet2012")
 
 
 def load(
@@ -54,15 +56,18 @@ def load_arrays(
     Raises:
       ValueError: There is no such data set, or it does not fit.
     """
-    if name == "imagenet2012":
-        known = ", ".join(DATASETS[:-1])
-        raise ValueError(
-            f"dataset={name!r}: this program needs all images in memory; expected one "
-            f"of {known}"
-        )
+    check_choice("dataset", name, IN_MEMORY)
     images = load(name, data_dir, download)
     assert isinstance(images, Dataset)
     return images
 
 
-__all__ = ["DATASETS", "Dataset", "ImageNet", "Share", "load", "load_arrays"]
+__all__ = [
+    "DATASETS",
+    "IN_MEMORY",
+    "Dataset",
+    "ImageNet",
+    "Share",
+    "load",
+    "load_arrays",
+]

@@ -18,17 +18,17 @@ class Training:
     """How the network is trained: plain momentum 0.9 at a constant learning rate.
 
     Attributes:
-      batch_size: Images of a step. Defaults to 64.
-      learning_rate: Defaults to 0.1.
-      weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 1e-4.
-      temperature: T, which divides the logits in the loss. Defaults to 5.
+      batch_size: Images of a step.
+      learning_rate: The rate of every step.
+      weight_decay: As an L2 gradient; see `optimizers.SGD`.
+      temperature: T, which divides the logits in the loss.
       seed: Seeds the order of the images. Defaults to 0.
     """
 
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    weight_decay: float = 1e-4
-    temperature: float = 5.0
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    temperature: float
     seed: int = 0
 
 

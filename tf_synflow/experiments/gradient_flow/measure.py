@@ -40,13 +40,13 @@ class Plan:
 
     model: str
     criteria: tuple[str, ...]
-    epochs: tuple[int, ...] = (0, 1, 5, 20)
-    ratios: tuple[float, ...] = (0.25, 0.5, 0.8)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    images: int = 500
-    after: int = 2
-    granularity: str = "weight"
-    training: Training = Training()  # noqa: RUF009 (it cannot be changed)
+    epochs: tuple[int, ...]
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    images: int
+    after: int
+    granularity: str
+    training: Training
 
     def __post_init__(self) -> None:
         """Refuses what cannot be measured.
@@ -54,15 +54,24 @@ class Plan:
         Raises:
           ValueError: With what was given.
         """
-        if list(self.epochs) != sorted({e for e in self.epochs if e >= 0}):
+        for name in ("criteria", "epochs", "ratios", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be one or more, each once, got {values}")
+        if list(self.epochs) != sorted(e for e in self.epochs if e >= 0):
             raise ValueError(
                 f"epochs must be whole numbers from 0 on, rising, got {self.epochs}"
             )
-        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
+        if not all(0 < ratio < 1 for ratio in self.ratios):
             raise ValueError(
                 f"ratios must be shares to remove within 0 and 1, got {self.ratios}"
             )
         for criterion in self.criteria:
+            if criterion.endswith("_t1") and criterion != "grasp_t1":
+                raise ValueError(
+                    f"criterion {criterion!r}: only grasp_t1 has T = 1 in its name, "
+                    "because only GraSP has another T"
+                )
             self.policy(criterion, 0)
 
     def policy(self, criterion: str, seed: int) -> PruningPolicy:
