@@ -2,6 +2,7 @@
 
 python scripts/benchmarks/attention.py --network=vit --ratios=10,100 --seeds=4
 python scripts/benchmarks/attention.py --network=text --ratios=10,30 --seeds=4
+python scripts/benchmarks/attention.py --network=vit_b16 --ratios=10
 
 Each line that it prints is a run: accuracy on what was kept for testing, the share of
 the kept weights that lie on a path, and densities. The networks are
@@ -12,9 +13,14 @@ the kept weights that lie on a path, and densities. The networks are
   that they are, not as Keras draws arrays of rank 3.
 - text: a transformer, and lstm: a bidirectional LSTM, that tell a sentence of numpy's
   documentation from one of TensorFlow's, by the words in it.
+
+vit_b16, as large as ViT-B/16 on images of 224x224 pixels, is not trained: the line says
+how long 100 iterations of SynFlow took, and the peak memory of the process.
 """
 
 import inspect
+import resource
+import time
 import zlib
 
 import numpy as np
@@ -25,7 +31,9 @@ import tf_synflow
 from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.keras2.imports import keras
 
-NETWORK = flags.DEFINE_enum("network", "vit", ["vit", "text", "lstm"], "See above.")
+NETWORK = flags.DEFINE_enum(
+    "network", "vit", ["vit", "text", "lstm", "vit_b16"], "See above."
+)
 CRITERIA = flags.DEFINE_list(
     "criteria", "synflow,magnitude,local,random,snip", '"local": magnitude, by tensor.'
 )
@@ -64,14 +72,14 @@ class ClassToken(layers.Layer):
         return tf.concat([tf.repeat(self.token, tf.shape(x)[0], 0), x], 1)
 
 
-def blocks(x, width, heads, number):
+def blocks(x, width, heads, number, hidden=2):
     """Pre-norm transformer blocks."""
     for n in range(number):
         y = layers.LayerNormalization()(x)
         mha = layers.MultiHeadAttention(heads, width // heads, name=f"mha{n}")
         x = layers.Add()([x, mha(y, y)])
         y = layers.LayerNormalization()(x)
-        y = layers.Dense(2 * width, "gelu", name=f"up{n}")(y)
+        y = layers.Dense(hidden * width, "gelu", name=f"up{n}")(y)
         x = layers.Add()([x, layers.Dense(width, name=f"down{n}")(y)])
     return layers.LayerNormalization()(x)
 
@@ -89,6 +97,15 @@ def vit():
     else:
         x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(10, name="head")(x))
+
+
+def vit_b16():
+    """86 million weights: 12 blocks of width 768, 196 tokens and a class token."""
+    inputs = keras.Input((224, 224, 3))
+    x = layers.Reshape((196, 768))(layers.Conv2D(768, 16, 16, name="patch")(inputs))
+    x = Positions(name="pos")(ClassToken(name="cls")(x))
+    x = blocks(x, 768, 12, 12, hidden=4)[:, 0]
+    return keras.Model(inputs, layers.Dense(1000, name="head")(x))
 
 
 def text():
@@ -193,6 +210,24 @@ def densities(report):
     return {kind: round(100 * kept / size, 2) for kind, (kept, size) in kinds.items()}
 
 
+def time_large():
+    """Prunes the large network; says how long that took."""
+    keras.utils.set_random_seed(0)
+    model = vit_b16()
+    for ratio in map(float, RATIOS.value):
+        start = time.perf_counter()
+        masks = tf_synflow.PruningPolicy(progress=False).masks(model, ratio)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        size = sum(mask.size for mask in masks.values())
+        print(
+            f"ratio {ratio:g}: {kept:,} of {size:,} weights kept, {seconds:.0f} s, "
+            f"peak {peak:.2f} GB",
+            flush=True,
+        )
+
+
 @in_one_line
 def main(_):
     """Runs all."""
@@ -200,6 +235,9 @@ def main(_):
     tf_synflow.register_linear_part(
         ClassToken, lambda layer, x, w: tf.pad(x, [[0, 0], [1, 0], [0, 0]])
     )
+    if NETWORK.value == "vit_b16":
+        time_large()
+        return
     data, test = digits() if NETWORK.value == "vit" else sentences()
     print(len(data[1]), "to train on,", len(test[1]), "to test on", flush=True)
     for seed in range(SEEDS.value):

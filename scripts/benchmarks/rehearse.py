@@ -4,8 +4,8 @@ python scripts/benchmarks/rehearse.py
 
 Of a sweep, every network on every data set, with its first criterion that needs no data
 and its second ratio, or the only one, and with its last c and first mu; in batches of
-two. The images are made up, so nothing is downloaded. Without arguments all of configs/;
-or name the flag files.
+two. The images are made up, so nothing is downloaded. Without arguments all of
+configs/; or name the flag files.
 """
 
 import contextlib
