@@ -229,7 +229,7 @@ def time_large():
         start = time.perf_counter()
         masks = tf_synflow.PruningPolicy(progress=False).masks(model, ratio)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         kept = sum(int(mask.sum()) for mask in masks.values())
         size = sum(mask.size for mask in masks.values())
         print(

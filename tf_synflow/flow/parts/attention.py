@@ -10,8 +10,8 @@ equal attention, and x_q and x_k the means of the query and the key signal over 
 x_q and x_k are frozen, and so is the denominator, within a scoring. So rho_h is 1 in
 value, and the flow is that of the network at equal logits. But a query and a key weight
 get the share of their head's flow that passes their product. In a layer, and in each
-head of it, the scores of the four kernels have the same sum; a query unit whose key
-unit has no weights scores 0; and the flow is linear in each kernel, as everywhere.
+head of it, the scores of the four kernels have the same sum. A query unit whose key
+unit has no weights scores 0.
 
 With the setting "product", rho_h is r_h / sqrt(K) with K units, at signals of mean 1.
 Then a head without query or key weights carries no flow.
