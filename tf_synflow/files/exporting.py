@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,36 +115,17 @@ def export(
     served = adapter.servable(dataclasses.replace(network, model=plain))
     inputs = _inputs(served, data)
     check = Comparison(plain, list(inputs.values()))
-    note = ""
     with written_whole(path) as aside:
         if path.suffix == ".onnx":
             onnx.write(plain, aside)
             found = check(path, onnx.run(aside, inputs))
-            dense_bytes, is_sparse = _size(aside), False
+            written = _Written(found, _size(aside))
         elif path.suffix:
-            folder = aside.with_name("saved_model")
-            _write_saved_model(served, folder)
-            sparse, dense = tflite.convert(folder)
-            is_sparse = len(sparse) < len(dense)
-            try:
-                found = check(path, tflite.run(min(sparse, dense, key=len), inputs))
-            except ValueError as error:
-                if not is_sparse:
-                    raise
-                found = check(path, tflite.run(dense, inputs))
-                is_sparse = False
-                note = (
-                    "The weights are stored dense. TFLite's sparse encoding is "
-                    f"smaller, but computes wrong outputs here ({first_line(error)})"
-                )
-            aside.write_bytes(sparse if is_sparse else dense)
-            dense_bytes = len(dense)
+            written = _write_tflite(served, path, aside, inputs, check)
         else:
             _write_saved_model(served, aside)
-            dense_bytes, is_sparse = _size(aside), False
-            loaded = tf.saved_model.load(aside)
-            run = loaded.signatures["serving_default"]
-            found = check(path, run(**{n: tf.constant(x) for n, x in inputs.items()}))
+            found = check(path, _run_saved_model(aside, inputs))
+            written = _Written(found, _size(aside))
         weights = [variable.numpy() for variable in plain.weights]
         return Exported(
             path,
@@ -152,12 +133,63 @@ def export(
             sum(weight.size for weight in weights),
             sum(int(np.count_nonzero(weight)) for weight in weights),
             _size(aside),
-            dense_bytes,
+            written.dense_bytes,
             _compressed_size(aside),
-            is_sparse,
-            *found,
-            note,
+            written.is_sparse,
+            *written.found,
+            written.note,
         )
+
+
+class _Written(NamedTuple):
+    """A file that was written and checked.
+
+    Attributes:
+      found: What `Comparison` gave.
+      dense_bytes: Its size with dense weights.
+      is_sparse: Whether its weights are stored sparse. Defaults to False.
+      note: What the user should know of it. Defaults to nothing.
+    """
+
+    found: tuple[float, float]
+    dense_bytes: int
+    is_sparse: bool = False
+    note: str = ""
+
+
+def _write_tflite(
+    served: Servable,
+    path: Path,
+    aside: Path,
+    inputs: dict[str, np.ndarray],
+    check: Comparison,
+) -> _Written:
+    """Writes the smaller of the sparse and the dense file that computes what it should.
+
+    Args:
+      served: What is written.
+      path: What errors call the file.
+      aside: Where to write it.
+      inputs: Name to array, to run the file on.
+      check: What its outputs must pass.
+    """
+    folder = aside.with_name("saved_model")
+    _write_saved_model(served, folder)
+    sparse, dense = tflite.convert(folder)
+    note, chosen = "", sparse if len(sparse) < len(dense) else dense
+    try:
+        found = check(path, tflite.run(chosen, inputs))
+    except ValueError as error:
+        if chosen is dense:
+            raise
+        found = check(path, tflite.run(dense, inputs))
+        chosen = dense
+        note = (
+            "The weights are stored dense. TFLite's sparse encoding is smaller, but "
+            f"computes wrong outputs here ({first_line(error)})"
+        )
+    aside.write_bytes(chosen)
+    return _Written(found, len(dense), chosen is sparse, note)
 
 
 def _check_not_quantised(model: Any) -> None:
@@ -238,6 +270,13 @@ def _inputs(served: Servable, data: Any) -> dict[str, np.ndarray]:
             f"same length; got {[np.shape(x) for x in data]}"
         )
     return dict(zip(_input_names(served), arrays, strict=True))
+
+
+def _run_saved_model(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The outputs of a SavedModel, by name."""
+    loaded = tf.saved_model.load(path)
+    tensors = {name: tf.constant(array) for name, array in inputs.items()}
+    return loaded.signatures["serving_default"](**tensors)
 
 
 def _write_saved_model(served: Servable, path: Path) -> None:
