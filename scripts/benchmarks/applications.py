@@ -22,7 +22,7 @@ from tf_synflow.commands.plain_errors import in_one_line
 from tf_synflow.files.whole import write_csv
 from tf_synflow.frameworks import keras_named
 
-# From the cheapest to the dearest, so that most of the table is there soon.
+# The fastest networks come first, so that most of the table is there soon.
 NAMES = (
     "MobileNetV3Small",
     "MobileNet",
@@ -48,7 +48,7 @@ NAMES = (
     "InceptionResNetV2",
 )
 
-# KerasHub's, for Keras 3.
+# Backbones of KerasHub, for Keras 3.
 BACKBONES = ("VGGBackbone", "ResNetBackbone")
 
 _NAMES = flags.DEFINE_list("names", list(NAMES), "Names in keras.applications.")
@@ -62,7 +62,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "CSV file for the results.")
 
 
 def backbone(name: str) -> Any:
-    """A backbone of KerasHub, of the size that has most users."""
+    """Builds a backbone of KerasHub in its most used size."""
     import keras_hub
 
     if name == "VGGBackbone":
@@ -88,11 +88,12 @@ def prune_one(
     """Prunes one network in this process.
 
     Returns:
-      What the table says of it, or `error`, the words with which it was refused.
+      The network's row of the table, by column; or, if the network was refused, its
+      name, its input shape and `error`, the text of the error.
     """
     keras = keras_named(keras_name)
     keras.utils.set_random_seed(seed)
-    # MobileNetV3 takes any size unless it is told one.
+    # MobileNetV3 has no fixed input size unless one is given.
     size = {"input_shape": (224, 224, 3)} if name.startswith("MobileNetV3") else {}
     if name in BACKBONES:
         model = backbone(name)
@@ -151,7 +152,7 @@ def main(argv: list[str]) -> None:
     rows = []
     spawn = multiprocessing.get_context("spawn")
     for name in _NAMES.value:
-        # A process each, so that none starts with the memory of the one before.
+        # Each network has its own process, which starts with fresh memory.
         with futures.ProcessPoolExecutor(1, spawn) as process:
             job = process.submit(
                 prune_one,

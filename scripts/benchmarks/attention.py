@@ -51,11 +51,11 @@ class Positions(layers.Layer):
     """Adds a learned vector to each token."""
 
     def build(self, shape):
-        """Makes the vectors."""
+        """Creates the variable with the vectors."""
         self.pos = self.add_weight("pos", (1, *shape[1:]), initializer="normal")
 
     def call(self, x):
-        """Adds them."""
+        """Adds the vectors to the tokens."""
         return x + self.pos
 
 
@@ -64,16 +64,16 @@ class ClassToken(layers.Layer):
     """Puts a learned token before the others."""
 
     def build(self, shape):
-        """Makes the token."""
+        """Creates the variable with the token."""
         self.token = self.add_weight("token", (1, 1, shape[-1]), initializer="normal")
 
     def call(self, x):
-        """Puts it there."""
+        """Puts the token before the others."""
         return tf.concat([tf.repeat(self.token, tf.shape(x)[0], 0), x], 1)
 
 
 def blocks(x, width, heads, number, hidden=2):
-    """Pre-norm transformer blocks."""
+    """Applies pre-norm transformer blocks to `x`, and a LayerNormalization."""
     for n in range(number):
         y = layers.LayerNormalization()(x)
         mha = layers.MultiHeadAttention(heads, width // heads, name=f"mha{n}")
@@ -85,7 +85,7 @@ def blocks(x, width, heads, number, hidden=2):
 
 
 def vit():
-    """The vision transformer."""
+    """Builds the small vision transformer."""
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(64, 2, 2, name="patch")(inputs)
     x = layers.Reshape((16, 64))(x)
@@ -100,7 +100,10 @@ def vit():
 
 
 def vit_b16():
-    """86 million weights: 12 blocks of width 768, 196 tokens and a class token."""
+    """Builds a vision transformer with 86 million weights.
+
+    It has 12 blocks of width 768, 196 tokens and a class token.
+    """
     inputs = keras.Input((224, 224, 3))
     x = layers.Reshape((196, 768))(layers.Conv2D(768, 16, 16, name="patch")(inputs))
     x = Positions(name="pos")(ClassToken(name="cls")(x))
@@ -109,7 +112,7 @@ def vit_b16():
 
 
 def text():
-    """A transformer that reads words."""
+    """Builds a transformer that reads words."""
     inputs = keras.Input((24,), dtype="int32")
     x = layers.Embedding(1000, 32, name="words")(inputs)
     x = blocks(Positions(name="pos")(x), 32, 4, 2)
@@ -118,7 +121,7 @@ def text():
 
 
 def lstm():
-    """A bidirectional LSTM that reads words."""
+    """Builds a bidirectional LSTM that reads words."""
     inputs = keras.Input((24,), dtype="int32")
     x = layers.Embedding(1000, 32, name="words")(inputs)
     x = layers.Bidirectional(layers.LSTM(32, name="lstm"), name="both")(x)
@@ -126,7 +129,7 @@ def lstm():
 
 
 def digits():
-    """Images and labels to train on and to test on."""
+    """Gives the images and labels for training, and those for testing."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
@@ -136,7 +139,11 @@ def digits():
 
 
 def sentences():
-    """Words as numbers from 1, padded with 0, and which package they are from."""
+    """Gives sentences and labels for training, and those for testing.
+
+    Words are numbers from 1, and sentences are padded with 0. The label is 0 for a
+    sentence from numpy and 1 for one from TensorFlow.
+    """
     found = []
     for module in (np, tf.raw_ops):
         docs = [inspect.getdoc(getattr(module, n)) or "" for n in sorted(dir(module))]
@@ -163,7 +170,11 @@ def sentences():
 
 
 def drawn_as_matrices(model):
-    """Draws attention kernels by the number of inputs and outputs they really have."""
+    """Draws the attention kernels again, with the Glorot limits of matrices.
+
+    Keras takes the fans from arrays of rank 3. Here the fans are the true numbers of
+    inputs and outputs.
+    """
     for layer in model.layers:
         if isinstance(layer, layers.MultiHeadAttention):
             for part in ("query", "key", "value", "output"):
@@ -175,7 +186,7 @@ def drawn_as_matrices(model):
 
 
 def pruned(model, criterion, ratio, data):
-    """A pruned copy."""
+    """Gives a pruned copy of a model."""
     scope = "local" if criterion == "local" else "global"
     name = "magnitude" if criterion == "local" else criterion
     policy = tf_synflow.PruningPolicy(
@@ -186,7 +197,7 @@ def pruned(model, criterion, ratio, data):
 
 
 def accuracy(model, data, test):
-    """Trains, and gives the share of right answers."""
+    """Trains a model, and gives its accuracy on the test data, 0 to 1."""
     rate = keras.optimizers.schedules.CosineDecay(2e-3, STEPS.value)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
@@ -196,7 +207,7 @@ def accuracy(model, data, test):
 
 
 def densities(report):
-    """Kept over all weights, by what a kernel is for."""
+    """Gives the share of weights that are kept, in percent, for each kind of kernel."""
     kinds = {}
     for row in report.layers:
         parts = row["name"].split("/")
@@ -211,14 +222,14 @@ def densities(report):
 
 
 def time_large():
-    """Prunes the large network; says how long that took."""
+    """Prunes the large network, and prints the time and the memory that this took."""
     keras.utils.set_random_seed(0)
     model = vit_b16()
     for ratio in map(float, RATIOS.value):
         start = time.perf_counter()
         masks = tf_synflow.PruningPolicy(progress=False).masks(model, ratio)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         kept = sum(int(mask.sum()) for mask in masks.values())
         size = sum(mask.size for mask in masks.values())
         print(
@@ -230,7 +241,7 @@ def time_large():
 
 @in_one_line
 def main(_):
-    """Runs all."""
+    """Prunes and trains the network that the flags name; prints a line for each run."""
     tf_synflow.register_linear_part(Positions, lambda layer, x, w: x)
     tf_synflow.register_linear_part(
         ClassToken, lambda layer, x, w: tf.pad(x, [[0, 0], [1, 0], [0, 0]])

@@ -56,7 +56,7 @@ def _measure_apart(model: str, ratio: str, iterations: str) -> dict:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Measures what the flags say."""
+    """Times the networks that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     for model in _MODELS.value:

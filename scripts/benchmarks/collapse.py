@@ -76,7 +76,7 @@ def _row(criterion: str, seed: int, data: object) -> dict[str, object]:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Tries every criterion and seed."""
+    """Finds the first ratio that empties a layer, for every criterion and seed."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     unknown = [name for name in _CRITERIA.value if name not in CRITERIA]

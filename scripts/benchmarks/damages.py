@@ -80,7 +80,11 @@ def _flags(seed: int) -> dict[str, Any]:
 
 
 def _run(folder: Path, seed: int) -> None:
-    """Leaves a run cut short in `unfinished`, and a whole one in `finished`."""
+    """Makes two folders of a run.
+
+    `unfinished` has a run that was stopped before it wrote its results, and `finished`
+    has the whole run.
+    """
 
     def go_on() -> None:
         experiment.run(
@@ -109,7 +113,7 @@ def _recipe(seed: int) -> Recipe:
 
 
 class _Reader:
-    """Reads all that the library believes in a folder of a run with seed 0."""
+    """Reads all that the library accepts from a folder of a run with seed 0."""
 
     def __init__(self) -> None:
         keras.utils.set_random_seed(0)
@@ -121,7 +125,10 @@ class _Reader:
         self.model.optimizer.build(self.model.trainable_variables)
 
     def finished(self, folder: Path) -> dict[str, Any]:
-        """Its results, as training again and as a sweep see them."""
+        """Reads a finished run: its masks, its history, and its results.
+
+        The results are read twice: as a new training sees them, and as a sweep does.
+        """
         with run_folder(folder, _flags(0)) as run:
             again = run.results
         path = folder / "results.json"
@@ -129,7 +136,7 @@ class _Reader:
         return {"results": [again, results], **_made(folder)}
 
     def unfinished(self, folder: Path) -> dict[str, Any]:
-        """Its versions, masks, and all that the next epoch begins with."""
+        """Reads the versions and masks of a run, and the state for its next epoch."""
         with contextlib.suppress(Stopped), run_folder(folder, _flags(0)) as run:
             read: dict[str, Any] = {
                 "versions": run.note_versions(experiment.versions())
@@ -139,7 +146,7 @@ class _Reader:
                 read["masks"] = {name: mask.tolist() for name, mask in masks.items()}
                 read["seconds"] = run.prune_seconds()
             variables = [*self.model.weights, *self.model.optimizer.variables]
-            for variable in variables:  # what is not restored must not look right
+            for variable in variables:  # so that a variable not restored is noticed
                 variable.assign(
                     variable.dtype.as_numpy_dtype(3) * np.ones_like(variable)
                 )
@@ -148,12 +155,12 @@ class _Reader:
             if done := keep.restore(self.model):
                 read["epochs"], read["history"] = done, history.rows
                 read["state"] = [v.numpy().tobytes().hex() for v in variables]
-            raise Stopped  # and leaves the folder as it is
+            raise Stopped  # so that the folder is left as it is
         return read
 
 
 def _made(folder: Path) -> dict[str, Any]:
-    """What else of a finished run can be read; each file may be missing."""
+    """Reads the masks and the history of a run; each file may be missing."""
     read: dict[str, Any] = {}
     if (folder / "masks.npz").is_file():
         masks = tf_synflow.load_masks(folder / "masks.npz")
@@ -163,7 +170,7 @@ def _made(folder: Path) -> dict[str, Any]:
     return read
 
 
-# Damages: each takes a file, the same file of the other run, and draws.
+# Each damage takes a file, the same file of the other run, and a random generator.
 
 
 def _empty(path: Path, other: Path, draw: random.Random) -> None:
@@ -216,13 +223,13 @@ def _cut_out(path: Path, other: Path, draw: random.Random) -> None:
 
 
 def _swap(path: Path, other: Path, draw: random.Random) -> None:
-    """With the file of the other run, or with another file of this one."""
+    """Copies a file of the other run, or another file of this run, over a file."""
     beside = [p for p in path.parent.iterdir() if p.is_file() and p != path]
     shutil.copyfile(draw.choice([other, other, *beside]), path)
 
 
 def _delete_keys(path: Path, other: Path, draw: random.Random) -> None:
-    """A key of JSON, a row or a column of a table, a member of an archive."""
+    """Deletes keys of JSON, a row or column of a table, or a member of an archive."""
     if path.suffix == ".json":
         content = json.loads(path.read_bytes())
         for _ in range(draw.choice([1, 1, 2])):
@@ -251,7 +258,7 @@ def _delete_keys(path: Path, other: Path, draw: random.Random) -> None:
 
 
 def _parts(content: Any) -> Iterator[dict]:
-    """A dictionary, and all in it that have keys."""
+    """Yields all dictionaries in parsed JSON that have keys."""
     if isinstance(content, list):
         for value in content:
             yield from _parts(value)
@@ -263,7 +270,11 @@ def _parts(content: Any) -> Iterator[dict]:
 
 
 def _of_a_folder(path: Path, other: Path, draw: random.Random) -> None:
-    """Of a checkpoint: deleted, renamed, swapped, or one of its files is."""
+    """Damages the folder of a checkpoint.
+
+    The folder is deleted, renamed or replaced by that of the other run; or two of its
+    files are swapped, or all of them emptied.
+    """
     kind = draw.randrange(5)
     if kind == 0:
         shutil.rmtree(path)
@@ -297,32 +308,39 @@ KINDS: dict[str, Callable[[Path, Path, random.Random], None]] = {
 
 
 def _same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether all that was found is right; what was not is made again."""
+    """Whether all that was read is right.
+
+    Parts that were not read do not count: the library makes them again.
+    """
     return all(
         json.dumps(value) == json.dumps(expected[key]) for key, value in found.items()
     )
 
 
 def _outcome(read: Callable[[Path], dict], place: Path, name: str, right: dict) -> str:
-    """What the library makes of a folder with a damaged file."""
+    """Reads a folder with a damaged file, and says what came of it.
+
+    Returns:
+      "refused", "harmless", "wrong" or "unclear"; the top of this file explains them.
+    """
     try:
         return "harmless" if _same(read(place), right) else "wrong"
     except (ValueError, OSError) as error:
-        # Of a checkpoint its folder is named, which is what has to be deleted.
+        # For a checkpoint the error names the folder, which has to be deleted.
         what = "checkpoints" if name.startswith("checkpoints") else name
         named = (f"{place / what}", f"'{place}' holds", f"the run in '{place}' was")
         clear = any(name in str(error) for name in named)
         if clear and len(str(error).splitlines()) == 1:
             return "refused"
         tqdm.write(f"{name}: {error!r}", file=sys.stderr)
-    except Exception as error:  # a traceback, where there should be words
+    except Exception as error:  # any other error would reach the user as a traceback
         tqdm.write(f"{name}: {error!r}", file=sys.stderr)
     return "unclear"
 
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Makes the runs, damages them, and prints a table."""
+    """Makes the runs, damages their files, and prints tables of the outcomes."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     draw = random.Random(_SEED.value)

@@ -21,7 +21,7 @@ from tf_synflow.network.copies import deep_graphs
 
 
 def deep_dense(depth: int, factor: float) -> keras.Model:
-    """Dense layers of width 4, one after the other, each weight times `factor`."""
+    """Builds a chain of Dense layers of width 4, with all weights times `factor`."""
     keras.utils.set_random_seed(0)
     inputs = x = keras.Input((4,))
     for _ in range(depth):
@@ -41,14 +41,18 @@ def same(a: dict, b: dict) -> bool:
 
 
 def prove(what: str, holds: bool) -> None:
-    """Prints a proof; ends the program if it fails."""
+    """Prints whether a statement holds, and ends the program if it does not."""
     print(f"{'holds' if holds else 'FAILS'}  {what}", flush=True)
     if not holds:
         sys.exit(1)
 
 
 def scaling_changes_no_bit() -> None:
-    """ResNet-56 and ResNet-110 still fit float64 without scaling."""
+    """Compares masks with and without scaling, for ResNet-56 and ResNet-110.
+
+    The flow of these networks is within the range of float64, so the loop works without
+    scaling too.
+    """
     normalised = linear_twin.normalised
     for depth in (56, 110):
         keras.utils.set_random_seed(0)
@@ -65,7 +69,7 @@ def scaling_changes_no_bit() -> None:
 
 
 def three_thousand_layers() -> None:
-    """Weights of any size, for a chain of 3,000 layers."""
+    """Compares the masks of a chain of 3,000 layers for weights of unlike sizes."""
     policy = tf_synflow.PruningPolicy(iterations=10)
     masks = policy.masks(deep_dense(3000, 1.0), 4)
     for factor, text in ((2.0**60, "2^60"), (2.0**-60, "2^-60")):
@@ -76,7 +80,7 @@ def three_thousand_layers() -> None:
 
 
 def resnet_1202() -> None:
-    """Scores and masks of the deepest network of the papers."""
+    """Checks scores and masks of ResNet-1202, the deepest network of the papers."""
     keras.utils.set_random_seed(0)
     model = tf_synflow.models.ResNet1202()
     for dtype in ("float64", "float32"):
@@ -100,7 +104,7 @@ def resnet_1202() -> None:
 
 
 def _flow_under(model: keras.Model, masks: dict) -> bool:
-    """Whether any flow is left: a path from input to output."""
+    """Whether masks leave any flow, that is, a path from input to output."""
     whole = model.get_weights()
     for name, mask in masks.items():
         kernel = model.get_layer(name.split("/")[0]).kernel

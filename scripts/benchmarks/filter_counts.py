@@ -29,7 +29,17 @@ _WHOLE_PERCENTS = flags.DEFINE_bool(
 
 
 def formula(filters: int, removed: float, rounds: int, percents: bool) -> int:
-    """What is left by p_k = p / (k p + R (1 - p)), one round after the other."""
+    """Gives the number of filters that the formula leaves after all rounds.
+
+    Round k of R removes the share p_k = p / (k p + R (1 - p)) of the filters left.
+
+    Args:
+      filters: Number of filters before the first round.
+      removed: p, the share to remove in all.
+      rounds: R.
+      percents: Whether the share that is left is rounded down to a whole percentage
+        after each round.
+    """
     left, removed = 1, pruned_fraction(removed)
     for k in range(1, rounds + 1):
         left *= 1 - removed / (k * removed + rounds * (1 - removed))

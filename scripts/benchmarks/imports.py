@@ -35,7 +35,7 @@ ORDERS = {
     "keras, tf_synflow, used": "import keras\nimport tf_synflow\n" + USE,
     "tf_keras, tf_synflow, used": "import tf_keras\nimport tf_synflow\n" + USE,
 }
-# Of Keras 3, on each backend that is installed.
+# Orders for Keras 3, which are tried on each backend that is installed.
 ORDERS_3 = {
     "keras alone": "import keras\n",
     "keras, tf_synflow": "import keras\nimport tf_synflow\n",
@@ -56,7 +56,7 @@ print(f"{{model.__module__}}.{{model.__name__}}", before, after, f"{{seconds:.2f
 
 
 def line(name: str, order: str, **settings: str) -> str:
-    """A row of the table: one fresh process."""
+    """Carries out imports in a fresh process, and gives the row of the table."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_USE_LEGACY_KERAS", None)
     done = subprocess.run(

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Two devices each, for the checks that need them. Read before JAX is imported.
+# Some checks need two devices. JAX reads this variable when it is imported.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import keras
@@ -62,28 +62,33 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the results.")
 
 
 def built(name: str, kind: str = "keras") -> Any:
-    """A network by its name, in one of the Kerases; "small" is `small_net`."""
+    """Builds a network by its name, in Keras 3 or Keras 2; "small" is `small_net`."""
     if name == "small":
         return small_net(keras_named(kind))
     return tf_synflow.models.build(name, (32, 32, 3), 10, keras=kind)
 
 
 def pair(name: str) -> tuple[Any, Any]:
-    """A network of Keras 2 and one of Keras 3 with the same weights."""
+    """Builds a network in Keras 2 and in Keras 3, with the same weights."""
     old, new = built(name, "tf_keras"), built(name)
     new.set_weights(old.get_weights())
     return old, new
 
 
 def noise(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels for a network."""
+    """Draws images and labels for a network."""
     generator, size = np.random.default_rng(0), 8 if name == "small" else 32
     images = generator.random((count, size, size, 3)).astype("float32")
     return images, generator.integers(0, 10, count)
 
 
 def compared(name: str, what: str, find: Callable[[Any], Any]) -> dict[str, Any]:
-    """How masks that `find` gives of both differ, and its seconds."""
+    """Compares the masks that `find` gives for a network in Keras 2 and in Keras 3.
+
+    Returns:
+      A row of the table: the number of places that differ, and the seconds that `find`
+      took in each Keras.
+    """
     seconds, found = [], []
     for model in pair(name):
         start = time.perf_counter()
@@ -102,7 +107,7 @@ def compared(name: str, what: str, find: Callable[[Any], Any]) -> dict[str, Any]
 
 
 def masks() -> Iterator[dict[str, Any]]:
-    """SynFlow's masks."""
+    """Compares SynFlow's masks of both Kerases."""
     for name in _NETWORKS.value:
         for ratio in map(float, _RATIOS.value):
             policy = tf_synflow.PruningPolicy(
@@ -114,7 +119,7 @@ def masks() -> Iterator[dict[str, Any]]:
 
 
 def data() -> Iterator[dict[str, Any]]:
-    """Masks of criteria that need data, and of filters."""
+    """Compares masks of criteria that need data, and masks of filters."""
     cases = [
         *((criterion, "weight") for criterion in ("snip", "grasp", "magnitude")),
         *((criterion, "filter") for criterion in ("magnitude", "loss_preservation")),
@@ -137,7 +142,7 @@ def data() -> Iterator[dict[str, Any]]:
 
 
 def shrink() -> Iterator[dict[str, Any]]:
-    """Outputs of shrunk and of pruned networks."""
+    """Compares the outputs of shrunk networks with those of pruned networks."""
     for name in _SHRUNK.value:
         x, y = noise(name, 32)
         keras.utils.set_random_seed(0)
@@ -148,7 +153,7 @@ def shrink() -> Iterator[dict[str, Any]]:
         small = tf_synflow.shrink(pruned)
         whole = tf_synflow.expand(small, pruned)
         masks = tf_synflow.get_masks(pruned)
-        # Copies of the pruned one: the other is what expand went back to.
+        # Train copies: `pruned` is compared with what `expand` gave.
         twin, control = (tf_synflow.apply_masks(pruned, masks) for _ in range(2))
         for variable in control.trainable_variables:
             value = variable.numpy()
@@ -156,7 +161,7 @@ def shrink() -> Iterator[dict[str, Any]]:
         before = _difference(pruned, small, x)
         for trained in (twin, small, control):
             trained.compile(keras.optimizers.SGD(_RATE.value, 0.9), cross_entropy())
-            # An epoch of one batch each. With JAX that is faster than train_on_batch.
+            # Each epoch has one batch. With JAX this is faster than train_on_batch.
             trained.fit(x, y, len(x), _STEPS.value, shuffle=False, verbose=0)
         steps = f"{_STEPS.value} steps"
         yield {

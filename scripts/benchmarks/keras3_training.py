@@ -16,7 +16,10 @@ BACKEND = keras.backend.backend()
 
 
 def small_net(k: Any = keras) -> Any:
-    """Convolutions, a residual, BatchNormalization; 8x8x3 images, 10 classes."""
+    """Builds a small residual network for images of 8x8x3 and 10 classes.
+
+    It has convolutions and BatchNormalization.
+    """
     layers = k.layers
     inputs = k.Input((8, 8, 3))
     x = layers.Conv2D(16, 3, padding="same", name="conv1")(inputs)
@@ -30,20 +33,29 @@ def small_net(k: Any = keras) -> Any:
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the largest pruned weight that was there after any step."""
+    """Keeps the largest absolute value that any pruned weight had after any step.
+
+    Attributes:
+      pruned: Name to mask, False where a weight is pruned.
+      worst: The largest value so far.
+    """
 
     def __init__(self, pruned: dict[str, np.ndarray]):
-        """Takes the masks."""
+        """Makes the callback.
+
+        Args:
+          pruned: Name to mask, False where a weight is pruned.
+        """
         super().__init__()
         self.pruned, self.worst = pruned, 0.0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Looks."""
+        """Looks at the pruned weights after a step."""
         self.worst = max(self.worst, largest_pruned(self.model, self.pruned))
 
 
 def kernels(model: Any) -> dict[str, np.ndarray]:
-    """Name to value of every weight."""
+    """Gives every weight of a model, name to value."""
     return {
         f"{layer.name}/{variable.name}": variable.numpy()
         for layer in model.layers
@@ -52,13 +64,13 @@ def kernels(model: Any) -> dict[str, np.ndarray]:
 
 
 def largest_pruned(model: Any, pruned: dict[str, np.ndarray]) -> float:
-    """The largest absolute value among pruned weights."""
+    """Gives the largest absolute value among pruned weights."""
     now = kernels(model)
     return max(float(abs(now[n][~mask]).max(initial=0)) for n, mask in pruned.items())
 
 
 def training() -> Iterator[dict[str, Any]]:
-    """The largest pruned weight by optimizers and ways to train."""
+    """Yields the largest pruned weight for each optimizer and each way to train."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((64, 8, 8, 3)).astype("float32")
     y = generator.integers(0, 10, 64)
@@ -82,13 +94,12 @@ def training() -> Iterator[dict[str, Any]]:
         "clipped": (lambda: optimizers.Adam(0.01, global_clipnorm=0.1), {}),
         "run_eagerly": (lambda: optimizers.SGD(0.1, 0.9), {"run_eagerly": True}),
     }
-    if BACKEND != "torch":  # PyTorch would compile with a compiler of the machine's
+    if BACKEND != "torch":  # PyTorch would use a compiler of the machine
         ways["jit_compile"] = (lambda: optimizers.SGD(0.1, 0.9), {"jit_compile": True})
 
     def fit(model: Any, optimizer: Any, options: dict[str, Any]) -> float:
         model.compile(optimizer, cross_entropy(), **options)
         watch = Watch(tf_synflow.get_masks(model))
-        # Both orders: before and after whoever looks.
         callbacks = [tf_synflow.PruningCallback(), watch]
         model.fit(x, y, 16, 2, verbose=0, callbacks=callbacks)
         return watch.worst
@@ -145,7 +156,7 @@ def _trained(
 
 
 def cross_entropy() -> Any:
-    """The loss of logits."""
+    """Gives the cross-entropy of logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -233,7 +244,7 @@ def _torch(model: Any, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _devices(fit: Callable[..., float]) -> Iterator[dict[str, Any]]:
-    """Training on two devices, where the backend has them."""
+    """Trains on two devices, on backends that can share a model between them."""
     if BACKEND == "tensorflow":
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 

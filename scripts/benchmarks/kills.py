@@ -51,7 +51,8 @@ _KILLS = flags.DEFINE_integer("kills", 12, "Kills of each case.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the moments.")
 
 ROOT = Path(__file__).parents[2]
-# scripts/train.py with one more network, and with so many logical CPU devices.
+# Runs scripts/train.py with one more network, "small", and with as many logical CPU
+# devices as its first argument says.
 PROGRAM = """
 import ctypes, runpy, signal, sys
 if sys.platform == "linux":
@@ -82,7 +83,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 class _Undisturbed(NamedTuple):
-    """Seconds of an undisturbed run, until it begins and from then on; and epochs."""
+    """What an undisturbed run took.
+
+    Attributes:
+      start: Seconds until the run began to work.
+      work: Seconds from then to the end.
+      epochs: Number of epochs, of all levels together.
+    """
 
     start: float
     work: float
@@ -105,14 +112,17 @@ def _start(case: str, workdir: Path) -> subprocess.Popen:
 
 
 def _folders(workdir: Path) -> Iterator[Path]:
-    """Where a run writes: its folder, those of its levels, and their checkpoints."""
+    """Yields the folders of a run: its own, those of its levels, and of checkpoints."""
     for folder in (workdir, *workdir.glob("level_*")):
         yield folder
         yield folder / "checkpoints"
 
 
 def _written(workdir: Path) -> str | None:
-    """What is being written, aside and not yet under its name."""
+    """Gives the name of a file that is being written, or None.
+
+    Such a file has a temporary name until it is whole.
+    """
     for folder in _folders(workdir):
         for path in folder.glob(".*.????????"):
             return path.name[1:-9]
@@ -120,7 +130,7 @@ def _written(workdir: Path) -> str | None:
 
 
 def _epochs(workdir: Path) -> int:
-    """How many epochs are done, of all levels together."""
+    """Counts the epochs that are done, of all levels together."""
     files = (folder / "history.csv" for folder in _folders(workdir))
     return sum(
         max(len(file.read_text().splitlines()) - 1, 0)
@@ -130,7 +140,7 @@ def _epochs(workdir: Path) -> int:
 
 
 def _undisturbed(case: str, workdir: Path) -> _Undisturbed:
-    """Carries out a run, and looks when it began to work."""
+    """Carries out a run without kills, and measures its time."""
     begin, process = time.monotonic(), _start(case, workdir)
     while not (workdir / "flags.json").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -146,10 +156,10 @@ def _kill(
     """Begins or continues a run, and kills it at a random moment.
 
     Returns:
-      Where it was; or nothing, if it ended before.
+      How far the run had come, in words; or "" if the run ended before the kill.
     """
     share = 1 - _epochs(workdir) / times.epochs
-    # At least .4: each process builds and traces again, whatever is left to train.
+    # At least .4, because each process builds and traces the model again.
     seconds = times.start + draw.uniform(0, max(share, 0.4) * times.work)
     writings, before, begin = draw.randint(1, 6), None, time.monotonic()
     process = _start(case, workdir)
@@ -175,7 +185,7 @@ def _kill(
 
 
 def _outcome(workdir: Path) -> dict[str, Any]:
-    """All that has to be the same, with or without kills."""
+    """Reads all that has to be the same with and without kills."""
     names = [str(p.relative_to(workdir)) for p in workdir.rglob("*") if p.is_file()]
     models = {
         path.name: [w.numpy().tobytes() for w in keras.models.load_model(path).weights]
@@ -197,7 +207,7 @@ def _outcome(workdir: Path) -> dict[str, Any]:
 
 
 def _compare(case: str, killed: Path, expected: dict[str, Any]) -> bool:
-    """Says whether a run that was killed has come to the same end."""
+    """Prints and returns whether a killed run has the results of an undisturbed one."""
     found = _outcome(killed)
     other = [what for what in expected if found[what] != expected[what]]
     epochs = sum(map(len, expected["history"].values()))
@@ -209,7 +219,11 @@ def _compare(case: str, killed: Path, expected: dict[str, Any]) -> bool:
 
 
 def _carry_out(case: str, folder: Path) -> bool:
-    """Kills the runs of a case, and compares each that comes to its end."""
+    """Kills the runs of a case, and compares each run that comes to its end.
+
+    Returns:
+      Whether all of these runs have the results of the undisturbed run.
+    """
     begin, draw = time.monotonic(), random.Random(f"{_SEED.value} {case}")
     undisturbed, killed = folder / f"{case}_undisturbed", folder / f"{case}_killed"
     times = _undisturbed(case, undisturbed)
@@ -223,7 +237,7 @@ def _carry_out(case: str, folder: Path) -> bool:
         if where:
             kills += 1
             print(f"{case}: kill {kills} {where}", flush=True)
-        else:  # it came to its end; another one takes the kills that are left
+        else:  # the run came to its end; a new run takes the kills that are left
             holds &= _compare(case, killed, expected)
             shutil.rmtree(killed)
     if _start(case, killed).wait():

@@ -40,12 +40,12 @@ Every layer of Keras 2 and Keras 3, made from the library's own tables by
 
 _SHRINKS = {KIND: "heads, and units in them"}
 
-# Classes that others are derived from, or that are no layers of a network.
+# Base classes, and classes that are not layers of a network.
 _NONE = {"Layer", "Wrapper", "InputLayer", "AbstractRNNCell", "InputSpec"}
 
 
 def kinds(keras) -> set[str]:
-    """The names of the classes of layers that a Keras has."""
+    """Gives the names of all layer classes of a Keras."""
     found = [getattr(keras.layers, name) for name in dir(keras.layers)]
     return {
         kind.__name__
@@ -55,7 +55,7 @@ def kinds(keras) -> set[str]:
 
 
 def pruned(kind: str) -> str:
-    """Which weights of a layer have masks."""
+    """Says which weights of a layer have masks."""
     if kind in PRUNABLE:
         return ", ".join(f"`{name}`" for name in PRUNABLE[kind])
     if kind in ON_REQUEST:
@@ -64,7 +64,7 @@ def pruned(kind: str) -> str:
 
 
 def page() -> str:
-    """The page."""
+    """Gives the text of the page."""
     first, second = kinds(keras2), kinds(keras3)
     rows = []
     for kind in sorted(first | second):

@@ -32,7 +32,7 @@ def _noise(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Times both."""
+    """Times the input pipeline and the network."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     size = _BATCH_SIZE.value
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         for _ in range(10 * STEPS):
             next(batches)
         fed.append(10 * STEPS * size / (time.perf_counter() - start))
-        # Time is not taken while batches are made ahead: the iterator is full by then.
+        # The pipeline makes batches ahead. After this pause it is full, and idle.
         time.sleep(1)
         start = time.perf_counter()
         for _ in range(STEPS):

@@ -23,7 +23,7 @@ _NETWORKS = {"VGG-16": "vgg16_bn", "ResNet-50": "resnet50"}
 
 
 def counted(network: Any) -> list[tuple[str, int, int]]:
-    """Name, positions and computed positions of each convolution of a network."""
+    """Gives the name, the positions and the computed positions of each convolution."""
     found: list[tuple[str, int, int]] = []
     original = position_rules.rule_of
 
@@ -58,7 +58,7 @@ def counted(network: Any) -> list[tuple[str, int, int]]:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Draws what the flags say, and prints the totals."""
+    """Draws the positions of both networks, and prints the totals."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     from matplotlib import pyplot

@@ -30,14 +30,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def read(path: Path) -> dict[str, str]:
-    """The flags of a file, by name."""
+    """Reads the flags of a file, name to value."""
     lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
     pairs = [line[2:].partition("=") for line in lines if line.startswith("--")]
     return {name: value for name, _, value in pairs}
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The runs of a flag file, each as flags for scripts/train.py."""
+    """Gives the runs of a flag file, each as a list of flags for scripts/train.py."""
     found = read(path)
     if "sweepdir" not in found:
         return [[f"--flagfile={path}"]]
@@ -57,7 +57,8 @@ def commands(path: Path) -> list[list[str]]:
     ]  # fmt: skip
 
 
-# Programs that draw: by a flag of theirs, and what makes them quick.
+# Programs that draw. The key is a flag that only this program has. The value is the
+# program's name, and flags that make it quick.
 DRAWING = {
     "figure": (
         "figures",
@@ -78,7 +79,7 @@ DRAWING = {
 
 
 def drawing(path: Path) -> str | None:
-    """The flag that says which program draws; None if a flag file is of runs."""
+    """Gives the key in `DRAWING` of a flag file; None if the flag file is for runs."""
     found = read(path)
     return (
         None if "sweepdir" in found else next((f for f in DRAWING if f in found), None)
@@ -86,10 +87,10 @@ def drawing(path: Path) -> str | None:
 
 
 def draw(path: Path) -> None:
-    """Draws a figure that needs no runs from a little, in a process of its own.
+    """Draws the figure of a flag file from little data, in a process of its own.
 
     Raises:
-      SystemExit: It is refused, and in which words.
+      SystemExit: The program fails; with the last line of its error.
     """
     program, short = DRAWING[drawing(path)]
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +105,7 @@ def rehearse(command: list[str]) -> None:
     """Runs two steps of one command in this process.
 
     Raises:
-      SystemExit: The run is refused, and in which words.
+      SystemExit: The run is refused; with the text of the error.
     """
     import tensorflow_datasets as tfds
 
@@ -126,7 +127,7 @@ def rehearse(command: list[str]) -> None:
 
 
 def _spelt_out(command: list[str]) -> list[str]:
-    """The flags of a command, those of its flag files in their places."""
+    """Gives the flags of a command, with each flag file replaced by its flags."""
     return flags.FlagValues().read_flags_from_files(command)
 
 
@@ -138,7 +139,7 @@ def _made_up_digits() -> data.Dataset:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Rehearses the flag files that are named, or all."""
+    """Rehearses the flag files that the command line names, or all of them."""
     paths = [Path(name) for name in argv[1:]] or sorted(
         path for path in CONFIGS.rglob("*.flags") if path.parent.name != "recipes"
     )

@@ -40,7 +40,10 @@ _TRAIN = flags.DEFINE_bool("train", False, "Train the small network too, and com
 
 
 def densenet(input_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Three blocks of four layers of growth 12, as DenseNet-BC for small images."""
+    """Builds a network like DenseNet-BC for small images.
+
+    It has three blocks of four layers, with growth 12.
+    """
     layers = keras.layers
 
     def conv(x: object, width: int, window: int) -> object:
@@ -74,12 +77,15 @@ def _build(name: str) -> keras.Model:
 
 
 def _outputs(model: keras.Model, images: np.ndarray, training: bool) -> np.ndarray:
-    """Of a copy, for BatchNormalization changes its averages."""
+    """Gives the outputs of a copy: in training, BatchNormalization changes averages."""
     return tf_synflow.strip(model)(tf.constant(images), training=training).numpy()
 
 
 def difference(pruned: keras.Model, small: keras.Model, images: np.ndarray) -> float:
-    """The largest, of the largest output, in both modes."""
+    """Gives the largest difference between outputs, over the largest output.
+
+    It is the larger one of training and inference mode.
+    """
     found = []
     for training in (False, True):
         a, b = (_outputs(model, images, training) for model in (pruned, small))
@@ -88,7 +94,10 @@ def difference(pruned: keras.Model, small: keras.Model, images: np.ndarray) -> f
 
 
 def train(model: keras.Model, classes: int) -> keras.Model:
-    """So many steps of SGD with momentum on random images, the same for every model."""
+    """Trains a model by SGD with momentum, for --steps steps.
+
+    The random images are the same for every model.
+    """
     generator = np.random.default_rng(1)
     model.compile(
         tf_synflow.optimizers.SGD(_LEARNING_RATE.value),
@@ -107,7 +116,7 @@ def train(model: keras.Model, classes: int) -> keras.Model:
 
 
 def rounded(model: keras.Model) -> keras.Model:
-    """A copy whose weights differ in the last binary digit."""
+    """Gives a copy of a model whose weights differ in the last binary digit."""
     copy = tf_synflow.apply_masks(model, tf_synflow.get_masks(model))
     generator = np.random.default_rng(2)
     for variable in copy.trainable_variables:
@@ -120,7 +129,17 @@ def rounded(model: keras.Model) -> keras.Model:
 def kernels_apart(
     pruned: keras.Model, whole: keras.Model, conducting: dict[str, np.ndarray]
 ) -> float:
-    """The largest difference of any kernel that conducts, of its largest weight."""
+    """Gives the largest difference between the kernels of two models.
+
+    Args:
+      pruned: One model.
+      whole: The other one.
+      conducting: Name to mask, True for the weights to compare.
+
+    Returns:
+      The largest difference between weights, over the largest weight of the kernel;
+      the maximum over all kernels.
+    """
     pairs = [frameworks.read(model).weights for model in (pruned, whole)]
     worst = 0.0
     for name, mask in conducting.items():
@@ -131,7 +150,7 @@ def kernels_apart(
 
 
 def compare(name: str, ratio: str, images: np.ndarray) -> list[str]:
-    """The cells of a network's row."""
+    """Gives the cells of a network's row in the table."""
     classes = int(name.split(":")[1])
     policy = tf_synflow.PruningPolicy(on_collapse="ignore", progress=False)
     pruned = tf_synflow.prune(_build(name), float(ratio), policy=policy)

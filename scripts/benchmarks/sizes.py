@@ -19,7 +19,7 @@ _RATIOS = flags.DEFINE_list("ratios", ["10", "100"], "Compression ratios.")
 
 
 def _lenet() -> keras.Model:
-    """LeNet-5 with rectified units and max pooling, for 28x28 images."""
+    """Builds LeNet-5 with ReLU and max pooling, for 28x28 images."""
     layers = keras.layers
     return keras.Sequential(
         [

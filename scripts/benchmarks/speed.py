@@ -36,7 +36,7 @@ _SMALLER = ("shrunk", "plain", "rounded")
 
 
 def _tasks(model: keras.Model, classes: int) -> dict[str, Callable[[], None]]:
-    """What is timed, by name."""
+    """Gives the functions to time, by name."""
     generator = np.random.default_rng(0)
     shape = (_SIZE.value, _SIZE.value, 3)
     images = tf.constant(generator.standard_normal((128, *shape)).astype("float32"))
@@ -54,7 +54,7 @@ def _tasks(model: keras.Model, classes: int) -> dict[str, Callable[[], None]]:
 
 
 def _seconds(task: Callable[[], None]) -> float:
-    """Of one call, from as many as fill the time that is asked for."""
+    """Measures the seconds of one call, from calls that fill --seconds in all."""
     calls, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < _SECONDS.value or not calls:
         task()
@@ -68,7 +68,7 @@ def _spread(values: list[float]) -> str:
 
 
 def measure(name: str, ratio: str) -> None:
-    """Prints a row for each task."""
+    """Times a network at one ratio, and prints a row of the table for each task."""
     kind, classes = name.split(":")
     keras.utils.set_random_seed(0)
     dense = models.build(kind, (_SIZE.value, _SIZE.value, 3), int(classes))
@@ -81,7 +81,7 @@ def measure(name: str, ratio: str) -> None:
     for task in tasks[0]:
         times: list[list[float]] = [[] for _ in tasks]
         for own in tasks:
-            own[task]()  # traced
+            own[task]()  # traces the task before it is timed
         for _ in tqdm(range(_REPEATS.value), desc=f"ratio {ratio}, {task}"):
             for found, own in zip(times, tasks, strict=True):
                 found.append(_seconds(own[task]))
@@ -94,7 +94,7 @@ def measure(name: str, ratio: str) -> None:
 
 @in_one_line
 def main(argv: list[str]) -> None:
-    """Measures what the flags say."""
+    """Times the networks of the flags at all ratios."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     unknown = {name.split(":")[0] for name in _MODELS.value} - models.MODELS.keys()

@@ -38,7 +38,7 @@ def measure(
     repeats: int,
     dtype: str = "float64",
 ) -> dict[str, Any]:
-    """Times one network in this process, which should be a new one.
+    """Times one network in this process, which should be a new process.
 
     Args:
       model: Name of the network; see `models.build`.
@@ -46,14 +46,17 @@ def measure(
       classes: Number of its classes.
       ratio: Compression ratio to prune to.
       iterations: Iterations of the loop, and passes of the floor.
-      repeats: How often floor and loop are timed, in turn; 0 times one loop only.
-      dtype: "float64" or "float32"; of the loop, and of the floor too.
+      repeats: How often floor and loop are timed, in turn. With 0, only one loop is
+        timed.
+      dtype: "float64" or "float32", for both the loop and the floor.
 
     Returns:
-      The arguments; `prunable` and `kept` weights; `first_seconds`, the first loop with
-      all that comes before it, tracing included; `peak_gb` of the process up to then;
-      lists of `loop_seconds`, `prune_seconds` and `floor_seconds`; and `stages`, the
-      median seconds of each stage of the loop.
+      All arguments but `repeats`, by name; `prunable` and `kept`, numbers of weights;
+      `emptied`, the names of weights of which nothing is kept; `first_seconds`, the
+      time of the first loop and of all that comes before the loop, tracing included;
+      `peak_gb`, the peak memory of the process until then; lists `loop_seconds`,
+      `prune_seconds` and `floor_seconds`; and `stages`, the median seconds of each
+      stage of the loop.
     """
     network = models.build(model, (size, size, 3), classes)
     policy = PruningPolicy(iterations=iterations, dtype=dtype, progress=False)
@@ -100,7 +103,7 @@ def measure(
 
 @contextlib.contextmanager
 def _dense() -> Iterator[None]:
-    """Twins that are traced meanwhile compute all positions."""
+    """While this is open, twins are traced so that they compute all positions."""
     original = position_rules.rule_of
     position_rules.rule_of = lambda part: position_rules.everywhere
     try:
@@ -111,7 +114,7 @@ def _dense() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopwatch() -> Iterator[dict[str, float]]:
-    """Adds up the seconds spent in each stage."""
+    """Adds up the seconds that the loop spends in each stage while this is open."""
     seconds = dict.fromkeys(STAGES, 0.0)
     originals = {stage: getattr(*place) for stage, place in STAGES.items()}
 
@@ -143,7 +146,7 @@ HEADER = (
 
 
 def row(result: dict[str, Any]) -> str:
-    """A result as a row of a Markdown table: medians, with (min to max)."""
+    """Gives a result as a row of a Markdown table: medians, with (min to max)."""
     loops, floors = result["loop_seconds"], result["floor_seconds"]
     ratios = [
         _spread([own / floor for own, floor in zip(seconds, floors, strict=True)])

@@ -191,9 +191,9 @@ PLAN = Plan(
     ("change", "message"),
     [
         (dict(epochs=(5, 1)), "epochs must be whole numbers from 0 on, rising"),
-        (dict(epochs=()), "epochs must be one or more, each once"),
-        (dict(criteria=()), "criteria must be one or more, each once"),
-        (dict(seeds=(1, 1)), r"seeds must be one or more, each once, got \(1, 1\)"),
+        (dict(epochs=()), "epochs must list at least one value"),
+        (dict(criteria=()), "criteria must list at least one value"),
+        (dict(seeds=(1, 1)), r"none of them twice, got \(1, 1\)"),
         (dict(criteria=("snip_t1",)), "only grasp_t1 has T = 1"),
         (dict(ratios=(0.5, 2)), "shares to remove within 0 and 1"),
         (dict(criteria=("none",)), "unknown criterion 'none'"),

@@ -51,9 +51,10 @@ def accuracies(runs: Sequence[Mapping[str, Any]], which: str) -> Table:
         values = sorted({str(run[axis]) for run in runs if run.get(axis) is not None})
         if len(values) > 1:
             raise ValueError(
-                f"the runs have several values of {axis} ({', '.join(values)}), and "
-                "this figure is the mean over seeds. Name the folders of one value; "
-                "or see summary.csv of the sweep, which has a row for each"
+                f"the runs have several values of {axis} ({', '.join(values)}), but "
+                "this figure averages over seeds only. Give only folders whose runs "
+                f"have one value of {axis}; or see the sweep's summary.csv, which has "
+                "a row for each value"
             )
     groups = defaultdict(list)
     for run in runs:

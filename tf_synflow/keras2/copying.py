@@ -148,8 +148,8 @@ def _copy_vocabularies(original: Any, layer: Any) -> None:
         raise ValueError(
             f"layer {original.name!r} ({type(original).__name__}) holds {len(old)} "
             f"look-up layers, but a copy made from its get_config() holds {len(new)}. "
-            "What they learned by adapt() cannot be copied; create them in the "
-            "layer's __init__, or keep them outside the model"
+            "So what was learned by adapt() cannot be copied. Create the look-up "
+            "layers in the layer's __init__, or keep them outside the model"
         )
     for one, other in zip(old, new, strict=True):
         if isinstance(one, keras.layers.Discretization):

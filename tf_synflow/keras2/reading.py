@@ -97,8 +97,8 @@ def check_model(model: Any) -> None:
     if isinstance(model, keras.Sequential) and not model._is_graph_network:
         raise ValueError(
             f"model {model.name!r} has no input shape yet; give its first layer an "
-            "`input_shape=`, or call `model.build((None, ...))` and see that it has "
-            "symbolic inputs (`model.inputs`)"
+            "`input_shape=`, or call `model.build((None, ...))` and check that "
+            "`model.inputs` is then set"
         )
     if not getattr(model, "_is_graph_network", False):
         raise ValueError(

@@ -124,9 +124,10 @@ def write_into_settings(layer: Any) -> None:
 
 
 def unconstrained(layer: Any) -> Any:
-    """An unbuilt layer, with the constraints that it had before it was pruned."""
+    """An unbuilt layer or operation, with the constraints from before it was pruned."""
     release(layer)
-    for part in layer_parts(layer).values():
+    parts = layer_parts(layer) if isinstance(layer, keras.layers.Layer) else {}
+    for part in parts.values():
         # A layer that wraps others is made with these built already.
         held = held_by(part.variable.path, part.variable)
         if held is not None:

@@ -108,8 +108,8 @@ def check_model(model: Any) -> None:
         if model._functional is None:
             raise ValueError(
                 f"model {model.name!r} has no input shape yet; begin it with "
-                "`keras.Input(shape)`, or call `model.build((None, ...))` and see that "
-                "it has symbolic inputs (`model.inputs`)"
+                "`keras.Input(shape)`, or call `model.build((None, ...))` and check "
+                "that `model.inputs` is then set"
             )
     elif not isinstance(model, Functional):
         raise ValueError(

@@ -57,7 +57,10 @@ class Plan:
         for name in ("criteria", "epochs", "ratios", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be one or more, each once, got {values}")
+                raise ValueError(
+                    f"{name} must list at least one value, and none of them twice, "
+                    f"got {values}"
+                )
         if list(self.epochs) != sorted(e for e in self.epochs if e >= 0):
             raise ValueError(
                 f"epochs must be whole numbers from 0 on, rising, got {self.epochs}"

@@ -11,8 +11,7 @@ x_q, x_k and the denominator are held constant while scores are computed. So the
 of rho_h is 1, and the flow is that of the network at equal logits. But each query or
 key weight gets a share of its head's flow: the share that its products have in r_h. In
 each layer, and in each of its heads, the scores of the four kernels have the same sum.
-A query unit whose key unit has no weights scores 0. The flow is linear in each kernel,
-as everywhere.
+A query unit whose key unit has no weights scores 0.
 
 With the setting "product", rho_h is r_h / sqrt(K), where K is the number of key units
 and the signals x_q and x_k are scaled to mean 1. Then a head without query or key
