@@ -1,15 +1,15 @@
-"""Which axis of which weight carries which channels.
+"""Finds the channels that each axis of each weight carries.
 
-A convolution's output channels are the input channels of whatever reads them, through
-BatchNorm, pooling and activations; an Add makes the channels of its branches the same;
-a Concatenate sets them side by side; a Flatten repeats them for every position. So the
-channels of a network fall into *groups* that live or die by the channel, and each axis
-of a weight is a sequence of groups. A layer that is not known here keeps all its
-channels: its groups are *held*.
+The output channels of a convolution are the input channels of the layers that read
+them, through BatchNorm, pooling and activations. An Add makes the channels of its
+branches the same. A Concatenate sets channels side by side. A Flatten repeats channels
+for every position. So the channels of a network form *groups*. A channel of a group is
+alive or dead in all weights that carry the group. Each axis of a weight is a sequence
+of groups. A layer without a rule keeps all its channels: its groups are *held*.
 
-A product of signals, as of a gate, has a group of its own: its channel is fed only if
-those of all factors are. But the channel can only be taken out of all of them at once,
-so these groups are a *bundle*.
+A product of signals, such as a gate's, has a group of its own. A channel of the product
+is fed only if the same channel of every factor is fed. But a channel can only be taken
+out of the product and of all factors together. So these groups form a *bundle*.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,16 +23,17 @@ Axis = tuple[int, ...]  # numbers of groups, in order along the axis
 
 
 class Link(NamedTuple):
-    """A signal that is made of others, channel by channel.
+    """A signal that is made of other signals, channel by channel.
 
-    Its channel is fed if those of all inputs are. An input's channel is read if the
-    output's is, and the other inputs' are fed.
+    A channel of the output is fed if the same channel of every input is fed. A channel
+    of an input is read if the same channel of the output is read and the same channel
+    of every other input is fed.
 
     Attributes:
-      inputs: The groups it is made of. One with fewer channels is repeated: each of its
-        channels so many times in a row.
-      output: Its group.
-      after: The number of kernels that come before it.
+      inputs: The groups of the inputs. If a group has fewer channels than the output,
+        each of its channels is repeated several times in a row.
+      output: The group of the output.
+      after: The number of kernels that come before the link.
     """
 
     inputs: tuple[int, ...]
@@ -45,20 +46,20 @@ class Channels:
 
     Attributes:
       network: The network.
-      axes: Name of a weight to {axis: its groups}, axes counted from the end (-1 is the
-        last), for the axes that carry channels: of kernels and of what stands beside
-        them, such as BatchNorm's vectors.
+      axes: Name of a weight to {axis: the groups along it}, for the axes that carry
+        channels. Axes are counted from the end (-1 is the last). The weights are
+        kernels, and others that carry channels, such as BatchNorm's vectors.
       kernels: Name of a kernel that may be pruned to its axes (channels in, out).
       sizes: Group to its number of channels.
-      signals: Tensor number to the groups along one of its axes.
-      places: Tensor number to that axis, counted from the front.
+      signals: Tensor number to the groups along the tensor's axis of channels.
+      places: Tensor number to the axis of channels, counted from the front.
       held: Groups that keep all their channels.
-      ends: Those, and the groups of the outputs, which something outside reads.
-      links: The signals that are made of others, in the order of the calls.
-      lifted: Groups of signals that are not 0 where what they are made of is.
-      bundles: Groups out of which a channel is taken at once, for each bundle. Of its
-        groups each has the same number of channels, or a multiple of it: then several
-        in a row stand for one channel.
+      ends: The held groups, and the groups of the outputs, which are read from outside.
+      links: The signals that are made of other signals, in the order of the calls.
+      lifted: Groups of signals that are not 0 where the signals they are made of are 0.
+      bundles: For each bundle its groups, which can lose a channel only together. The
+        groups of a bundle have the same number of channels, or a multiple of that
+        number. In a group with a multiple, several channels in a row stand for one.
       names: The weights that may be pruned.
     """
 
@@ -72,9 +73,10 @@ class Channels:
 
         Args:
           network: The network.
-          names: The weights that may be pruned. What is not among them holds the
-            channels that it joins.
-          rule_of: Gives the rule for a call: `rules.rule_of` or `needed.rule_of`.
+          names: The weights that may be pruned. A kernel that is not among them holds
+            the channels that it joins.
+          rule_of: Function from a call to its rule: `rules.rule_of` or
+            `needed.rule_of`.
         """
         self.names = names
         self._parents: list[int] = []
@@ -111,14 +113,14 @@ class Channels:
         self.ends = ends | self.held
 
     def _begin(self, number: int) -> None:
-        """Holds the last axis of a tensor of which nothing is known."""
+        """Gives a tensor of unknown origin a held group along its last axis."""
         shape = self.network.shapes[number]
         self.places[number] = max(len(shape) - 1, 0)
         size = shape[-1] if shape[1:] else 1
         self.signals[number] = self.hold(self.group(size or 1))
 
     def _fits(self, groups: Axis, call: Call) -> bool:
-        """Whether the outputs of a call have so many channels, where they have them."""
+        """Whether the outputs of a call have as many channels as these groups."""
         for number in call.outputs:
             shape = self.network.shapes[number]
             place = self.places.setdefault(number, len(shape) - 1)
@@ -129,8 +131,8 @@ class Channels:
     def at(self, number: int, place: int) -> Axis:
         """The groups of a tensor along an axis, counted from the front.
 
-        They are new ones, and held like all that were known, if those known lie along
-        another axis.
+        If the known groups of the tensor lie along another axis, they are held. The
+        result is then a new group, which is held too.
         """
         if self.places[number] != place:
             self.hold(self.signals[number])
@@ -138,7 +140,7 @@ class Channels:
         return self.signals[number]
 
     def _join_nested(self) -> None:
-        """A nested model that is called again reads channels as it did before."""
+        """Joins the channels that all calls of the same nested model read."""
         before: dict[int, tuple[int, ...]] = {}
         for model, reads in self.network.nested:
             first = before.setdefault(id(model), reads)
@@ -146,7 +148,7 @@ class Channels:
                 self.join([self.signals[one], self.at(other, self.places[one])])
 
     def _resolve(self) -> None:
-        """Replaces each group by the one that it was joined to."""
+        """Replaces each group by the group that it was joined to."""
         self.held = {self._find(group) for group in self.held}
         self.lifted = {self._find(group) for group in self.lifted}
         self.signals = {
@@ -165,7 +167,7 @@ class Channels:
         }
 
     def _bundles(self) -> list[tuple[int, ...]]:
-        """All groups, those that are tied to each other side by side."""
+        """All bundles; groups that are tied to each other are in the same bundle."""
         bundles = {group: {group} for group in map(self._find, self._parents)}
         for pair in self._tied:
             one, other = (bundles[self._find(group)] for group in pair)
@@ -176,7 +178,7 @@ class Channels:
         return [tuple(sorted(bundle)) for bundle in unique.values()]
 
     def group(self, size: int) -> Axis:
-        """A new group of so many channels."""
+        """Makes a new group of `size` channels."""
         self._parents.append(len(self._parents))
         self._new_sizes.append(size)
         return (self._parents[-1],)
@@ -190,12 +192,12 @@ class Channels:
         return sum(self._new_sizes[group] for group in axis)
 
     def hold(self, axis: Axis) -> Axis:
-        """Keeps all channels of these groups; gives them back."""
+        """Marks groups as held, so that they keep all channels; returns the groups."""
         self.held.update(axis)
         return axis
 
     def join(self, axes: Sequence[Axis]) -> Axis:
-        """Makes axes the same, channel by channel; holds them if they are cut apart."""
+        """Makes axes the same, channel by channel; holds them if group sizes differ."""
         sizes = [[self._new_sizes[group] for group in axis] for axis in axes]
         if any(size != sizes[0] for size in sizes):
             for axis in axes:
@@ -207,11 +209,13 @@ class Channels:
         return axes[0]
 
     def combine(self, inputs: Sequence[Axis], times: int = 1) -> Axis:
-        """A signal that is made of others, channel by channel: see `Link`.
+        """The groups of a signal made of others, channel by channel; see `Link`.
 
         Args:
-          inputs: Their groups. A signal of one channel goes with each of the others'.
-          times: How often each channel stands in a row in what is made.
+          inputs: The groups of each input. An input with one channel goes with every
+            channel of the other inputs.
+          times: How many times in a row each channel stands in the new signal. Defaults
+            to 1.
 
         Returns:
           New groups, which lose the channels that the inputs lose.
@@ -239,40 +243,40 @@ class Channels:
         return tuple(made[groups] for groups in factors)
 
     def lift(self, groups: Axis) -> Axis:
-        """A signal that is not 0 where the one is that it is made of."""
+        """The groups of a signal that is not 0 where its input, of `groups`, is 0."""
         lifted = self.combine([groups])
         self.lifted.update(lifted)
         return lifted
 
     def carry(self, name: str, axis: int, groups: Axis) -> Axis:
-        """Records the groups along an axis of a weight; a shared layer joins them."""
+        """Records the groups along an axis of a weight; a shared layer joins groups."""
         own = self.axes.setdefault(name, {})
         own[axis] = self.join([own[axis], groups]) if axis in own else groups
         return own[axis]
 
 
 def along(groups: Axis, living: Mapping[int, np.ndarray]) -> np.ndarray:
-    """What `living` says of each place along an axis."""
+    """The flags that `living` has for each place along an axis."""
     return np.concatenate([living[group] for group in groups])
 
 
 def fewer(flags: np.ndarray, size: int) -> np.ndarray:
-    """Whether any of the flags in a row that stand for a channel is True."""
+    """`size` flags: each is True if any of its flags in a row is True."""
     return flags.reshape(size, -1).any(1)
 
 
 def more(flags: np.ndarray, size: int) -> np.ndarray:
-    """Each flag so often in a row that there are `size`."""
+    """`size` flags: each flag is repeated in a row."""
     return np.repeat(flags, size // flags.size)
 
 
 def _plain(layer: Any) -> bool:
-    """Whether the channels are not cut into convolution groups, or multiplied."""
+    """Whether a layer has one convolution group and no multiplier of channels."""
     return (
         getattr(layer, "groups", 1) == 1 and getattr(layer, "depth_multiplier", 1) == 1
     )
 
 
 # A rule takes (channels, call, groups of the inputs, shapes of inputs and outputs) and
-# gives the groups of the output, or None if it cannot tell.
+# returns the groups of the output, or None if they are not known.
 Rule = Callable[[Channels, Call, list[Axis], list[tuple]], Axis | None]

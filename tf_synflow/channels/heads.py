@@ -4,12 +4,14 @@ The kernels of a layer with H heads, K units of query and key and C units of val
 
     query, key (D, H, K)    value (D, H, C)    attention_output (H, C, ...)
 
-A key unit without weights adds the same number to all logits of a query, which softmax
-ignores. So it can go, with its query unit, whatever the biases are. A query unit
-without weights can go if there are no biases: its own would learn. A value unit can go
-if nobody reads it; or if nothing feeds it, and there are no biases. A head can go if
-none of its value units is left. Heads have equal numbers of units, so that a head which
-has fewer alive keeps dead ones beside them.
+A key unit without weights adds the same number to all logits of a query, and softmax
+ignores such a number. So the key unit can be removed together with its query unit,
+whatever the biases are. A query unit without weights can be removed too, with its key
+unit, but only if there are no biases: the bias of the query unit would learn. A value
+unit can be removed if no weight reads it. It can also be removed if no weight feeds it
+and there are no biases. A head can be removed if none of its value units is left. All
+heads have equal numbers of units, so a head with fewer alive units keeps dead units
+too.
 """
 
 from collections.abc import Mapping
@@ -25,12 +27,12 @@ _PARTS = ("query", "key", "value", "attention_output")
 
 
 class Heads(NamedTuple):
-    """What stays of a layer.
+    """The heads and units of a layer that stay.
 
     Attributes:
       heads: Places of the heads that stay, `(H',)`.
-      keys: For each of them the places of its query and key units, `(H', K')`.
-      values: For each of them the places of its value units, `(H', C')`.
+      keys: For each of these heads the places of its query and key units, `(H', K')`.
+      values: For each of these heads the places of its value units, `(H', C')`.
     """
 
     heads: np.ndarray
@@ -38,7 +40,7 @@ class Heads(NamedTuple):
     values: np.ndarray
 
     def places(self, short: str, shape: tuple[int, ...]) -> tuple | None:
-        """An index of what is left of a weight; None: all of it."""
+        """An index of the part of a weight that stays; None if all of it stays."""
         part, _, kind = short.rpartition("/")
         if part not in _PARTS or (part == "attention_output" and kind == "bias"):
             return None
@@ -55,7 +57,7 @@ class Heads(NamedTuple):
 
 
 def find_heads(network: Network, call: Call) -> Heads | None:
-    """The heads and units that stay of a layer; None if all of them do.
+    """The heads and units of a layer that stay; None if all heads and units stay.
 
     Args:
       network: The network; if it has no masks, weights that are 0 count as pruned.
@@ -81,7 +83,7 @@ def find_heads(network: Network, call: Call) -> Heads | None:
 
 
 def _units(alive: np.ndarray) -> np.ndarray:
-    """The places of as many units in each head: the alive ones, then others."""
+    """The places of equally many units in each head: alive units first, then others."""
     wanted = max(int(alive.sum(1).max()), 1)
     order = np.argsort(~alive, 1, kind="stable")
     return np.sort(order[:, :wanted], 1)
@@ -91,7 +93,7 @@ def _kept(network: Network, name: str) -> np.ndarray:
     masks = network.masks
     if name in masks:
         return masks[name]
-    if masks:  # a weight that was not pruned may be 0 now, and not for long
+    if masks:  # a weight that was not pruned may be 0 now and another number later
         return np.ones(network.weights[name].shape, bool)
     return network.weights[name].numpy() != 0
 

@@ -1,9 +1,10 @@
-"""Which channels stay when a network is shrunk: the alive ones, and some beside them.
+"""Which channels stay when a network is shrunk: the alive channels, and some dead ones.
 
-Dead channels stay where TensorFlow, or the caller, wants another number of them than
-live. Such a channel must not come to life as the small network is trained: the whole
-one, into which the weights are put back, has neighbours of it that the small one has
-not. Masks see to that. A dead channel that no mask keeps dead counts as alive.
+Dead channels stay where TensorFlow or the caller needs more channels than are alive.
+Such a channel must stay dead while the small network is trained. The reason is that the
+weights are put back into the whole network, where the channel has neighbours that the
+small network does not have. Masks keep the channel dead. A dead channel that no mask
+keeps dead counts as alive.
 """
 
 import math
@@ -17,8 +18,9 @@ from tf_synflow.channels.reachability import reached
 from tf_synflow.masks.types import Masks
 from tf_synflow.network import Network
 
-# In TensorFlow 2.21 the gradient of a strided 1x1 convolution by its kernel writes past
-# the end of its memory, on the CPU in float32, unless a multiple of these go in.
+# On the CPU in float32, TensorFlow 2.21 writes past the end of its memory when it
+# computes the gradient of a strided 1x1 convolution by the kernel, unless the number of
+# input channels is a multiple of this.
 _STRIDED = 16
 
 # Group to boolean vector, one flag for each of its channels.
@@ -26,12 +28,12 @@ Flags = dict[int, np.ndarray]
 
 
 class Kept(NamedTuple):
-    """The channels of a network.
+    """The channels that stay in a network.
 
     Attributes:
-      kept: Those that stay.
-      alive: Those of them that live: they are fed, and read.
-      unfed: How many are read, though nothing feeds them.
+      kept: The channels that stay.
+      alive: The channels that are alive, which means fed and read. Alive channels stay.
+      unfed: The number of channels that are read though nothing feeds them.
     """
 
     kept: Flags
@@ -77,7 +79,7 @@ def find_kept(network: Network, channels: Channels, multiple_of: int) -> Kept:
                 for bundle in channels.bundles
             )
         one = {bundle[0]: _any(alive, bundle) for bundle in channels.bundles}
-        # First those that nothing feeds or reads: they wake nothing up.
+        # Channels that nothing feeds or reads come first: they wake no other channel.
         order = {b[0]: _least_first(b, fed, read) for b in channels.bundles}
         _keep_some(one, order, strided, multiple_of)
         kept = {
@@ -92,7 +94,7 @@ def find_kept(network: Network, channels: Channels, multiple_of: int) -> Kept:
 
 
 def _any(flags: Flags, bundle: tuple[int, ...]) -> np.ndarray:
-    """The channels of a bundle of which any group has True."""
+    """A flag for each channel of a bundle: whether any group has True for it."""
     size = _size(flags, bundle)
     return np.any([fewer(flags[group], size) for group in bundle], 0)
 
@@ -114,7 +116,8 @@ def _least_first(bundle: tuple[int, ...], fed: Flags, read: Flags) -> np.ndarray
 def _waking(channels: Channels, kept: Flags, alive: Flags, loose: set[int]) -> Flags:
     """Dead channels that are kept, and that training can bring to life.
 
-    No mask keeps a kernel from reading them, or they are part of a signal that lives.
+    Either no mask keeps a kernel from reading such a channel, or the channel is part of
+    a signal that is alive.
     """
     waking = {group: kept[group] & ~alive[group] for group in loose}
     for link in channels.links:
@@ -127,7 +130,7 @@ def _waking(channels: Channels, kept: Flags, alive: Flags, loose: set[int]) -> F
 def _keep_some(
     kept: Flags, order: Flags, strided: list[Axis], multiple_of: int
 ) -> None:
-    """Keeps dead channels: one at least of each group, and as many as are asked for."""
+    """Keeps dead channels, until each group has a channel and an allowed width."""
     for group, flags in kept.items():
         wanted = max(int(flags.sum()), 1)
         wanted += -wanted % multiple_of
@@ -135,13 +138,13 @@ def _keep_some(
             _keep_one(group, kept, order)
     of = math.lcm(_STRIDED, multiple_of)
     while any([_keep_multiple(groups, kept, order, of) for groups in strided]):
-        pass  # what is kept for one may be read by another
+        pass  # a channel kept for one convolution may be read by another one
 
 
 def _keep_multiple(groups: Axis, kept: Flags, order: Flags, of: int) -> bool:
-    """Keeps dead channels until their number is a multiple of `of`, if it can be.
+    """Keeps dead channels until a multiple of `of` is kept, if that is possible.
 
-    Gives whether that changes anything.
+    Returns whether this keeps another channel.
     """
     before = _count(groups, kept)
     for group in groups:
@@ -155,7 +158,7 @@ def _count(groups: Axis, kept: Flags) -> int:
 
 
 def _keep_one(group: int, kept: Flags, order: Flags) -> None:
-    """Keeps the dead channel that is the first in order."""
+    """Keeps one more dead channel: the first of them in `order`."""
     places = order[group]
     kept[group][places[~kept[group][places]][0]] = True
 
@@ -163,10 +166,10 @@ def _keep_one(group: int, kept: Flags, order: Flags) -> None:
 def _joined(
     name: str, axes: tuple[int, int], variable: Any, masks: Masks
 ) -> np.ndarray:
-    """Whether any weight joins two channels: matrix (channels in, out)."""
+    """Boolean matrix (channels in, channels out): whether any weight joins the two."""
     if name in masks:
         kept = masks[name]
-    elif masks:  # a weight that was not pruned may be 0 now, and not for long
+    elif masks:  # a weight that was not pruned may be 0 now and another number later
         kept = np.ones(variable.shape, bool)
     else:
         kept = variable.numpy() != 0

@@ -1,9 +1,9 @@
-"""Which channels a network can do without: `channels` with its function in view.
+"""The rules by which `shrink` finds channels that the network's function does not need.
 
-For its scores SynFlow takes every activation for the identity. Here, where channels
-are taken out of the network itself, it matters what a layer makes of a channel that is
-zero, whether it looks at one channel at a time, and what it adds. Here, too, channels
-may lie along any axis, as of channels-first layers.
+For its scores SynFlow treats every activation as the identity. But here channels are
+taken out of the network itself. So it matters what a layer returns for a channel that
+is zero, whether the layer treats each channel by itself, and what the layer adds.
+Channels may lie along any axis here, as in channels-first layers.
 """
 
 import math
@@ -19,14 +19,14 @@ from tf_synflow.network import Call, Network, is_operator
 
 
 def strided_1x1(call: Call) -> bool:
-    """Whether a layer is a convolution of single places that passes some over."""
+    """Whether a layer is a convolution with a 1x1 kernel and a stride above 1."""
     if call.kind not in ("Conv1D", "Conv2D", "Conv3D"):
         return False
     return set(call.layer.kernel_size) == {1} and max(call.layer.strides) > 1
 
 
 def find_sources(network: Network, channels: Channels) -> dict[int, np.ndarray]:
-    """The channels to which a layer adds what does not come from the input.
+    """The channels to which a layer adds something that does not come from the input.
 
     Args:
       network: The network.
@@ -71,7 +71,7 @@ _ACTIVATIONS = (
 
 
 def _lifts_zero(call: Call) -> bool:
-    """Whether the activation in a layer makes something else of 0."""
+    """Whether a layer, or its activation, turns 0 into another number."""
     layer, zero = call.layer, np.zeros([1, 1], "float32")
     if type(layer) in REGISTERED:
         return not REGISTERED[type(layer)].keeps_zero
@@ -86,7 +86,7 @@ def _gives_more(layer: Any, function: Any, zero: np.ndarray) -> bool:
 
 
 def _by_channel(layer: Any) -> bool:
-    """Whether what a layer adds to its linear part looks at one channel at a time."""
+    """Whether the activation in a layer treats each channel by itself."""
     activation = getattr(layer, "activation", None)
     package = getattr(activation, "__module__", "").partition(".")[0]
     known = package in ("keras", "tf_keras", "tensorflow")
@@ -95,7 +95,7 @@ def _by_channel(layer: Any) -> bool:
 
 
 def _looks_at(layer: Any, shape: tuple) -> int | None:
-    """The axis along which a layer wants its channels, if it is particular."""
+    """The axis of channels that a layer's `data_format` names; None if it has none."""
     data_format = getattr(layer, "data_format", None)
     if data_format is None:
         return None
@@ -103,9 +103,9 @@ def _looks_at(layer: Any, shape: tuple) -> int | None:
 
 
 def _careful(rule: Rule) -> Rule:
-    """A rule for layers with a kernel that takes bias and activation into account.
+    """Makes a rule for layers with a kernel take bias and activation into account.
 
-    It is given shapes in which the channels come last.
+    The given rule gets shapes in which the channels come last.
     """
 
     def careful(
@@ -127,7 +127,7 @@ def _careful(rule: Rule) -> Rule:
 
 
 def _guarded(channels: Channels, call: Call, output: Axis) -> Axis:
-    """Holds what a layer mixes by its activation, or adds to the loss."""
+    """Holds `output` if the activation mixes channels or the layer adds to the loss."""
     if not _by_channel(call.layer) or call.layer.activity_regularizer is not None:
         channels.hold(output)
     return output
@@ -151,12 +151,12 @@ def _batch_norm(
 def _layer(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    """Layers without a kernel, which keep the channels apart."""
+    """The rule of layers without a kernel that keep channels apart."""
     layer = call.layer
     if getattr(layer, "noise_shape", None) is not None:
-        return None  # names numbers of channels
+        return None  # noise_shape names a number of channels
     if call.kind == "Rescaling" and np.ndim(layer.scale + layer.offset):
-        return None  # so does this
+        return None  # the shape of these arrays does so too
 
     def new_shapes(given: list[tuple]) -> list[tuple]:
         return [
@@ -184,20 +184,21 @@ def _layer(
 def _reshape(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    """As of (C) to (1, 1, C), where the channels stay whole."""
+    """The rule of a Reshape that keeps channels whole, such as (C) to (1, 1, C)."""
     before, after = shapes
     place = channels.places[call.inputs[0]]
     for new in range(1, len(after)):
         if after[new] != before[place]:
             continue
-        # Row by row, as many numbers come after a channel, or before it, as did.
+        # Channels stay whole if the sizes after their axis have the same product before
+        # and after the Reshape, or if the sizes in front of their axis do.
         if _same_number(before[place + 1 :], after[new + 1 :]) or _same_number(
             before[1:place], after[1:new]
         ):
             break
     else:
         return None
-    # The layer names a number of channels: the same wherever it is called.
+    # target_shape names one number of channels for all calls of the layer.
     name, axis = f"{call.name}/target_shape", new - len(after)
     if channels.axes.get(name, {axis: ()}).keys() != {axis}:
         return None
@@ -214,7 +215,7 @@ def _same_number(sizes: tuple, others: tuple) -> bool:
 def _flatten(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    """Positions one after the other with all channels, or the other way round."""
+    """The rule of Flatten: each position with all channels, or the other way round."""
     rank, place = len(shapes[0]), channels.places[call.inputs[0]]
     order = list(range(1, rank))
     if call.layer.data_format == "channels_first":
@@ -229,7 +230,8 @@ def _flatten(
     return groups * math.prod(before)
 
 
-# Not in the rules: what mixes channels, makes something of 0, or adds to the loss.
+# Layers without a rule here: they mix channels, turn 0 into another number, or add to
+# the loss.
 _INEXACT = (
     *("Softmax", "ActivityRegularization"),
     *("GaussianNoise", "AlphaDropout"),
@@ -253,7 +255,7 @@ _APART = (
     *("Resizing", "CenterCrop"),
 )
 
-# By these a channel is dead only if the network's function does not need it.
+# By these rules a channel is dead only if the network's function does not need it.
 EXACT: dict[str, Rule] = {
     **{kind: _careful(ANYWHERE[kind]) for kind in _KERNELS},
     "Conv1DTranspose": _careful(ANYWHERE["Conv2DTranspose"]),
@@ -265,7 +267,7 @@ EXACT: dict[str, Rule] = {
 
 
 def rule_of(call: Call) -> Rule | None:
-    """The rule for a call, or None where its channels are not known."""
+    """The rule for a call, or None if its channels are not known."""
     if type(call.layer) in REGISTERED:
         return REGISTERED[type(call.layer)].rule
     return operator if is_operator(call) else EXACT.get(call.kind)

@@ -1,10 +1,11 @@
 """Which channels come out of a call, found by trying it with one channel more.
 
 An operator, which Keras records as a layer (x + y, tf.nn.relu(x)), names sizes and axes
-in many ways. But where one channel more comes in, one more comes out. That shows along
-which axis the channels lie then. It also shows that no constant of the operator fixes
-their number, as the constant would be wrong in a smaller network. Whether an operator
-keeps channels apart cannot be seen from shapes: those that do are listed here by name.
+in many ways. But if one channel more goes in, one channel more comes out. This shows
+along which axis the channels of the output lie. It also shows that no constant of the
+operator fixes the number of channels. Such a constant would be wrong in a smaller
+network. Shapes do not show whether an operator keeps channels apart. So the operators
+that do are listed here by name.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tf_synflow.channels.groups import Axis, Channels
 from tf_synflow.network import Call, Network, filled
 
-# Number by number; a second argument may be a constant.
+# These compute each number by itself; a second argument may be a constant.
 _ELEMENTWISE = (
     *("nn.relu", "nn.relu6", "nn.leaky_relu", "nn.elu", "nn.selu", "nn.gelu"),
     *("nn.silu", "nn.swish", "nn.softplus", "math.softplus", "nn.softsign"),
@@ -27,16 +28,16 @@ _ELEMENTWISE = (
     *("keras.hard_sigmoid", "keras.hard_silu"),
 )
 
-# What is 0 where all signals are.
+# The output of these is 0 where all signals are 0.
 _SUMS = (
     *("__operators__.add", "math.add", "math.subtract", "math.add_n"),
     *("math.maximum", "math.minimum", "concat", "stack"),
 )
 
-# What is 0 where one signal is.
+# The output of these is 0 where one signal is 0.
 _PRODUCTS = ("math.multiply",)
 
-# What moves numbers, or joins some of them, within a channel.
+# These move or combine numbers within a channel.
 _WITHIN = (
     *("transpose", "squeeze", "expand_dims", "pad", "tile", "repeat"),
     *(
@@ -53,17 +54,17 @@ _WITHIN = (
     *("nn.avg_pool", "nn.avg_pool2d", "nn.max_pool", "nn.max_pool2d", "image.resize"),
 )
 
-_ANY_SIZE = 8  # tried where a size is not fixed
+_ANY_SIZE = 8  # used in trials where a size is not fixed
 
 
 class _Tried(NamedTuple):
-    """What a trial shows.
+    """What a trial of a call shows.
 
     Attributes:
-      inputs: The groups of what is read.
-      places: The axes along which they lie.
-      axis: The axis along which they lie in each output.
-      beside: Whether they stand side by side there.
+      inputs: The groups of each input.
+      places: The axis of the channels in each input.
+      axis: The axis of the channels in all outputs.
+      beside: Whether an output holds the channels of the inputs side by side.
     """
 
     inputs: list[Axis]
@@ -86,10 +87,10 @@ def follow(
       channels: The channels found so far.
       call: The call.
       shapes: The shapes of its inputs and outputs.
-      new_shapes: From shapes of the inputs, gives those of the outputs.
+      new_shapes: Function from shapes of the inputs to shapes of the outputs.
       place: The axis along which the call wants the channels of its inputs, counted
-        from the front. Defaults to that along which they lie.
-      product: Whether an output is 0 where one input is.
+        from the front. Defaults to None: the axis along which the channels lie.
+      product: Whether an output is 0 where one input is 0. Defaults to False.
     """
     tried = _try(channels, call, shapes, new_shapes, place, product)
     return None if tried is None else _combined(channels, call, tried, product)
@@ -112,12 +113,12 @@ def _try(
     place: int | None,
     product: bool,
 ) -> _Tried | None:
-    """Tries a call with one channel more; None if what comes out is not clear."""
+    """Tries a call with one channel more; None if the result is not clear."""
     count = len(call.inputs)
     given, made = shapes[:count], shapes[count:]
     places = _places(channels, call, given, place)
     if any(at >= len(shape) for shape, at in zip(given, places, strict=True)):
-        return None  # a number, as of a loss
+        return None  # an input is a single number, as in a loss
     sizes = [shape[at] for shape, at in zip(given, places, strict=True)]
     if not sizes or None in sizes or 0 in places:
         return None
@@ -129,7 +130,7 @@ def _try(
     ]
     try:
         found = new_shapes(wider)
-    except Exception:  # of any kind: with another number of channels it is no call
+    except Exception:  # of any kind: the call fails with another number of channels
         return None
     grown = set()
     for old, new in zip(made, found, strict=True):
@@ -140,7 +141,7 @@ def _try(
             return None
     ((axis,),) = grown
     if not axis:
-        return None  # they lie along the batch
+        return None  # the channels lie along the batch
     change = {
         (old[axis], new[axis] - old[axis]) for old, new in zip(made, found, strict=True)
     }
@@ -155,7 +156,7 @@ def _try(
 def _places(
     channels: Channels, call: Call, given: list[tuple], place: int | None
 ) -> list[int]:
-    """The axes of the channels; what is held lies along those of the others."""
+    """The axis of the channels in each input; held inputs follow the other inputs."""
     if place is not None:
         return [place for _ in given]
     free = [n for n in call.inputs if not channels.held.issuperset(channels.signals[n])]
@@ -172,7 +173,7 @@ def _places(
 def operator(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    """Operators, which Keras records as layers; see `channels.Rule`."""
+    """The rule of operators, which Keras records as layers; see `channels.Rule`."""
     symbol = call.kind.removeprefix("tf.")
     within = symbol in _WITHIN
     several = symbol in (*_SUMS, *_PRODUCTS)
@@ -183,7 +184,7 @@ def operator(
     if symbol == "nn.dropout" and (
         len(call.arguments) > 2 or call.options.get("noise_shape")
     ):
-        return None  # names numbers of channels
+        return None  # noise_shape names a number of channels
 
     def new_shapes(given: list[tuple]) -> list[tuple]:
         dtypes = _dtypes(channels.network, call)
@@ -212,7 +213,7 @@ def _dtypes(network: Network, call: Call) -> list[str]:
 
 
 def _applied(call: Call, tensors: list[Any]) -> list[Any]:
-    """What the operator makes of these tensors in the places of its own."""
+    """The operator's outputs for these tensors in place of the model's."""
     given = dict(zip(call.inputs, tensors, strict=True))
     named = {key: value for key, value in call.options.items() if key != "name"}
     outputs = call.layer.call(*filled(call.arguments, given), **filled(named, given))
@@ -236,9 +237,10 @@ def _keeps_zero(
 def _stays_within(
     network: Network, call: Call, tried: _Tried, shapes: list[tuple]
 ) -> bool:
-    """Whether all that comes of the first channel is in the first channel.
+    """Whether the first input channel changes the first output channel and no other.
 
-    With one channel more, by which a shift of all channels by their number is seen too.
+    The trial has one channel more, so that a shift of all channels by their number
+    shows too.
     """
     (dtype,), (place,) = _dtypes(network, call), tried.places
     sizes = [1, *(size or _ANY_SIZE for size in shapes[0][1:])]
@@ -261,5 +263,5 @@ def _evaluated(call: Call, arrays: list[np.ndarray]) -> list[np.ndarray] | None:
         with tf.device("CPU"):
             outputs = _applied(call, [tf.constant(array) for array in arrays])
             return [output.numpy() for output in outputs]
-    except Exception:  # of any kind: then it cannot be known
+    except Exception:  # of any kind: then the outputs are not known
         return None

@@ -10,15 +10,15 @@ from tf_synflow.masks.types import Masks
 from tf_synflow.network import Call, Network
 
 # Name of a weight to {axis, counted from the end: the places along it that are kept},
-# for the axes that lose some.
+# for the axes that lose places.
 Cuts = dict[str, dict[int, np.ndarray]]
 
 
 class ChannelPlan:
     """What `shrink` takes out of a network.
 
-    A worked example: of this network nothing is kept of `b/kernel[..., 1, :]`, so that
-    nobody reads channel 1 of "a".
+    A worked example: in this network nothing is kept of `b/kernel[..., 1, :]`, so no
+    layer reads channel 1 of "a".
 
         input (8, 8, 1) -> Conv2D "a", 4 filters -> ReLU -> Conv2D "b", 3 filters
                         -> GlobalAveragePooling2D -> Dense "fc", 2 units
@@ -33,15 +33,15 @@ class ChannelPlan:
       network: The network.
       channels: Its groups of channels.
       alive: Group to boolean vector: the channels on a path from input to output.
-      kept: Group to boolean vector: those that stay, alive or not.
+      kept: Group to boolean vector: the channels that stay, alive or not.
       sizes: Number of a tensor to how many of its channels stay.
       cuts: See `Cuts`.
-      heads: Name of an attention layer to the heads and units that stay of it.
-      unfed: Number of channels that are cut and read, though nothing feeds them.
+      heads: Name of an attention layer to its heads and units that stay.
+      unfed: Number of channels that are cut though they are read: nothing feeds them.
     """
 
     def __init__(self, network: Network, multiple_of: int = 1):
-        """Finds the channels that are alive, and those that are kept beside them.
+        """Finds the channels that are alive, and dead channels that are kept too.
 
         Args:
           network: The network; if it has no masks, weights that are 0 count as pruned.
@@ -56,8 +56,9 @@ class ChannelPlan:
             number: int(along(groups, self.kept).sum())
             for number, groups in channels.signals.items()
         }
-        # Rows of kernels that read what is kept though it is dead. They are masked, or
-        # training could bring to life in the small network what the whole one has not.
+        # Rows of kernels that read channels which are dead but kept. These rows are
+        # masked. Otherwise training could bring such a channel to life in the small
+        # network only, and not in the whole one.
         self._idle = {
             name: (into, ~along(groups, self.alive)[along(groups, self.kept)])
             for name, (into, _) in channels.kernels.items()
@@ -88,10 +89,10 @@ class ChannelPlan:
         """Masks of the smaller network as masks of the whole one.
 
         Args:
-          masks: Name to mask, of what `shrink` gave.
+          masks: Name to mask of the weights of the smaller network.
 
         Returns:
-          Name to mask of the weights of the whole network; what was cut is False.
+          Name to mask of the weights of the whole network, False where they were cut.
         """
         whole = {}
         for name, mask in masks.items():
@@ -128,7 +129,7 @@ class ChannelPlan:
         )
 
     def _places_in_heads(self, name: str, shape: tuple[int, ...]) -> tuple | None:
-        """The index of what is left of a weight of attention that loses heads."""
+        """The index of what is left of a weight, if its layer loses heads or units."""
         call = self.network.owners.get(name)
         if call is None or call.name not in self.heads:
             return None

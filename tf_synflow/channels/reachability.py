@@ -9,7 +9,8 @@ import numpy as np
 
 from tf_synflow.channels.groups import Axis, Channels, Link, along, fewer, more
 
-# What arrives at the last of the groups, from flags of all.
+# A function from the flags of all groups to the flags that arrive at some groups; and
+# these groups.
 _Edge = tuple[Callable[[Mapping[int, np.ndarray]], np.ndarray], Axis]
 
 
@@ -25,12 +26,12 @@ def living(
       channels: The groups of the network's channels.
       joins: Name to boolean matrix `(channels in, channels out)` for each of
         `kernels`: whether any weight joins the two.
-      sizes: Group to the number of channels that there are now.
+      sizes: Group to the number of channels that it has now.
       sources: Group to boolean vector: channels that are fed by something else than
         the input. Defaults to none.
 
     Returns:
-      Group to boolean vector, True for the channels that live.
+      Group to boolean vector, True for the channels that are fed and read.
     """
     fed, read = reached(channels, joins, sizes, sources)
     return {group: fed[group] & read[group] for group in sizes}
@@ -50,8 +51,8 @@ def reached(
       joins: See `living`.
       sizes: See `living`.
       sources: See `living`.
-      sinks: Group to boolean vector: channels that are read, whoever reads them.
-        Defaults to none.
+      sinks: Group to boolean vector: channels that count as read in any case. Defaults
+        to none.
     """
     steps: list[str | Link] = list(channels.kernels)
     for link in reversed(channels.links):
@@ -105,10 +106,10 @@ def _reached(
     sizes: Mapping[int, int],
     also: Mapping[int, np.ndarray],
 ) -> dict[int, np.ndarray]:
-    """The channels to which a way leads from the groups in `start`, and from `also`.
+    """The channels that can be reached from the groups in `start` and from `also`.
 
-    The edges stand in the order of the way, so that one sweep finds all; a layer that
-    feeds itself, being shared, needs more.
+    The edges are in the order of the paths, so one sweep finds all channels. But a
+    shared layer that feeds itself needs more sweeps.
     """
     reached = {group: np.full(size, group in start) for group, size in sizes.items()}
     for group, flags in also.items():

@@ -1,6 +1,6 @@
-"""How layers carry channels, with every activation taken for the identity.
+"""How layers carry channels, if every activation is the identity.
 
-This is what SynFlow's scores see; `needed` is for the network itself.
+These rules are for SynFlow's scores; those in `needed` are for the network itself.
 """
 
 import math
@@ -89,7 +89,7 @@ def _flatten(
 
 
 def _channels_last(rule: Rule) -> Rule:
-    """A rule for layers whose channels come last."""
+    """Limits a rule to layers whose channels come last."""
 
     def last(
         channels: Channels, call: Call, inputs: list[Axis], shapes: list
@@ -122,20 +122,20 @@ RULES = {kind: _channels_last(rule) for kind, rule in ANYWHERE.items()}
 
 
 def rule_of(call: Call) -> Rule | None:
-    """The rule for a call, or None where its channels are not known."""
+    """The rule for a call, or None if its channels are not known."""
     if type(call.layer) in REGISTERED:
         return REGISTERED[type(call.layer)].rule
     return RULES.get(call.kind)
 
 
 class Registered(NamedTuple):
-    """What `register_channels` was told of a class.
+    """What the user has registered about a class; see `register_channels`.
 
     Attributes:
       carries: Short name of a weight to the axis along which the channels lie.
       kernel: Short name of the weight that joins channels in and out, or None.
       size: Key of the layer's configuration for the number of channels, or None.
-      keeps_zero: Whether a channel that is 0 gives 0.
+      keeps_zero: Whether an input channel that is 0 gives an output channel that is 0.
     """
 
     carries: dict[str, int]
@@ -172,11 +172,12 @@ def register_channels(
     size: str | None = None,
     keeps_zero: bool = True,
 ) -> None:
-    """Tells `shrink` how a layer class carries channels, so that it can be cut.
+    """Tells `shrink` how a layer class carries channels, so that it can cut them.
 
-    The channels of the layer's one input and one output lie along the last axis, and
-    each output channel depends on its own input channel only; or, with a `kernel`, on
-    those that the kernel joins to it.
+    The layer must have one input and one output, with the channels along the last axis.
+    Without a `kernel`, an output channel may depend only on the input channel at the
+    same place. With a `kernel`, it may depend only on the input channels that the
+    kernel joins to it.
 
     ```python
     # y = x * scale, a scale for each channel
@@ -186,17 +187,20 @@ def register_channels(
     ```
 
     Args:
-      layer_class: A class of Keras layers. What is said holds for this very class.
-      carries: Short names of the weights that have an entry for each output channel, to
-        the axis along which they lie, counted from the end (-1 is the last). Defaults
+      layer_class: A class of Keras layers. The rule holds for this class only, not for
+        its subclasses.
+      carries: Short name of each weight that has an entry for each output channel, to
+        the axis of the channels in it, counted from the end (-1 is the last). Defaults
         to none.
       kernel: Short name of a weight of shape `(..., channels in, channels out)` that
-        joins them: an output channel is 0 where the kernel's weights for it are.
-        Defaults to None: output channels are input channels.
-      size: The key of the layer's `get_config()` that holds the number of output
+        joins input channels to output channels. An output channel is 0 if all of the
+        kernel's weights for it are 0. Defaults to None: output channels are input
+        channels.
+      size: The key in the layer's `get_config()` that holds the number of output
         channels. Defaults to None.
-      keeps_zero: Whether a channel that is 0 gives 0, whatever the weights. Say False
-        of a layer that adds something. Defaults to True.
+      keeps_zero: Whether an input channel that is 0 gives an output channel that is 0,
+        whatever the weights are. Use False for a layer that adds something. Defaults to
+        True.
 
     Raises:
       TypeError: `layer_class` is no class of Keras layers.

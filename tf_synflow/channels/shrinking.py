@@ -1,9 +1,10 @@
-"""Smaller networks of the same function: dead channels taken out, and put back.
+"""Takes dead channels out of a network, which keeps its function, and puts them back.
 
-A channel that no path from the input reaches is zero, if nothing adds a constant to it;
-one from which no path leads to an output does not matter. Both can be taken out of
-every layer that carries them. What is left is a dense network of fewer channels (and
-masks for what is pruned within them), which is faster on any machine, in training too.
+A channel that no path from the input reaches is zero, if nothing adds a constant to it.
+A channel from which no path leads to an output does not matter. Both kinds of channels
+can be taken out of every layer that carries them. What is left is a network of dense
+arrays with fewer channels, and masks for the weights that are pruned within them. The
+smaller network is faster on any machine, in training too.
 """
 
 import math
@@ -20,7 +21,7 @@ from tf_synflow.network import Call, Network
 
 
 def shrink(model: Any, multiple_of: int = 1) -> Any:
-    """Takes the channels out of a pruned model that lie on no path.
+    """Takes channels that lie on no path out of a pruned model.
 
     ```python
     pruned = tf_synflow.prune(model, ratio=100)
@@ -29,51 +30,58 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
     ```
 
     The smaller model computes the same function, in training and in inference mode. A
-    channel that is fed by nothing but carries a constant (a bias, or the offset of a
-    trained BatchNormalization) stays. So does every channel of a layer of no known
-    kind, of a grouped convolution, of what normalises across channels, and of an
-    operator that names a number of channels (`tf.reshape(x, (-1, 8))`). A product is 0
-    where one factor is: a channel that is 0 goes out of its gate too.
-    MultiHeadAttention loses heads, pairs of a query and a key unit, and value units
-    that are dead; it may become a `ScaledAttention`, which needs tf_synflow to load
-    (`strip` makes it Keras's own layer again).
+    channel that nothing feeds stays if it carries a constant (a bias, or the offset of
+    a trained BatchNormalization). All channels stay in a layer of an unknown kind, in a
+    grouped convolution, in a layer that normalises across channels, and in an operator
+    that names a number of channels (`tf.reshape(x, (-1, 8))`). A product is 0 where one
+    factor is 0, so a channel that is 0 is taken out of its gate too.
 
-    Training goes the same way too, but for this: a channel that is read, though nothing
-    feeds it, would have learned a constant, as soon as training gives it a bias or an
-    offset (a gate that is 0 would have opened); taken out before training, or kept with
-    what reads it masked, it cannot.
-    (Behind a ReLU it would not have: of ReLU at 0 TensorFlow's gradient is 0.) Dropout
-    draws for the channels that there are. And constraints and optimizers that look at a
-    whole tensor (a norm, say) see a smaller one. So do weight regularizers:
-    kept weights that lie on no path leave the loss. Activity regularizers still see all
-    channels of their layers.
+    MultiHeadAttention loses its dead heads, its dead value units, and each dead pair of
+    a query unit and a key unit. It may become a `ScaledAttention`. A file with that
+    layer can be loaded only with tf_synflow; `strip` makes it Keras's own layer again.
+
+    Training goes the same way too, with these exceptions:
+
+    - A channel may be read though nothing feeds it. In the pruned model such a channel
+      can learn a constant, as soon as training gives it a bias or an offset. (A gate
+      that is 0 can open.) In the smaller model it cannot: either the channel is taken
+      out, or the weights that read it are masked. Behind a ReLU there is no difference,
+      because TensorFlow defines ReLU's gradient at 0 as 0.
+    - Dropout draws random numbers only for the channels that are left.
+    - Constraints and optimizers that look at a whole tensor (at its norm, say) see a
+      smaller tensor.
+    - Weight regularizers see smaller tensors too: kept weights that lie on no path no
+      longer count in the loss. Activity regularizers still see all channels of their
+      layers.
 
     Args:
-      model: A built Sequential or functional Keras model: pruned; or stripped, where
-        weights that are 0 count as pruned. It is not changed.
-      multiple_of: Keeps dead channels too, so that each layer has a multiple of so
-        many, or all that it had: more to compute, and faster nevertheless where vectors
-        are of 8 or 16 numbers. (Where a strided 1x1 convolution reads several layers
-        side by side, it is their sum.) At least 1. Defaults to 1.
+      model: A built Sequential or functional Keras model, pruned or stripped. In a
+        stripped model, weights that are 0 count as pruned. The model is not changed.
+      multiple_of: Dead channels are kept too, so that the number of channels of each
+        layer is a multiple of this, or all that the layer had. The model then has more
+        to compute, but is faster on machines that compute with vectors of 8 or 16
+        numbers. If a strided 1x1 convolution reads several layers side by side, the sum
+        of their channels is a multiple of this. At least 1. Defaults to 1.
 
     Returns:
-      A new, uncompiled model of the same class and layer names with fewer channels,
-      pruned layers wrapped and masked. Of a group of channels that are all dead, one is
-      left; and before a strided 1x1 convolution so many that there are 16, 32, 48 ...
-      (TensorFlow 2.21 computes gradients wrongly for other numbers). What reads such a
-      channel is masked too; where it cannot be, because its layer has no mask or the
-      model is stripped, the channel counts as living, with all that it needs.
+      A new, uncompiled model with the same class and layer names and fewer channels.
+      Its pruned layers are wrapped and masked. If all channels of a group are dead, one
+      of them is left. Before a strided 1x1 convolution, dead channels are left so that
+      there are 16, 32, 48 ... channels (TensorFlow 2.21 computes wrong gradients for
+      other numbers). The weights that read such dead channels are masked too. If they
+      cannot be masked, because their layer has no mask or the model is stripped, the
+      channel counts as alive, and so does everything that it needs.
 
     Raises:
-      TypeError: `model` is no Keras model, or `multiple_of` no whole number.
-      ValueError: It is subclassed or not built, or `multiple_of` is below 1.
+      TypeError: `model` is no Keras model, or `multiple_of` is no whole number.
+      ValueError: `model` is subclassed or not built, or `multiple_of` is below 1.
     """
     check_count("multiple_of", multiple_of)
     return smaller_model(ChannelPlan(frameworks.read(model), int(multiple_of)))
 
 
 def smaller_model(plan: ChannelPlan) -> Any:
-    """The model that is left once a plan is carried out; see `shrink`."""
+    """The model that is left when a plan is carried out; see `shrink`."""
     network, masks = plan.network, plan.masks()
     adapter = frameworks.adapter_of(network.model)
     calls = {id(call.layer): call for call in network.calls}
@@ -97,16 +105,18 @@ def expand(small: Any, original: Any, multiple_of: int = 1) -> Any:
     """Puts the weights of a shrunk model back into the network that it came from.
 
     Args:
-      small: What `shrink(original, multiple_of)` gave, trained or not.
-      original: The model that was shrunk, unchanged since. It is not changed.
-      multiple_of: What `shrink` was given. Defaults to 1.
+      small: The model that `shrink(original, multiple_of)` returned, trained or not.
+      original: The model that was shrunk, unchanged since then. `expand` does not
+        change it.
+      multiple_of: The number that `shrink` was given. Defaults to 1.
 
     Returns:
       A new, uncompiled model with the layers and masks of `original` and the function
-      of `small`: what was taken out has the values that it has in `original`.
+      of `small`. Weights that were taken out have their values from `original`.
 
     Raises:
-      TypeError: One of them is no Keras model, or `multiple_of` no whole number.
+      TypeError: `small` or `original` is no Keras model, or `multiple_of` is no whole
+        number.
       ValueError: `small` is not what `shrink` makes of `original`.
     """
     check_count("multiple_of", multiple_of)
@@ -128,9 +138,9 @@ def whole_model(plan: ChannelPlan, found: Network) -> Any:
     whole, variables = adapter.rebuild(network, network.masks)
     with adapter.scope(whole):
         for name, variable in variables.items():
-            value = np.array(variable.numpy())  # a scalar's is none
+            value = np.array(variable.numpy())  # a scalar's .numpy() is no array
             places, new = plan.places(name, value.shape), found.weights[name].numpy()
-            # What was masked in the small network alone is as it was.
+            # Weights that are masked only in the small network keep their old values.
             kept = smaller.get(name, np.ones(new.shape, bool))
             value[places] = np.where(kept, new, value[places])
             variable.assign(value)
@@ -172,7 +182,7 @@ def _smaller_layer(plan: ChannelPlan, call: Call) -> Any:
     number = call.outputs[0]
     if (heads := plan.heads.get(call.name)) is not None:
         smaller = smaller_config(config, heads)
-        # It goes on dividing by the square root of the key_dim that it had.
+        # The layer still divides by the square root of the key_dim that it had.
         factor = getattr(call.layer, "query_factor", 1.0)
         factor *= math.sqrt(smaller["key_dim"] / config["key_dim"])
         return adapter.with_factor(smaller, factor)
@@ -194,7 +204,7 @@ def _smaller_layer(plan: ChannelPlan, call: Call) -> Any:
 
 
 def _nested_inputs(plan: ChannelPlan, model: Any) -> list[tuple] | None:
-    """The shapes that the inputs of a nested model have now; None: as before."""
+    """The new shapes of a nested model's inputs; None if they are as before."""
     for nested, reads in plan.network.nested:
         if nested is model:
             shapes = []
@@ -205,7 +215,7 @@ def _nested_inputs(plan: ChannelPlan, model: Any) -> list[tuple] | None:
                 shapes.append(tuple(shape))
             whole = [tuple(tensor.shape) for tensor in model.inputs]
             return None if shapes == whole else shapes
-    return None  # the model itself
+    return None  # the outermost model
 
 
 def _constant(initializer: Any) -> Any:

@@ -33,7 +33,7 @@ CRITERIA: dict[str, Criterion] = {
     "gradient_norm_preservation": gradient_norm_preservation,
 }
 
-# Those that need no data.
+# The criteria that need no data.
 DATA_FREE = ("synflow", "magnitude", "random")
 
 # Criteria that have a loop of their own, faster than scoring and masking in turn.

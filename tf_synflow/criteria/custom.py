@@ -13,13 +13,13 @@ CustomCriterion = Callable[[Any, Any], Mapping[str, np.ndarray]]
 
 
 def custom(function: CustomCriterion) -> Callable[[Problem], Scorer]:
-    """The criterion that a function of the user's is.
+    """Makes a criterion from a function of the user's own.
 
     Args:
-      function: `(model, data) -> {weight name: scores}`. It gets an uncompiled copy of
-        the model, in which pruned weights are 0 (do with it what you like), and the
-        user's data as it was given; and returns, for every prunable weight, an array of
-        the weight's shape. The lowest are removed.
+      function: A function `(model, data) -> {weight name: scores}`. It gets the user's
+        data as they are, and an uncompiled copy of the model, in which pruned weights
+        are 0. The function may change the copy. It returns, for every prunable weight,
+        an array of the weight's shape. The weights with the lowest scores are removed.
     """
 
     def criterion(problem: Problem) -> Scorer:

@@ -1,7 +1,8 @@
 """Gradient-norm preservation: |w (H g)|.
 
-GraSP's score without its sign: what is removed changes the norm of the gradient least,
-up or down, so that pruning alters the training that follows as little as it can.
+This is GraSP's score without its sign. The weights that are removed are those that
+change the norm of the gradient least, up or down. So pruning changes the training that
+follows as little as possible.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -26,7 +27,7 @@ def gradient_norm_preservation(problem: Problem) -> Scorer:
 
 
 def gradient_norm_changes(problem: Problem) -> Scorer:
-    """The products w (H g) themselves: of a filter, the absolute value of the sum."""
+    """The products w (H g): a filter's score is the absolute value of their sum."""
     loss = derivatives(problem)
 
     def score(masks: Masks) -> Scores:

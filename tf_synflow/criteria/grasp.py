@@ -1,9 +1,9 @@
-"""GraSP: w (H g), signed: the lowest are removed.
+"""GraSP: w (H g), with its sign; the lowest scores are removed.
 
-Removing a weight, a step of -w, changes half the squared norm of the gradient by
--w (H g) to first order. So the lowest scores are those whose removal raises the norm of
-the gradient most, or lowers it least: what is left trains fastest. (A published
-implementation had the sign reversed.)
+To remove a weight is a step of -w. To first order, this step changes half the squared
+norm of the gradient by -w (H g). So the weights with the lowest scores are those whose
+removal raises the norm of the gradient most, or lowers it least. The network that is
+left trains fastest. (A published implementation had the sign reversed.)
 
 References:
   Wang, Zhang, Grosse. Picking winning tickets before training by preserving gradient

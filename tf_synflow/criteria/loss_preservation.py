@@ -1,7 +1,7 @@
 """Loss preservation: |w g|, with a temperature.
 
-Along gradient flow, pruning what has the lowest |w g| keeps the loss where it is. It is
-SNIP's score with the logits divided by T = 5.
+Along gradient flow, pruning the weights with the lowest |w g| keeps the loss where it
+is. The score is SNIP's, with the logits divided by T = 5.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.

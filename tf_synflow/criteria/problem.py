@@ -1,4 +1,4 @@
-"""What a criterion is given."""
+"""`Problem`, the argument of every criterion."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -17,18 +17,19 @@ class Problem:
       network: The network.
       weights: Name to value, float array, of the weights to score.
       exclude: Names of the layers that are left alone.
-      data: What the user gave as data; None for criteria that need none.
-      seed: Seeds what is random.
-      dtype: "float64" or "float32", what scores are computed in.
-      loss: The user's loss, or one for each output; None: what the model is compiled
-        with.
+      data: The data that the user gave; None for criteria that need no data.
+      seed: The seed of random scores.
+      dtype: The type that scores are computed in, "float64" or "float32".
+      loss: The user's loss, or a loss for each output. None: the loss that the model is
+        compiled with.
       training: Whether BatchNormalization normalises by the batch.
-      temperature: Divides the logits; None: the criterion's own.
-      attention: "share" or "product": what SynFlow makes of attention.
+      temperature: The number that divides the logits; None: the criterion's own.
+      attention: How SynFlow treats attention, "share" or "product"; see
+        `PruningPolicy`.
       progress: Wraps the batches of data, as tqdm does.
-      whole_hessian: Whether Hessian-gradient products run over all trainable variables
-        (biases, BatchNormalization's, depthwise kernels too), or over `weights` alone.
-        Scores are of `weights` either way.
+      whole_hessian: Whether Hessian-gradient products are taken over all trainable
+        variables (also biases, depthwise kernels and those of BatchNormalization), or
+        over `weights` alone. Only `weights` are scored either way.
     """
 
     network: Network

@@ -1,4 +1,4 @@
-"""Random: N(0, 1) for each weight, drawn once, so that survivors keep theirs."""
+"""Random: each weight has a score from N(0, 1), drawn once for all iterations."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from tf_synflow.masks.types import Masks, Scorer, Scores
 
 
 def random(problem: Problem) -> Scorer:
-    """Scores at random, the same for the same seed."""
+    """Scores at random; the same seed gives the same scores."""
     generator = np.random.default_rng(problem.seed)
     scores = {n: generator.standard_normal(w.shape) for n, w in problem.weights.items()}
 

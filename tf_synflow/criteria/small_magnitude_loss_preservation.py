@@ -1,7 +1,7 @@
 """Loss preservation that favours large weights: |w| |w g|.
 
-Small weights go first, as magnitude pruning would have it, unless the loss depends on
-them. The temperature is that of loss preservation, which it weights.
+Small weights are removed first, as in magnitude pruning, unless the loss depends on
+them. The score is |w| times that of loss preservation, with the same temperature.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.

@@ -1,8 +1,9 @@
 """SynFlow: the synaptic flow through each weight.
 
-With R the flow of the linear twin, S(w) = dR/d|w| * |w|: the sum over all paths from
-input to output through w of the product of the |weights| along the path. It needs no
-data. In every layer of a feed-forward network the scores add up to R.
+With R the flow of the linear twin, the score is S(w) = dR/d|w| * |w|. It is a sum over
+all paths from input to output through w. Each path adds the product of the |weights|
+along it. SynFlow needs no data. In every layer of a feed-forward network the scores add
+up to R.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -25,11 +26,11 @@ from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 
 
 class FlowScores(Scores):
-    """Scores by weight name, with the power of two that they are to be multiplied by.
+    """Scores by weight name, and the exponent of the power of two that scales them.
 
     Attributes:
-      log2_scale: S = `score * 2**log2_scale`. It is 0, and the scores are S itself,
-        wherever float64 can hold all of them.
+      log2_scale: The exponent: S = `score * 2**log2_scale`. If float64 can hold all
+        values of S, the exponent is 0, and the scores are S itself.
     """
 
     log2_scale = 0
@@ -68,7 +69,7 @@ def synflow_loop(
     steps: Plan,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Masks:
-    """What scoring and masking in turn gives, faster; see `flow.loop`."""
+    """The masks that scoring and masking in turn give, but faster; see `flow.loop`."""
     return prune_by_flow(
         problem.network,
         problem.weights,
@@ -82,7 +83,7 @@ def synflow_loop(
 
 
 def _unscaled(scores: FlowScores, exponent: int) -> FlowScores:
-    """The scores themselves if float64 holds every one of them, else as they are."""
+    """The scores with exponent 0 if float64 can hold all of them, else unchanged."""
     tops = [array.max() for array in scores.values()]
     lows = [array[array > 0].min(initial=np.inf) for array in scores.values()]
     limits = np.finfo("float64")

@@ -1,14 +1,15 @@
-"""The linear part of each kind of layer: what becomes of it in the linear twin.
+"""The linear part of each kind of layer: what the layer computes in the linear twin.
 
 A linear part is a function `(layer, inputs, weights) -> outputs`. `inputs` is a float64
-tensor (a list, for a layer with several inputs) with non-negative entries and batch
-axis 1; `weights` maps the short names of the layer's variables ("kernel", "gamma") to
-float64 tensors of their absolute values. It takes shapes from the tensors it is given,
-not from the layer, whose channels may be fewer by now. It must be linear in its inputs
-and keep them non-negative.
+tensor with non-negative entries and batch size 1, or a list of such tensors for a layer
+with several inputs. `weights` maps the short names of the layer's variables ("kernel",
+"gamma") to float64 tensors of their absolute values. A linear part takes all shapes
+from these tensors. The shapes of the layer may be wrong, because channels may have been
+taken out of the tensors. A linear part must be linear in `inputs`, and `outputs` must
+be non-negative.
 
-Layers of Keras are looked up by the name of their class, so one table serves both
-Kerases; a class of the user's own, by the class itself.
+Layers of Keras are looked up by the name of their class, so one table serves Keras 2
+and Keras 3. Layers of the user's own are looked up by their class.
 """
 
 import functools
@@ -109,7 +110,8 @@ LINEAR_PARTS: dict[str, LinearPart] = {
 
 _REGISTERED: dict[type, LinearPart] = {}
 
-# What gives no entry above the largest it was given, nor much below, needs no scaling.
+# The outputs of these rules need no scaling: their largest entry is not above the
+# largest entry of the inputs, nor much below it.
 NEVER_GROW = frozenset(
     {
         *(shapes.identity, shapes.flatten, shapes.reshape, shapes.permute),
@@ -122,10 +124,10 @@ NEVER_GROW = frozenset(
     }
 )
 
-# They multiply each channel by a number, so their input can do without scaling.
+# These rules multiply each channel by a number, so their input needs no scaling.
 SCALES = frozenset({normalising.batch_normalization})
 
-# Linear in the kernel as well: the kernel may be scaled by a power of two.
+# These rules are linear in the kernel too, so powers of two may scale the kernel.
 LINEAR_IN_KERNEL = frozenset(
     {
         *(convolving.dense, convolving.convolution, projecting.einsum_dense),
@@ -134,7 +136,8 @@ LINEAR_IN_KERNEL = frozenset(
     }
 )
 
-# What such rules need beside tensors: the call, for its arguments by keyword.
+# These rules take the call as their first argument, because it has the arguments of the
+# layer.
 _WITH_CALL: dict[str, Callable[..., Any]] = {
     "MultiHeadAttention": attention.multi_head_attention,
     "GroupedQueryAttention": attention.multi_head_attention,
@@ -150,20 +153,20 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
     """Tells SynFlow what the linear part of a layer class is.
 
     ```python
-    # y = x * |scale|: a scale is linear already, an offset has no linear part
+    # y = x * |scale|: the scale is kept; an offset would be left out
     tf_synflow.register_linear_part(LayerScale, lambda layer, x, w: x * w["scale"])
     ```
 
     Args:
-      layer_class: A class of Keras layers. The rule holds for this very class; a
-        subclass may compute something else and needs its own.
-      rule: `rule(layer, inputs, weights) -> outputs`: `inputs` is one float64 tensor of
-        shape `(1, ...)` or a list of them, with entries >= 0; `weights` maps the short
-        names of the layer's variables to their absolute values as float64 tensors. What
-        it gives must be linear in `inputs` and >= 0.
+      layer_class: A class of Keras layers. The rule holds for this class only: a
+        subclass may compute something else, and needs a rule of its own.
+      rule: A function `rule(layer, inputs, weights) -> outputs`. `inputs` is one
+        float64 tensor of shape `(1, ...)`, or a list of such tensors, with entries
+        >= 0. `weights` maps the short names of the layer's variables to their absolute
+        values as float64 tensors. `outputs` must be linear in `inputs` and >= 0.
 
     Raises:
-      TypeError: `layer_class` is no layer class or `rule` is not callable.
+      TypeError: `layer_class` is not a layer class, or `rule` is not callable.
     """
     check_layer_class(layer_class)
     if not callable(rule):
@@ -174,7 +177,7 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
 
 
 def described(kind: str) -> str | None:
-    """What the linear part of a kind of layer of Keras is, in a sentence; or None."""
+    """A sentence about the linear part of a kind of Keras layer; None if unknown."""
     if kind == "TimeDistributed":
         return "The rule of the layer inside, for each step by itself."
     rule = _WITH_CALL.get(kind) or LINEAR_PARTS.get(kind)
@@ -182,11 +185,11 @@ def described(kind: str) -> str | None:
 
 
 def rule_of(call: Call, product: bool = False) -> LinearPart | None:
-    """The linear part of the layer of a call, or None where none is known.
+    """The linear part of a call's layer; None if no linear part is known.
 
     Args:
       call: The call.
-      product: Whether attention is by the product of queries and keys; see
+      product: Whether attention follows the setting "product"; see
         `parts.attention`. Defaults to False.
     """
     if type(call.layer) in _REGISTERED:
@@ -206,7 +209,7 @@ def rule_of(call: Call, product: bool = False) -> LinearPart | None:
 
 
 def _cells_are_known(call: Call) -> bool:
-    """Whether a layer has no recurrent cell other than Keras's own."""
+    """Whether the recurrent cells of a layer, if any, are all Keras's own."""
     layers = [
         getattr(call.layer, name)
         for name in ("forward_layer", "backward_layer")
@@ -222,7 +225,7 @@ def _cells_are_known(call: Call) -> bool:
 
 
 def _time_distributed(call: Call) -> LinearPart | None:
-    """The rule of the layer inside, for each time step."""
+    """The inner layer's rule, applied to each time step; None if it has no rule."""
     inner = call.layer.layer
     path = f"{inner.name}/"
     weights = {s.removeprefix(path): w for s, w in call.weights.items()}
@@ -240,7 +243,7 @@ def _time_distributed(call: Call) -> LinearPart | None:
 def linear_weights(call: Call) -> Iterable[str]:
     """Short names of the weights that may be scaled by a power of two.
 
-    What the layer gives is then scaled alike.
+    If such a weight is scaled, the output of the layer is scaled by the same power.
     """
     if type(call.layer) in _REGISTERED:
         return ()
@@ -251,5 +254,5 @@ def linear_weights(call: Call) -> Iterable[str]:
 
 
 def is_registered(call: Call) -> bool:
-    """Whether the linear part of a call's layer is one that the user has given."""
+    """Whether the user has registered a linear part for the class of a call's layer."""
     return type(call.layer) in _REGISTERED

@@ -1,15 +1,15 @@
 """The linear twin of a network: the copy that SynFlow differentiates.
 
-The twin of a model has the absolute values of its weights, no biases, the identity for
-every activation, and the linear part of every normalisation; it computes in float64 on
-an input of ones. Its output is the synaptic flow
+The twin of a model has the absolute values of the model's weights, no biases, the
+identity for every activation, and the linear part of every normalisation. It computes
+in float64 on an input of ones. The sum of its outputs is the synaptic flow
 
     R = 1' (prod_l |W_l|) 1        (equation 2 of the reference, for a Dense chain)
 
 that is, the sum over all paths from input to output of the product of the weights'
-absolute values along the path. R passes the range of float64 in deep networks, so the
-twin computes R / 2**e with signals that are kept near 1 by exact powers of two. By
-conservation the gradients then stay in range too.
+absolute values along the path. In deep networks R is too large for float64. So the twin
+computes R / 2**e: exact powers of two keep its signals near 1. The gradients then stay
+in range too, because the scores of each layer add up to R.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -33,7 +33,7 @@ from tf_synflow.flow.refusals import keep_shapes, refusal
 from tf_synflow.flow.scaling import Signal, aligned, normalised
 from tf_synflow.network import Call, Network
 
-# Bytes; TensorFlow ends the process over an address that is not a multiple of it.
+# Bytes. TensorFlow ends the process if the address of a tensor is not a multiple of it.
 _ALIGNMENT = 64
 
 
@@ -55,20 +55,21 @@ class LinearTwin:
 
         Args:
           network: The network. Calls that lead to none of its outputs, such as
-            those of an `add_loss`, play no part.
+            those of an `add_loss`, are left out.
           weights: Name ("conv1/kernel") to the `Magnitudes` to differentiate by.
-          carried: Name to |w| of weights that are given at each call as well, but not
-            differentiated by. Defaults to none: what is not named is taken from the
-            layers now and held constant.
-          open_axes: Name to the axes of a weight whose sizes may change from call to
-            call. Defaults to none.
-          exclude: Names of layers that may be passed over: one of them that has no
-            known linear part is taken to be the identity. None says that errors
-            should not offer it.
-          settle: What is done to a layer's output to keep it in range. Defaults to
+          carried: Name to |w| of weights that are given at each pass too, but that R is
+            not differentiated by. Defaults to none. A weight that is neither here nor
+            in `weights` keeps the value that it has in its layer now.
+          open_axes: Name to the axes of a weight whose sizes may change from pass to
+            pass. Defaults to none.
+          exclude: Names of layers that may be passed over: such a layer is treated as
+            the identity if it has no known linear part. If None, no layer may be passed
+            over, and error messages do not suggest excluding a layer. Defaults to ().
+          settle: The function that brings a layer's output into range. Defaults to
             scaling by a power of two.
-          traced: Traces the twin once, which takes as long as ten passes through it;
-            for a twin that is used often. Defaults to False: passes are eager.
+          traced: Whether to trace the twin once, as a TensorFlow function. Tracing
+            takes as long as ten passes, so it pays for a twin that is used often.
+            Defaults to False: passes are eager.
           product: See `linear_parts.rule_of`. Defaults to False.
 
         Raises:
@@ -85,7 +86,7 @@ class LinearTwin:
         self._rules = _linear_parts(network, exclude, self._numbers, product)
         self._unsettled = _read_by_scales(network, self._rules) | self._numbers
         self._exponents = {name: weight.exponent for name, weight in weights.items()}
-        # Always on the CPU: the same program on any machine.
+        # Always on the CPU, so that every machine computes the same.
         with tf.device("CPU"):
             self._inputs = [_ones(shape, dtype) for shape in network.input_shapes]
             self._constants = {
@@ -106,7 +107,8 @@ class LinearTwin:
         """The synaptic flow.
 
         Args:
-          weights: Name to tensor with entries >= 0, for each of the twin's names.
+          weights: Name to tensor with entries >= 0, for each name in the constructor's
+            `weights` and `carried`.
 
         Returns:
           R, the sum of all outputs of the twin, as a tensor and an exponent.
@@ -134,7 +136,7 @@ class LinearTwin:
         inputs: list[Signal],
         weights: Mapping[str, Any],
     ) -> list[Signal]:
-        """One layer: aligned signals in, signals near 1 out."""
+        """Applies the rule of one layer, and brings its outputs near 1 if needed."""
         names = {short: f"{call.name}/{short}" for short in call.weights}
         own = {short: weights[name] for short, name in names.items()}
         inputs = self._meeting(call, inputs)
@@ -158,10 +160,10 @@ class LinearTwin:
         return [self._settle(output) for output in outputs]
 
     def _meeting(self, call: Call, inputs: list[Signal]) -> list[Signal]:
-        """What a call reads: signals with one exponent, and numbers as they are.
+        """The inputs of a call: signals with one exponent, and numbers.
 
-        Only operators tell numbers from signals, and layers that merge. To any other
-        layer a number is an offset, which has no linear part.
+        Numbers stay as they are for operators, and for layers that merge signals. To
+        any other layer a number is an offset, which has no linear part and becomes 0.
         """
         known = [number in self._numbers for number in call.inputs]
         if not any(known):
@@ -194,17 +196,18 @@ class LinearTwin:
         """The flow and its gradients.
 
         Args:
-          tensors: Name to tensor with entries >= 0, for all names that are given.
+          tensors: Name to tensor with entries >= 0, for each name in the constructor's
+            `weights` and `carried`.
 
         Returns:
-          R, a tensor and an exponent; and for each weight to differentiate by, in their
-          order, the array of the derivatives of `R.tensor`. Times the weight as given
-          they are the scores, divided by `2**R.exponent`.
+          R, as a tensor and an exponent; and a list of arrays, the derivatives of
+          `R.tensor` by each of the constructor's `weights`, in their order. A
+          derivative times its weight's tensor is the score, divided by `2**R.exponent`.
         """
         with tf.device("CPU"):
             try:
                 flow, exponent, gradients = self._pass(dict(tensors))
-            except tf.errors.InvalidArgumentError as error:  # eager; a trace says Value
+            except tf.errors.InvalidArgumentError as error:  # of an eager pass
                 raise ValueError(
                     f"sizes do not fit in the linear twin ({first_line(error)}): a "
                     "layer has an activation that changes the number of channels"
@@ -213,7 +216,10 @@ class LinearTwin:
 
 
 def _read_by_scales(network: Network, rules: list[LinearPart]) -> set[int]:
-    """The tensors that only layers read whose output is brought into range at once."""
+    """The tensors that only layers of `SCALES` read, without the network's outputs.
+
+    The outputs of these layers are scaled, so the tensors themselves need no scaling.
+    """
     read = {number for call in network.calls for number in call.inputs}
     others = set(network.outputs)
     for call, rule in zip(network.calls, rules, strict=True):
@@ -223,10 +229,10 @@ def _read_by_scales(network: Network, rules: list[LinearPart]) -> set[int]:
 
 
 class Magnitudes(NamedTuple):
-    """|w| of a weight, near 1.
+    """|w| of a weight, as an array and the exponent of a power of two.
 
     Attributes:
-      array: Float array with entries >= 0 of the weight's shape, in memory that
+      array: Float array of the weight's shape, with entries >= 0, in memory that
         TensorFlow can share.
       exponent: |w| is `array * 2**exponent`.
     """
@@ -240,13 +246,14 @@ def magnitudes(weight: np.ndarray, dtype: str, normalise: bool) -> Magnitudes:
 
     Args:
       weight: Float array.
-      dtype: "float64" or "float32", to compute in.
-      normalise: Scales by a power of two so that the largest is in [0.5, 1). That
-        changes no score, S = w dR/dw, if the layer is linear in the weight.
+      dtype: The type to compute in, "float64" or "float32".
+      normalise: Whether to scale by a power of two, so that the largest entry is in
+        [0.5, 1). If the layer is linear in the weight, this changes no score
+        S = w dR/dw.
     """
     exponent = int(np.frexp(np.abs(weight).max(initial=0))[1]) if normalise else 0
     array = aligned_empty(weight.shape, dtype)
-    # Scaled before it is cast: float32 may not hold what a float64 weight is.
+    # Scaled before it is cast, because a float64 weight may be too large for float32.
     np.abs(np.ldexp(weight, -exponent), out=array, casting="same_kind")
     return Magnitudes(array, exponent)
 
@@ -268,7 +275,7 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 
 
 def shared_tensor(array: np.ndarray) -> Any:
-    """A tensor on the memory of an `aligned_empty` array: it sees later changes."""
+    """A tensor that shares the memory of an `aligned_empty` array, and its changes."""
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 

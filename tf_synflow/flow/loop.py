@@ -1,4 +1,4 @@
-"""SynFlow's loop: score, remove the lowest, and again (Algorithm 1).
+"""SynFlow's loop: score, remove the lowest scores, and repeat (Algorithm 1).
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -35,13 +35,13 @@ def network_twin(
     traced: bool = False,
     product: bool = False,
 ) -> tuple[LinearTwin, dict[str, Magnitudes]]:
-    """The twin of a whole network, and |w| of the weights to give it.
+    """The twin of a whole network, and |w| of the weights to differentiate by.
 
     Args:
       network: The network.
       weights: Name to value of the weights to differentiate by.
       exclude: See `LinearTwin`. Defaults to none.
-      dtype: "float64" or "float32", to compute in. Defaults to "float64".
+      dtype: The type to compute in, "float64" or "float32". Defaults to "float64".
       traced: See `LinearTwin`. Defaults to False.
       product: See `linear_parts.rule_of`. Defaults to False.
     """
@@ -62,21 +62,22 @@ def prune_by_flow(
     removed: list[float] | None = None,
     product: bool = False,
 ) -> Masks:
-    """Scores and removes, step by step: what `masks.selection.iterate` does, but fast.
+    """Scores and removes weights, as `masks.selection.iterate` does, but faster.
 
-    The twin is traced once, for channels of any number; dead channels are taken out of
-    the network as it shrinks; and of the scores only the lowest are ever looked at.
+    The twin is traced once, for any number of channels. Dead channels are taken out of
+    the arrays as pruning goes on. Only the lowest scores are collected and ranked.
 
     Args:
       network: The network.
       weights: Name to value of the weights that may be pruned.
       masks: Name to mask to begin from.
-      steps: What `masks.counts.plan` gave.
+      steps: The plan that `masks.counts.plan` returned.
       exclude: See `LinearTwin`. Defaults to none.
-      dtype: "float64" or "float32", to compute in. Defaults to "float64".
+      dtype: The type to compute in, "float64" or "float32". Defaults to "float64".
       progress: Wraps the steps, as tqdm does.
-      removed: If given, the flow of what each step removes is appended: the sum of its
-        scores over R, which is at most the number of layers that a path crosses.
+      removed: A list, to which each step appends the sum of the scores that it removes,
+        divided by R. This is at most the number of layers that a path crosses. Defaults
+        to None: nothing is appended.
       product: See `linear_parts.rule_of`. Defaults to False.
 
     Returns:
@@ -120,7 +121,7 @@ def prune_by_flow(
 
 
 def _total(survivors: Survivors, gradients: Mapping[str, np.ndarray]) -> float:
-    """The sum of all scores, in units of the flow's own power of two."""
+    """The sum of all scores, divided by the power of two of the flow."""
     arrays = ((survivors.arrays[name], g) for name, g in gradients.items())
     return sum(float(np.vdot(w, g)) for w, g in arrays)
 
@@ -143,8 +144,8 @@ def check_flow(flow: Signal) -> None:
     """Refuses a flow that is not finite.
 
     Raises:
-      ValueError: It is NaN or infinite, which only a variance of BatchNormalization or
-        a rule of the user's own can bring in.
+      ValueError: The flow is NaN or infinite. Only a variance of BatchNormalization or
+        a rule of the user's own can cause this.
     """
     if not np.isfinite(float(flow.tensor)):
         raise ValueError(
@@ -155,13 +156,13 @@ def check_flow(flow: Signal) -> None:
 
 
 def warn_of_no_flow(network: Network, masks: Mapping[str, np.ndarray]) -> None:
-    """Says that there is no flow to begin with, and which weights may be at fault."""
+    """Warns that the flow is 0 before pruning; names weights that may be at fault."""
     variables = leading_to_outputs(network).weights
     empty = [name for name in masks if name in variables and not masks[name].any()]
     zero = [
         name
         for name, variable in variables.items()
-        # Others, such as biases, do not multiply the flow.
+        # Other weights, such as biases, do not multiply the flow.
         if name.endswith(("kernel", "gamma")) and not variable.numpy().any()
     ]
     if empty:

@@ -21,16 +21,16 @@ def is_tensor(argument: Any) -> bool:
 
 
 class Operands:
-    """What a call reads, and how to put the twin's tensors in the model's places.
+    """What a call reads, with the twin's tensors put in place of the model's.
 
     Attributes:
       call: The call.
-      signals: The tensors that the call reads and that are no numbers, in order.
-      arguments: Argument name of an operator to value; {} for another layer.
+      signals: The tensors that the call reads, in order, without the numbers.
+      arguments: For an operator, argument name to value; {} for any other layer.
     """
 
     def __init__(self, network: Network, call: Call, numbers: Collection[int]):
-        """Looks at a call; see `operators.rule_of`."""
+        """Reads a call; `operators.rule_of` describes the arguments."""
         self.call = call
         self._network = network
         self._numbers = numbers
@@ -46,11 +46,11 @@ class Operands:
         return bound
 
     def is_signal(self, argument: Any) -> bool:
-        """Whether it is one of the signals."""
+        """Whether an argument is one of the signals."""
         return isinstance(argument, Slot) and argument.number not in self._numbers
 
     def parts(self, *names: str) -> list[Any]:
-        """The arguments of these names one by one; lists of tensors are taken apart."""
+        """The arguments with these names in one list; lists of tensors are unpacked."""
         parts: list[Any] = []
         for name in names:
             value = self.arguments.get(name)
@@ -61,17 +61,17 @@ class Operands:
         return parts
 
     def channels_first(self) -> bool:
-        """Whether the arguments say so."""
+        """Whether the arguments say that the channels come first."""
         return str(self.arguments.get("data_format") or "").startswith("NC")
 
     def placed(self, structure: Any, inputs: Any) -> Any:
-        """A structure of arguments, with the twin's tensors for the model's."""
+        """A structure of arguments, with the twin's tensors in place of the model's."""
         return filled(
             structure, dict(zip(self.call.inputs, tf.nest.flatten(inputs), strict=True))
         )
 
     def sizes(self, part: Any, inputs: Any, dtype: Any) -> Any:
-        """A signal as it is; of a constant or a number the absolute value."""
+        """A signal as it is; a constant or a number as its absolute value."""
         value = self.placed(part, inputs)
         if self.is_signal(part):
             return value
@@ -80,7 +80,7 @@ class Operands:
         return tf.abs(tf.cast(value, dtype))
 
     def without_offset(self, part: Any, inputs: Any, dtype: Any) -> Any:
-        """A signal as it is; of a constant or a number the shape, filled with 0."""
+        """A signal as it is; a constant or a number as zeros of its shape."""
         value = self.sizes(part, inputs, dtype)
         return value if self.is_signal(part) else tf.zeros_like(value)
 
@@ -93,11 +93,11 @@ class Operands:
         return self._network.dtypes[number]
 
     def shape_of(self, number: int) -> Shape:
-        """The shape of a tensor in the model, batch axis first and None."""
+        """The shape of a tensor in the model; the batch axis is first and None."""
         return self._network.shapes[number]
 
     def applied(self, inputs: Any, changed: Mapping[str, Any] | None = None) -> Any:
-        """The operator itself on the twin's tensors, with other arguments changed."""
+        """Calls the operator on the twin's tensors, with the `changed` arguments."""
         bound = self._bound()
         for name, value in bound.arguments.items():
             bound.arguments[name] = self.placed(value, inputs)

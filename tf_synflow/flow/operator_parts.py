@@ -1,7 +1,7 @@
 """The linear parts of operators, by what an operator does.
 
-The functions `arithmetic`, `contraction`, `rearrangement` and `merge` give the linear
-part for the `Operands` of a call, or None where there is none.
+The functions `arithmetic`, `contraction`, `rearrangement` and `merge` return the linear
+part for the `Operands` of a call, or None if no linear part is known.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ SUMS = (
 PRODUCTS = ("math.multiply", "math.scalar_mul")
 QUOTIENTS = ("math.truediv", "math.divide", "math.divide_no_nan")
 POWERS = {"math.square": 2.0, "math.sqrt": 0.5, "math.squared_difference": 2.0}
-# Linear, and non-negative on non-negative signals, as they are.
+# These are linear, and non-negative on non-negative signals, without any change.
 LINEAR = (
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem"),
     *("math.reduce_mean", "math.reduce_sum", "unstack", "split", "math.cumsum"),
@@ -36,12 +36,13 @@ LINEAR = (
     *("image.crop_to_bounding_box", "image.central_crop"),
     "image.resize_with_crop_or_pad",
 )
-# Linear as they are, too; TensorFlow has them in float64 for up to two dimensions.
+# These are linear without any change too. In float64 TensorFlow has them for one and
+# two dimensions only.
 POOLS = (
     *("nn.avg_pool", "nn.avg_pool1d", "nn.avg_pool2d"),
     *("nn.max_pool", "nn.max_pool1d", "nn.max_pool2d"),
 )
-# Linear in each of two arguments, of these names.
+# These are linear in each of two arguments, which have these names.
 CONTRACTIONS = {
     "linalg.matmul": ("a", "b"),
     "tensordot": ("a", "b"),
@@ -59,10 +60,10 @@ MERGES = (
 def number(
     operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """What depends on shapes only, as in the model; a random number counts as 1."""
+    """Computes a tensor that depends on shapes only; a random number counts as 1."""
     values = tf.nest.flatten(inputs)
     for place, number in enumerate(operands.call.inputs):
-        if number in operands.signals:  # only its shape and type matter
+        if number in operands.signals:  # only the signal's shape and type matter
             shape = values[place].shape
             if not shape.is_fully_defined():
                 shape = tf.shape(values[place])
@@ -76,7 +77,7 @@ def number(
 
 
 def _at_once(values: Any) -> Any:
-    """Computes outside of the twin's graph what can be: sizes have to be known."""
+    """A context outside of the twin's graph, if possible, so that sizes are known."""
     symbolic = any(map(tf.is_symbolic_tensor, tf.nest.flatten(values)))
     return contextlib.nullcontext() if symbolic else tf.init_scope()
 
@@ -108,7 +109,7 @@ def total(
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
-    """The sum of the signals; an offset drops out, but for its shape."""
+    """`times` the sum of the signals; of an offset only the shape counts."""
     dtype = operands.dtype(inputs)
     values = [(part, operands.without_offset(part, inputs, dtype)) for part in parts]
     terms = [x for part, x in values if operands.is_signal(part) or x.shape.rank]
@@ -123,7 +124,7 @@ def product(
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
-    """The signals' sum, times what is constant."""
+    """The sum of the signals, times the absolute values of the constants."""
     dtype = operands.dtype(inputs)
     values = [(part, operands.sizes(part, inputs, dtype)) for part in parts]
     total = functools.reduce(
@@ -141,13 +142,13 @@ def _quotient(
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
-    """The signal, divided by what is constant."""
+    """The signal, divided by the absolute value of the constant."""
     x = operands.placed(signal, inputs)
     return x / operands.sizes(constant, inputs, x.dtype)
 
 
 def contraction(operands: Operands, short: str) -> LinearPart | None:
-    """The rule of matrix products and the like, one factor of which is constant."""
+    """The rule of matrix products and convolutions with one constant factor."""
     names = [name for name in CONTRACTIONS[short] if name in operands.arguments]
     if len(operands.signals) != 1 or operands.channels_first():
         return None
@@ -172,12 +173,12 @@ def contraction(operands: Operands, short: str) -> LinearPart | None:
 
 
 def rearrangement(operands: Operands, short: str) -> LinearPart | None:
-    """The rule of what moves, pools or interpolates the entries of one argument."""
+    """The rule of operators that move, pool or interpolate entries of one argument."""
     first = next(iter(operands.arguments.values()))
     parts = first if isinstance(first, (list, tuple)) else [first]
     placed = {part.number for part in parts if is_tensor(part)}
     if not placed.issuperset(operands.signals):
-        return None  # a signal says where or how
+        return None  # another signal says where entries go, or how
     if short in ("concat", "stack"):
         return functools.partial(_join, operands, parts)
     if short == "pad":
@@ -198,7 +199,7 @@ def rearrangement(operands: Operands, short: str) -> LinearPart | None:
 def _as_it_is(
     operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """The operator itself."""
+    """Applies the operator itself."""
     return operands.applied(inputs)
 
 
@@ -209,7 +210,7 @@ def _join(
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
-    """Signals side by side; constants are offsets, of which 0 is left."""
+    """Signals side by side; a constant is an offset, so it becomes 0."""
     dtype = operands.dtype(inputs)
     values = [operands.without_offset(part, inputs, dtype) for part in parts]
     return operands.applied(inputs, {"values": values})
@@ -218,14 +219,14 @@ def _join(
 def _pad(
     operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """Padding, with zeros if it is by a constant."""
+    """Padding; if the model pads with a constant, the twin pads with zeros."""
     return operands.applied(inputs, {"constant_values": 0})
 
 
 def _maximum(
     operands: Operands, layer: Any, inputs: Any, weights: Mapping[str, Any]
 ) -> Any:
-    """The minimum along an axis: the maximum, up to a sign."""
+    """The linear part of a minimum along an axis: the maximum, up to a sign."""
     return tf.reduce_max(**operands.placed(operands.arguments, inputs))
 
 
@@ -239,7 +240,7 @@ def _resize(operands: Operands) -> LinearPart | None:
 
     def rule(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         size = wanted
-        if None in size:  # known here, where all shapes are
+        if None in size:  # here all shapes are known, and with them the size
             size = tf.get_static_value(operands.placed(given["size"], x))
         (x,) = (operands.placed(Slot(number), x) for number in operands.signals)
         return images.resized(x, size, method)
@@ -248,7 +249,7 @@ def _resize(operands: Operands) -> LinearPart | None:
 
 
 def merge(operands: Operands) -> LinearPart | None:
-    """The rule of a layer that reads constants or numbers beside signals."""
+    """The rule of a layer that reads constants or numbers besides signals."""
     kind, rule = operands.call.kind, linear_parts.rule_of(operands.call)
     if (
         kind not in MERGES
@@ -281,7 +282,7 @@ def _dot(
     inputs: Any,
     weights: Mapping[str, Any],
 ) -> Any:
-    """The layer Dot of a signal and a constant; a normalised signal is itself."""
+    """The layer Dot of a signal and a constant; the signal is not normalised."""
     dtype = operands.dtype(inputs)
     axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
     values, names = [], iter("cdefghij")

@@ -4,19 +4,23 @@ An operator reads *signals*, *numbers* and constants. A number is a tensor that 
 on shapes only, such as `tf.shape(x)[1]` or `tf.zeros_like(x)`. It is the same whatever
 the weights are, so the twin computes it as the model does and treats it as a constant.
 
-A product of two signals has, at unit signals, their sum as its linear part: so a gate,
-as of squeeze-and-excite, is a parallel branch of the twin. Its weights get flow, and
-the flow stays linear in each layer's weights; a true product would double the degree of
-a layer's weights at every gate. The rules for other operators follow from this:
+At signals of value 1, the linear part of a product of two signals is their sum. So a
+gate, such as that of squeeze-and-excite, is a parallel branch of the twin. The weights
+of the gate get flow, and the flow stays linear in the weights of each layer. A true
+product would double the degree of a layer's weights at every gate. The rules for other
+operators follow from this:
 
-- `x * c` and `x @ c` with a constant c become `x * |c|` and `x @ |c|`. `x + c` is x.
+- `x * c` and `x @ c` with a constant c become `x * |c|` and `x @ |c|`. `x + c` becomes
+  x.
 - A power `x**p` with p > 0 is `p * x`: a square is 2 x, as `x * x` is, and a square
   root is x / 2.
 - `maximum(x, y)` and `minimum(x, y)` are `x + y`, so that both branches get flow.
-- The maximum along an axis is itself, like max pooling: the largest signal passes. The
-  minimum is the maximum with its sign changed twice, so it is the same.
-- A function of each entry by itself (relu, exp, log, sin) is an activation, and so the
-  identity. A normalisation of the signal by its own size (l2_normalize) is too.
+- The maximum along an axis stays a maximum, like max pooling: the largest signal
+  passes. A minimum is a maximum with its sign changed twice, so it becomes a maximum
+  too.
+- A function of each entry by itself (relu, exp, log, sin) is an activation, so it
+  becomes the identity. So does a normalisation of a signal by its own size
+  (l2_normalize).
 
 Two operators are refused: a quotient by a signal, and a product of two signals that is
 summed over an axis, such as `tf.matmul(x, y)`.
@@ -34,7 +38,7 @@ from tf_synflow.flow.operands import Operands, short_name
 from tf_synflow.flow.parts import images
 from tf_synflow.network import Call, Network, Slot, is_operator
 
-# Functions of single entries, and what else is the identity up to its sign.
+# Functions of single entries, and other operators that become the identity.
 _IDENTITIES = (
     *("nn.relu", "nn.relu6", "nn.leaky_relu", "nn.elu", "nn.selu", "nn.gelu"),
     *("nn.silu", "nn.swish", "nn.softmax", "nn.softplus", "math.softplus"),
@@ -47,9 +51,10 @@ _IDENTITIES = (
     *("convert_to_tensor", "image.per_image_standardization"),
     *("keras.hard_sigmoid", "keras.hard_silu"),
 )
-# They read a signal and give a number.
+# These operators read a signal and return a number.
 _OF_SHAPES = ("shape", "size", "rank", "zeros_like", "ones_like")
-# A maximum lets one of its signals through, and its mean lets all, as paths go.
+# For finding paths, a mean takes the place of a maximum: a maximum lets only one of its
+# signals through, and a mean lets all of them through.
 _MEANS = {
     "math.reduce_max": ("math.reduce_mean", tf.reduce_mean),
     "math.reduce_min": ("math.reduce_mean", tf.reduce_mean),
@@ -72,14 +77,14 @@ def numbers(network: Network) -> frozenset[int]:
 
 
 class _Function:
-    """A function of TensorFlow in the place of an operator's layer."""
+    """A function of TensorFlow that takes the place of an operator's layer."""
 
     def __init__(self, symbol: str, function: Any):
         self.symbol, self.function, self.call = symbol, function, function
 
 
 def averaged(call: Call) -> Call:
-    """A call that takes a maximum along an axis, with the mean in its place."""
+    """The call, with a mean in place of a maximum along an axis or over windows."""
     if not is_operator(call) or call.layer.symbol not in _MEANS:
         return call
     name, mean = _MEANS[call.layer.symbol]
@@ -97,8 +102,8 @@ def rule_of(
       numbers: The model's tensors that are numbers; see `numbers`.
 
     Returns:
-      A rule as in `linear_parts`, whose inputs are signals and numbers; None if there
-      is none, or if the layer's class says all.
+      A rule as in `linear_parts`, whose inputs are signals and numbers. None if there
+      is no such rule, or if the rule of the layer's class is enough.
     """
     operands = Operands(network, call, numbers)
     if not is_operator(call):

@@ -1,9 +1,10 @@
 """Convolution as a product of matrices: the different windows, times the kernel.
 
-Of a spread signal only few windows differ. They are cut out, each a row of a matrix,
-and multiplied by the kernel as a matrix. For few windows that is also several times
-faster than TensorFlow's convolution, whose derivative by a kernel of 512 x 512 channels
-takes 37 ms for 2x2 positions, and 3 ms as a product.
+Only a few windows of a spread signal differ; `positions` says what "spread" means. Each
+of these windows is cut out as a row of a matrix, which is multiplied by the kernel as a
+matrix. For few windows this is also several times faster than TensorFlow's convolution.
+For 2x2 positions, the derivative of a convolution by a kernel of 512 x 512 channels
+takes 37 ms; as a product of matrices it takes 3 ms.
 """
 
 import math
@@ -15,8 +16,8 @@ import tensorflow as tf
 
 from tf_synflow.flow.positions import Spread, Window, position
 
-# Of windows times taps. Beyond it, TensorFlow's convolution is as fast and takes less
-# memory.
+# The largest number of windows times taps. Beyond it, TensorFlow's convolution is as
+# fast and takes less memory.
 MOST = 4096
 
 
@@ -25,8 +26,8 @@ class Patches(NamedTuple):
 
     Attributes:
       signal: Tensor `(1, *computed positions, channels)`.
-      reads: Integer array `(*windows, *taps)`: the computed positions, counted through,
-        that each window reads; -1 for padding.
+      reads: Integer array `(*windows, *taps)`: the flat index, among the computed
+        positions, of the position that each tap of each window reads; -1 for padding.
     """
 
     signal: Any
@@ -46,7 +47,7 @@ class Patches(NamedTuple):
         letters = "abc"[:axes]
         read, weigh, write = f"p{letters}i", f"{letters}io", "po"
 
-        # One function with its gradient: a third of the operations to trace.
+        # With its own gradient the function has a third of the operations to trace.
         @tf.custom_gradient
         def convolved(signal: Any, kernel: Any) -> tuple[Any, Any]:
             rows = _rows(tf.reshape(signal, [positions, channels]), flat)
@@ -56,7 +57,7 @@ class Patches(NamedTuple):
                 upstream = tf.reshape(upstream, [count, filters])
                 back = _sums(upstream, kernel, f"{write},{weigh}->{read}")
                 back = tf.reshape(back, [flat.size, channels])
-                # It leaves out what is below 0.
+                # unsorted_segment_sum leaves out entries whose index is below 0.
                 back = tf.math.unsorted_segment_sum(back, flat, positions)
                 back = tf.reshape(back, [*self.signal.shape[:-1], channels])
                 return back, _sums(windows, upstream, f"{read},{write}->{weigh}")
@@ -68,7 +69,7 @@ class Patches(NamedTuple):
 
 
 def _rows(rows: Any, index: np.ndarray) -> Any:
-    """Rows of a matrix; -1 stands for a row of zeros."""
+    """Rows of a matrix by their index; the index -1 gives a row of zeros."""
     outside = index < 0
     if outside.any():
         rows = tf.pad(rows, [[0, 1], [0, 0]])
@@ -82,14 +83,15 @@ def _sums(one: Any, other: Any, equation: str) -> Any:
 def cut_out(
     spread: Spread, windows: Mapping[int, Window]
 ) -> tuple[Patches, dict[int, np.ndarray]]:
-    """The windows that differ.
+    """Cuts out the windows of a signal that differ.
 
     Args:
       spread: A signal with its channels last.
-      windows: Axis to what is read along it, for all axes but the first and the last.
+      windows: Axis to the `Window` along it, for all axes but the first and the last.
 
     Returns:
-      The patches, and axis to the window that stands at each true output.
+      The patches; and a dictionary from each axis to the list that gives, for every
+      output of the full signal, the place of its window among those that differ.
     """
     flat, indices = np.zeros((), int), {}
     for axis, window in windows.items():
@@ -102,7 +104,7 @@ def cut_out(
         before, own = flat[..., None, None], reads[first]
         outside = (before < 0) | (own < 0)
         flat = np.where(outside, -1, before * computed + own)
-    # The axes are output, tap, output, tap ...: outputs come first, then taps.
+    # The axes are output, tap, output, tap ...: outputs are put first, then taps.
     reads = flat.transpose([*range(0, flat.ndim, 2), *range(1, flat.ndim, 2)])
     return Patches(spread.tensor, reads), indices
 

@@ -1,9 +1,10 @@
 """Which weights lie on a path from an input to an output.
 
-A weight that survives in a mask may conduct nothing, because all paths through it are
-cut elsewhere. The *effective* density counts only those that conduct. It is found with
-the linear twin, all surviving weights 1 and signals put back to 0 and 1 on the way, so
-that nothing overflows: what then has a gradient lies on a path.
+A kept weight may conduct nothing, because all paths through it are cut elsewhere. The
+*effective* density counts only the weights that conduct. The linear twin finds these
+weights: all kept weights are set to 1, and positive entries of the signals are set back
+to 1 on the way, so that nothing overflows. A weight with a gradient above 0 then lies
+on a path.
 
 References:
   Vysogorets, Kempe. Connectivity matters: neural network pruning through the lens of
@@ -41,8 +42,9 @@ def on_paths(
     Args:
       network: The network.
       masks: Name to boolean array, True where a weight is kept.
-      exclude: Names of layers that are taken for the identity where they have no known
-        linear part. Defaults to none, and errors then do not offer it.
+      exclude: Names of layers that are treated as the identity if they have no known
+        linear part. Defaults to None: no layer is excluded, and error messages do not
+        suggest excluding one.
 
     Returns:
       Masks of the weights that lie on a path; and whether every output of the model can
@@ -77,14 +79,14 @@ def _floats(mask: np.ndarray) -> np.ndarray:
 
 
 def _averaged(call: Call) -> Call:
-    """Max pooling lets one of its inputs through; averaging lets all, as paths go."""
+    """The call with a mean in place of a maximum, which lets only one signal pass."""
     if "MaxPooling" not in (call.kind or ""):
         return operators.averaged(call)
     return call._replace(kind=call.kind.replace("Max", "Average"))
 
 
 def _reached(signal: Signal) -> Signal:
-    """1 where anything arrives, forwards and backwards, else 0."""
+    """A signal of 1 where anything arrives and 0 elsewhere; its gradient likewise."""
     return signal._replace(tensor=_indicator(signal.tensor))
 
 

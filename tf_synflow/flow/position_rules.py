@@ -1,9 +1,10 @@
 """What each kind of layer does to the positions of a signal; see `positions`.
 
 A position rule is a function `(layer, apply, spreads) -> spreads`. It makes tensors for
-the layer's linear part, calls it by `apply(tensors) -> tensors`, and says which of the
-computed positions stand where in the result. A layer that has no position rule gets all
-positions, which is always right.
+the layer's linear part, and calls the linear part by `apply(tensors) -> tensors`. The
+spreads that it returns say which computed position stands at each position of the
+result. For a layer without a position rule, all positions are computed, which is always
+right.
 """
 
 import functools
@@ -41,7 +42,7 @@ PositionRule = Callable[[Any, Apply, list[Spread]], list[Spread]]
 
 
 def rule_of(part: LinearPart) -> PositionRule:
-    """The position rule of a layer or operator whose linear part this is."""
+    """The position rule of a layer or operator with this linear part."""
     if isinstance(part, functools.partial):
         operator = _OPERATORS.get(part.func)
         return operator(*part.args) if operator else everywhere
@@ -49,21 +50,21 @@ def rule_of(part: LinearPart) -> PositionRule:
 
 
 def everywhere(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """All positions."""
+    """Computes all positions."""
     return [Spread(y) for y in apply([expanded(spread).tensor for spread in spreads])]
 
 
 def _each(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Each entry by itself."""
+    """The rule of layers that compute each entry by itself."""
     tensors = apply([spread.tensor for spread in spreads])
     return [Spread(y, s.positions) for y, s in zip(tensors, spreads, strict=True)]
 
 
 def _along(axes: Callable[[Any, int], Any]) -> PositionRule:
-    """Each position by itself, but for some axes, of which all positions are wanted.
+    """Makes a rule that computes all positions along some axes, and only along these.
 
     Args:
-      axes: From a layer and the rank of its input, gives these axes.
+      axes: Function from a layer and the rank of its input to these axes.
     """
 
     def rule(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
@@ -88,7 +89,7 @@ def _last(layer: Any, rank: int) -> list[int]:
 
 
 def _together(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Signals added up, entry by entry, perhaps broadcast."""
+    """The rule of layers that add up signals, entry by entry, perhaps broadcast."""
     if len({spread.tensor.shape.rank for spread in spreads}) > 1:
         return everywhere(layer, apply, spreads)
     tensors, indices = met(spreads)
@@ -97,26 +98,26 @@ def _together(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
 
 
 def _side_by_side(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Signals one after the other along an axis."""
+    """The rule of layers that set signals one after the other along an axis."""
     axis = layer.axis % spreads[0].tensor.shape.rank
     return _together(layer, apply, [expanded(spread, {axis}) for spread in spreads])
 
 
 def _spatial(layer: Any, spread: Spread) -> list[int]:
-    """The axes of a layer's positions."""
+    """The axes of a layer's input that are neither the batch's nor the channels'."""
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     rank = spread.tensor.shape.rank
     return list(range(2, rank) if first else range(1, rank - 1))
 
 
 def _positions_only(layer: Any, spread: Spread) -> Spread:
-    """The signal with all its channels."""
+    """The signal, spread along the axes of its positions only."""
     spatial = _spatial(layer, spread)
     return expanded(spread, set(range(spread.tensor.shape.rank)).difference(spatial))
 
 
 def _windows(layer: Any, spread: Spread) -> dict[int, Window]:
-    """What a convolution or pooling reads, axis by axis, as TensorFlow pads it."""
+    """Axis to the `Window` of a convolution or pooling, padded as TensorFlow does."""
     axes = _spatial(layer, spread)
     sizes = getattr(layer, "kernel_size", None) or layer.pool_size
     dilations = getattr(layer, "dilation_rate", [1] * len(axes))
@@ -137,12 +138,12 @@ def _windows(layer: Any, spread: Spread) -> dict[int, Window]:
 
 
 def _pool(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """A window over the positions, of a signal that is made smaller first."""
+    """The rule of layers that move a window over a signal, which is thinned first."""
     spread = _positions_only(layer, spreads[0])
     inputs, outputs = {}, {}
     for axis, window in _windows(layer, spread).items():
         index = position(spread, axis)
-        if window.outputs < 1:  # the layer itself says what is wrong
+        if window.outputs < 1:  # the layer itself raises an error
             return everywhere(layer, apply, spreads)
         if index is not None:
             inputs[axis], outputs[axis] = thinned(index, window)
@@ -151,7 +152,7 @@ def _pool(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
 
 
 def _convolve(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """The windows that differ, if they are few; otherwise like pooling."""
+    """Computes only the windows that differ if they are few; otherwise like pooling."""
     spread = _positions_only(layer, spreads[0])
     windows = _windows(layer, spread)
     last = len(windows) + 2 == spread.tensor.shape.rank and max(windows) == len(windows)
@@ -165,7 +166,7 @@ def _convolve(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
 
 
 def _pad(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Zeros around the positions."""
+    """The rule of layers that put zeros around the positions."""
     spread = _positions_only(layer, spreads[0])
     (y,) = apply([spread.tensor])
     indices = {}
@@ -179,7 +180,7 @@ def _pad(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
 
 
 def _crop(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Fewer positions: the list of positions is cut, or the tensor if there is none."""
+    """The rule of layers that leave out positions at the border."""
     spread = _positions_only(layer, spreads[0])
     used, indices = {}, {}
     for axis, (first, last) in _by_axis(layer, layer.cropping, spread):
@@ -187,7 +188,7 @@ def _crop(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
         if index is None:
             index = np.arange(spread.tensor.shape[axis])
         index = index[first : index.size - last]
-        # Rows that stand nowhere any more would count as positions of the result.
+        # Rows that no position needs any more would count as positions of the result.
         used[axis], indices[axis] = np.unique(index, return_inverse=True)
     return [moved(Spread(gathered(spread.tensor, used)), indices)]
 
@@ -197,7 +198,7 @@ def _by_axis(layer: Any, amounts: Any, spread: Spread) -> Any:
 
 
 def _repeat(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
-    """Each position several times, by the nearest neighbour."""
+    """The rule of layers that repeat each position (by the nearest neighbour)."""
     if getattr(layer, "interpolation", "nearest") != "nearest":
         return everywhere(layer, apply, spreads)
     spread = _positions_only(layer, spreads[0])
@@ -211,7 +212,7 @@ def _repeat(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
 
 
 def _sum(operands: Any, parts: list[Any], *_: Any) -> PositionRule:
-    """A sum or product of signals and constants."""
+    """The rule of operators that add or multiply signals and constants."""
     constants = [part for part in parts if not operands.is_signal(part)]
 
     def rule(layer: Any, apply: Apply, spreads: list[Spread]) -> list[Spread]:
@@ -251,7 +252,8 @@ _LAYERS: dict[LinearPart, PositionRule] = {
     ),
 }
 
-# Of operators, by the function that makes their linear part; it gets the arguments.
+# The rules of operators, by the function of their linear part. What makes the rule gets
+# the arguments that are bound to this function.
 _OPERATORS: dict[Callable, Callable[..., PositionRule]] = {
     operator_parts.total: _sum,
     operator_parts.product: _sum,

@@ -1,17 +1,18 @@
 """Equal positions of a signal are computed once.
 
-SynFlow's input is ones everywhere, so a signal of the twin is the same at all positions
-but near the borders, where zero padding is felt. After n convolutions 3x3 a map has at
-most 2n + 1 different rows, however high it is. So a signal is kept *spread*: a small
-tensor of the rows that were computed and, for each axis, the list that says which of
-them stands at each true row.
+SynFlow's input is ones everywhere. So a signal of the twin is the same at all positions
+except near the borders, where zero padding has an effect. After n convolutions 3x3 a
+feature map has at most 2n + 1 different rows, however high the map is. So a signal is
+stored *spread*. This means a small tensor of the rows that were computed and, for each
+axis, a list. The list gives, for every *true* row (row of the full signal), the row of
+the small tensor that stands for it.
 
     true rows      r0 r1 r2 r2 r2 r2 r3 r4     height 8
     tensor         r0 r1 r2 r3 r4              5 rows computed
     positions      [0, 1, 2, 2, 2, 2, 3, 4]
 
-This changes nothing but the order in which sums over positions are added up. Which
-layer does what to positions is said in `position_rules`.
+This changes nothing but the order in which sums over positions are added up. The module
+`position_rules` says what each layer does to positions.
 """
 
 import math
@@ -25,12 +26,13 @@ Positions = tuple[np.ndarray | None, ...]
 
 
 class Spread(NamedTuple):
-    """A tensor of the computed positions of a signal.
+    """A signal of which only some positions are computed.
 
     Attributes:
-      tensor: The computed positions.
-      positions: For each axis of the tensor, the computed position that stands at each
-        true one; None for an axis of which all are computed. () if that holds for all.
+      tensor: The entries at the computed positions.
+      positions: For each axis, the list that gives, for every row of the full signal,
+        the row of `tensor` that stands for it. None for an axis whose rows are all
+        computed; () if every axis is like that.
     """
 
     tensor: Any
@@ -40,7 +42,7 @@ class Spread(NamedTuple):
 class Window(NamedTuple):
     """What a layer reads along one axis.
 
-    Its output o reads the rows `o * stride - before + n * dilation` with n < taps.
+    Output o reads the rows `o * stride - before + n * dilation` with n < taps.
 
     Attributes:
       taps: Rows that one output reads.
@@ -58,7 +60,7 @@ class Window(NamedTuple):
 
 
 def ones(shape: Sequence[int], dtype: Any) -> Spread:
-    """The input of ones: one entry that stands everywhere.
+    """The input of ones: one computed entry that stands at every position.
 
     Args:
       shape: `(1, ...)`, fully known.
@@ -69,7 +71,7 @@ def ones(shape: Sequence[int], dtype: Any) -> Spread:
 
 
 def spread_of(tensor: Any, positions: Sequence[np.ndarray | None]) -> Spread:
-    """A spread whose positions are None or () where they say nothing."""
+    """A spread; a list that names each row of `tensor` once, in order, becomes None."""
     tidy = tuple(
         None if index is not None and _is_whole(index, tensor, axis) else index
         for axis, index in enumerate(positions)
@@ -82,12 +84,12 @@ def _is_whole(index: np.ndarray, tensor: Any, axis: int) -> bool:
 
 
 def position(spread: Spread, axis: int) -> np.ndarray | None:
-    """The positions along an axis, or None if all are computed."""
+    """The list of positions along an axis, or None if all rows are computed."""
     return spread.positions[axis] if spread.positions else None
 
 
 def expanded(spread: Spread, axes: Collection[int] | None = None) -> Spread:
-    """The same signal with all positions computed along some axes, by default all."""
+    """The same signal with all rows in its tensor, along some axes or (default) all."""
     indices = {
         axis: index
         for axis, index in enumerate(spread.positions)
@@ -100,11 +102,11 @@ def expanded(spread: Spread, axes: Collection[int] | None = None) -> Spread:
 
 
 def gathered(x: Any, indices: Mapping[int, np.ndarray]) -> Any:
-    """The tensor with these entries along some axes.
+    """Takes entries of a tensor along some axes.
 
     Args:
       x: The tensor.
-      indices: Axis to the entries that are taken along it.
+      indices: Axis to the indices of the entries to take along it.
     """
     indices = {a: i for a, i in indices.items() if not _is_whole(i, x, a)}
     if not indices:
@@ -133,7 +135,7 @@ def _with_one_unknown(shape: list[int | None]) -> list[int]:
 
 
 def _taken(rows: Any, index: np.ndarray) -> Any:
-    """Rows of a matrix, some of them several times.
+    """Takes rows of a matrix, some of them several times.
 
     TensorFlow's own gradient of a gather takes ten times the operations of this one.
     """
@@ -150,12 +152,14 @@ def _taken(rows: Any, index: np.ndarray) -> Any:
 
 
 def met(spreads: Sequence[Spread]) -> tuple[list[Any], dict[int, np.ndarray]]:
-    """Signals of one rank at the same positions, so that they can be added up.
+    """Brings signals of one rank to the same computed positions, to be added up.
 
-    A size of 1 along an axis fits to every other, as in broadcasting.
+    A size of 1 along an axis fits every other size, as in broadcasting.
 
     Returns:
-      The tensors; and axis to the computed position that stands at each true one.
+      The tensors; and a dictionary from each axis to the list that they now share,
+      which gives, for every row of the full signal, the row of the tensors that stands
+      for it.
     """
     ways: list[dict[int, np.ndarray]] = [{} for _ in spreads]
     common: dict[int, np.ndarray] = {}
@@ -164,7 +168,7 @@ def met(spreads: Sequence[Spread]) -> tuple[list[Any], dict[int, np.ndarray]]:
         if all(index is None for index in found.values()):
             continue
         sizes = [spread.tensor.shape[axis] for spread in spreads]
-        if None in sizes:  # channels, of which some may have been taken out
+        if None in sizes:  # the axis of channels, which may have lost some
             for n, index in found.items():
                 if index is not None:
                     ways[n][axis] = index
@@ -187,20 +191,20 @@ def met(spreads: Sequence[Spread]) -> tuple[list[Any], dict[int, np.ndarray]]:
 
 
 def thinned(index: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves out what gives an output that is equal to the next one.
+    """Leaves out rows of the input that give an output equal to the next output.
 
-    If outputs o and o + 1 read the same rows, the `stride` rows that output o begins
-    with are left out. The rows up to the end of the second window are periodic, so
-    every other output goes on reading what it read; and as whole strides are left out,
+    If outputs o and o + 1 read the same rows, the first `stride` rows that output o
+    reads are left out. The rows are periodic up to the end of the second window, so
+    every other output still reads the same rows. Only whole strides are left out, so
     the layer's own padding stays as it was.
 
     Args:
-      index: The computed position at each true row of the input.
-      window: What the layer reads.
+      index: For every row of the full input, the computed row that stands for it.
+      window: What the layer reads along this axis.
 
     Returns:
-      The computed positions that are left, one for each row of a smaller input; and the
-      output of that input that stands at each true output.
+      The computed row for each row of a smaller input; and, for every output of the
+      full input, the output of the smaller input that stands for it.
     """
     span = max((window.taps - 1) * window.dilation + 1, window.stride)
     begins = np.arange(window.outputs) * window.stride
@@ -216,11 +220,11 @@ def thinned(index: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moved(spread: Spread, indices: dict[int, np.ndarray]) -> Spread:
-    """The signal with other positions along some axes.
+    """The signal with other lists of positions along some axes.
 
     Args:
       spread: The signal.
-      indices: Axis to the computed position that stands at each true one.
+      indices: Axis to its new list, as in `Spread.positions`.
     """
     positions = list(spread.positions or [None] * spread.tensor.shape.rank)
     for axis, index in indices.items():

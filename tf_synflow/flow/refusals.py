@@ -1,4 +1,4 @@
-"""What SynFlow says of layers whose linear part it does not know."""
+"""The error about layers and operators without a known linear part."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ def keep_shapes(network: Network, calls: list[Call]) -> bool:
 
 
 def _shapes(network: Network, call: Call) -> list[Shape]:
-    """The shapes of what a call reads, then of what it gives."""
+    """The shapes of a call's inputs, then those of its outputs."""
     return [network.shapes[number] for number in (*call.inputs, *call.outputs)]
 
 
@@ -49,7 +49,7 @@ def refusal(
 
 
 def _way_out(call: Call) -> tuple[str, str]:
-    """What an unknown layer is, with places for an "s" and names, and what to do."""
+    """What an unknown layer is, with gaps for an "s" and for names; and what to do."""
     kind = call.class_name
     if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "Operator"):
         name = getattr(call.layer, "title", getattr(call.layer, "symbol", kind))

@@ -1,9 +1,9 @@
 """Exact powers of two, and the exponents that keep signals near 1.
 
-A number times a power of two keeps all its digits, so a signal may be scaled at will as
-long as every path to the output is scaled alike. Each signal of the linear twin is
-therefore a pair: a tensor whose largest entry is near 1, and the whole number e for
-which `tensor * 2**e` is the true signal.
+A number times a power of two keeps all its digits. So a signal may be scaled freely, as
+long as every path to the output is scaled by the same factor. Each signal of the linear
+twin is therefore a pair: a tensor whose largest entry is near 1, and the whole number e
+for which `tensor * 2**e` is the true signal.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# Of each float type: its bits as integers, digits after the point, exponent bias.
+# For each float type: the integer type of its bits, its digits after the point, and the
+# bias of its exponent.
 _FORMATS = {tf.float64: (tf.int64, 52, 1023), tf.float32: (tf.int32, 23, 127)}
 
 
 class Signal(NamedTuple):
-    """A tensor and the power of two that it is to be multiplied by.
+    """A tensor, and the power of two that multiplies it.
 
     Attributes:
       tensor: Float tensor with entries >= 0.
       exponent: Scalar integer tensor e; the true signal is `tensor * 2**(e + offset)`.
-      offset: What is known of the exponent beforehand, a Python integer: TensorFlow
-        takes hours to fold a chain of thousands of constants.
-      positions: Which of the tensor's entries stand where; see `positions.Spread`.
+      offset: The part of the exponent that is known before the pass, as a Python
+        integer: TensorFlow takes hours to fold a chain of thousands of constants.
+      positions: The lists of the tensor's positions; see `positions.Spread`.
     """
 
     tensor: Any
@@ -55,14 +56,14 @@ def exponent_of(x: Any) -> Any:
 
 
 def normalised(signal: Signal) -> Signal:
-    """The same signal with its largest entry in [1, 2); a zero signal as it is."""
+    """The same signal with its largest entry in [1, 2); a zero signal is unchanged."""
     axes = list(range(signal.tensor.shape.rank))
     top = tf.stop_gradient(tf.reduce_max(signal.tensor, axes))
     factor, exponent = _shift(top, signal.exponent)
     return signal._replace(tensor=signal.tensor * factor, exponent=exponent)
 
 
-# A function of its own, so that a deep network is traced with one call a layer.
+# A TensorFlow function of its own, so that a trace has only one call for each layer.
 @tf.function(autograph=False)
 def _shift(top: Any, exponent: Any) -> tuple[Any, Any]:
     shift = exponent_of(top)
@@ -70,7 +71,7 @@ def _shift(top: Any, exponent: Any) -> tuple[Any, Any]:
 
 
 def aligned(signals: Sequence[Signal]) -> list[Signal]:
-    """The same signals with one exponent, the highest, as they must have to meet."""
+    """The same signals, all with the highest exponent, so that they can be added up."""
     if len(signals) == 1:
         return list(signals)
     offset = signals[0].offset

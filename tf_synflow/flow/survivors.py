@@ -1,9 +1,9 @@
-"""The weights that still stand while a network is pruned, without the dead channels.
+"""The weights that are left while a network is pruned, without the dead channels.
 
-The |weights| of the surviving network are kept as arrays from which the channels that
-lie on no path are taken out, so that the linear twin computes on the living network
-only. A weight that survives in the mask but lies on no path has score 0: it is on the
-list of the dead and ranks below all that live.
+The |weights| that are left are stored as arrays. The channels that lie on no path are
+taken out of these arrays, so that the linear twin computes on living channels only. A
+weight that its mask still keeps but that lies on no path has score 0. Such a weight is
+on the list of the dead, and ranks below all living weights.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from tf_synflow.flow.linear_twin import Magnitudes, aligned_empty, shared_tensor
 from tf_synflow.masks import lowest_products as ranking
 from tf_synflow.masks.types import Masks
 
-# Channels are looked through and taken out when this share of the living weights is
-# gone: often enough to compute little in vain, rarely enough to cost little.
+# Dead channels are looked for and taken out each time this share of the living weights
+# is gone: often enough to compute little in vain, rarely enough to cost little.
 _STALE = 0.1
 
 
@@ -26,9 +26,10 @@ class Survivors:
     """The surviving weights of a network.
 
     Attributes:
-      arrays: Name to |w| of the weights of the living channels, 0 where pruned or dead;
-        flat order is the order of the positions in the network.
-      carried: Name to array of what else is cut along the channels (BatchNorm ...).
+      arrays: Name to |w| of a weight in the living channels, 0 where it is pruned or
+        dead. The flat order of an array is the order of the positions in the network.
+      carried: Name to array of other weights that are cut along the channels
+        (BatchNorm ...).
     """
 
     def __init__(
@@ -38,26 +39,26 @@ class Survivors:
         carried: Mapping[str, np.ndarray],
         masks: Masks,
     ):
-        """Takes the weights over.
+        """Takes over the weights.
 
         Args:
           channels: The network's channels.
-          weights: Name to |w|, 0 where the mask is False. The arrays are taken, and
-            changed.
+          weights: Name to |w|, 0 where the mask is False. The arrays are not copied,
+            and they are changed.
           carried: Name to array of other weights that carry channels.
-          masks: Name to mask, the survivors.
+          masks: Name to mask, True for the weights that are left.
         """
         self._channels = channels
         self._sizes = dict(channels.sizes)
         self._shapes = {name: mask.shape for name, mask in masks.items()}
-        # Where the places along an axis that was cut stand in the whole weight.
+        # For each axis that was cut: where the places left stand in the whole weight.
         self._places: dict[str, dict[int, np.ndarray]] = {name: {} for name in masks}
         self._dead: dict[str, np.ndarray] = {}
         self.arrays = {name: weight.array for name, weight in weights.items()}
         self.carried = dict(carried)
         self._living = {}
         for name, array in self.arrays.items():
-            # Weights that are 0 from the start conduct nothing, but survive so far.
+            # Weights that are 0 from the start conduct nothing, but are still kept.
             self._dead[name] = np.flatnonzero(masks[name] & (array == 0))
             self._living[name] = int(masks[name].sum()) - self._dead[name].size
         self._fresh = sum(self._living.values())
@@ -65,18 +66,18 @@ class Survivors:
         self.cut()
 
     def count(self, names: list[str]) -> int:
-        """How many of these weights survive, dead ones included."""
+        """How many of these weights are left, dead ones included."""
         return sum(self._living[name] + self._dead[name].size for name in names)
 
     def remove(
         self, names: list[str], gradients: Mapping[str, np.ndarray], kept: int
     ) -> None:
-        """Removes the lowest scores until `kept` of these weights are left.
+        """Removes the weights with the lowest scores until `kept` weights are left.
 
         Args:
           names: The weights that are ranked together, in the model's order.
-          gradients: Name to derivative of the flow, of the shape of `arrays[name]`.
-          kept: How many are left.
+          gradients: Name to derivative of the flow, in the shape of `arrays[name]`.
+          kept: How many of these weights to leave.
         """
         count = self.count(names) - kept
         if count <= 0:
@@ -106,7 +107,7 @@ class Survivors:
         return masks
 
     def cut_if_stale(self) -> None:
-        """Takes dead channels out, if enough weights are gone to make it worth it."""
+        """Takes out dead channels, if enough weights are gone since the last time."""
         if sum(self._living.values()) < (1 - _STALE) * self._fresh:
             self.cut()
 
@@ -123,7 +124,7 @@ class Survivors:
         )
         living = reachability.living(self._channels, joins, self._sizes)
         for channels in living.values():
-            # TensorFlow's kernels want at least one channel; its weights score 0.
+            # TensorFlow needs at least one channel; the weights of a dead one score 0.
             channels[0] |= not channels.any()
         if all(channels.all() for channels in living.values()):
             return
@@ -134,7 +135,7 @@ class Survivors:
         self._share()
 
     def _join(self, name: str) -> np.ndarray:
-        """Whether any weight joins two channels: matrix (channels in, out)."""
+        """Boolean matrix (channels in, channels out): whether a weight joins them."""
         array = self.arrays[name]
         into, out = self._channels.kernels[name]
         taps = array.reshape(-1, *array.shape[-2:])
@@ -168,7 +169,7 @@ class Survivors:
 
     @staticmethod
     def _in_dead_channels(array: np.ndarray, alive: Mapping) -> np.ndarray:
-        """Flat positions of what is above 0 in channels that do not live."""
+        """Flat positions of the entries above 0 in dead channels."""
         dead = []
         for axis, flags in alive.items():
             places = np.flatnonzero(~flags)
@@ -187,7 +188,7 @@ class Survivors:
             self.arrays[name].reshape(-1)[positions] = 0
 
     def _remove_dead(self, names: list[str], count: int) -> int:
-        """Removes up to `count` dead weights, the last first; gives how many."""
+        """Removes up to `count` dead weights, the last first; returns their number."""
         left = count
         for name in reversed(names):
             kept = max(self._dead[name].size - left, 0)
@@ -196,7 +197,7 @@ class Survivors:
         return count - left
 
     def _whole(self, name: str, positions: np.ndarray) -> np.ndarray:
-        """Flat positions in the whole weight of those in the array that is left."""
+        """Flat positions in the whole weight, from those in the array that is left."""
         if not self._places[name]:
             return positions
         index = list(np.unravel_index(positions, self.arrays[name].shape))
@@ -205,7 +206,7 @@ class Survivors:
         return np.ravel_multi_index(index, self._shapes[name])
 
     def _share(self) -> None:
-        """Makes tensors that see the arrays, now and as they change."""
+        """Makes tensors that share the memory of the arrays, and see their changes."""
         self.tensors: dict[str, Any] = {
             name: shared_tensor(array)
             for name, array in {**self.arrays, **self.carried}.items()
@@ -213,7 +214,7 @@ class Survivors:
 
 
 def _take(array: np.ndarray, places: Mapping[int, np.ndarray]) -> np.ndarray:
-    """The array with only these places along some of its last two axes."""
+    """The array with only these places along one or both of its last two axes."""
     shape = list(array.shape)
     for axis, own in places.items():
         shape[axis] = own.size

@@ -1,9 +1,9 @@
 """How many weights are kept, exactly, and after each iteration.
 
 A mask is a boolean array of its weight's shape, True where the weight is kept. Masks
-and scores travel as dictionaries by weight name, whose order is the order of the model:
-the "position" by which equal scores are ranked is the place in that order, then the
-place in the array in C order.
+and scores are dictionaries by weight name, in the order of the model. Equal scores are
+ranked by "position": by the place in that order first, then by the place in the array
+in C order.
 """
 
 import math
@@ -24,8 +24,8 @@ def pruned_fraction(ratio: float) -> Fraction:
     """The fraction of the weights to remove, exactly as the decimal was written.
 
     Args:
-      ratio: `>= 1`: the compression ratio rho, of which 1 - 1/rho is removed.
-        `0 <= ratio < 1`: the fraction removed.
+      ratio: `>= 1`: the compression ratio rho; the fraction 1 - 1/rho is removed.
+        `0 <= ratio < 1`: the fraction that is removed.
 
     Returns:
       The fraction, in [0, 1), as an exact rational number: 0.99 is 99/100, which no
@@ -42,7 +42,7 @@ def pruned_fraction(ratio: float) -> Fraction:
             f"ratio must be a number, got {ratio!r}: >= 1 is a compression ratio (100 "
             "keeps 1 %), 0 <= ratio < 1 the fraction removed (0.99 keeps 1 %)"
         )
-    whole = isinstance(ratio, numbers.Rational)  # finite, and maybe past any float
+    whole = isinstance(ratio, numbers.Rational)  # finite, but may exceed every float
     if not (whole or math.isfinite(ratio)) or ratio < 0:
         raise ValueError(
             f"ratio must be finite and not negative, got {ratio!r}: >= 1 is a "
@@ -68,17 +68,17 @@ def kept_count(size: int, ratio: float) -> int:
 
 
 def check_reach(masks: Masks, ratio: float, scope: str) -> None:
-    """Refuses a ratio that leaves too little, or more than there is now.
+    """Refuses a ratio that keeps too few weights, or more than are left now.
 
     Args:
-      masks: Name to mask, the survivors now.
+      masks: Name to mask, True for the weights that are left now.
       ratio: See `pruned_fraction`.
       scope: "global" or "local"; see `plan`.
 
     Raises:
-      ValueError: It keeps fewer weights than there are weight tensors (in a global
-        ranking; a local one always keeps one of each); or more than are left. The
-        error names a ratio that works.
+      ValueError: `ratio` keeps fewer weights than there are weight tensors (in a global
+        ranking; a local ranking always keeps one weight of each tensor), or more
+        weights than are left. The error names a ratio that works.
     """
     size = sum(mask.size for mask in masks.values())
     kept = kept_count(size, ratio)
@@ -103,7 +103,7 @@ def check_reach(masks: Masks, ratio: float, scope: str) -> None:
         )
         lowest = max(lowest, lowest_ratio(size, now))
     if short:
-        # No ratio keeps nothing.
+        # No ratio keeps 0 weights, so `lowest` may be infinite.
         ask = f", or ask for a ratio of at least {lowest!r}"
         raise ValueError(short + (ask if lowest < math.inf else ""))
 
@@ -120,7 +120,7 @@ def highest_ratio(size: int, kept: int) -> float:
 def lowest_ratio(size: int, kept: int) -> float:
     """The lowest ratio, to six places, that keeps at most `kept` of `size`.
 
-    Infinity if there is none.
+    Infinity if there is no such ratio.
     """
     return -(-(10**6) * size // kept) / 10**6 if kept else math.inf
 
@@ -131,14 +131,14 @@ def densities(
     """The density to reach at each iteration (Algorithm 1 of arXiv 2006.05467).
 
     With d = 1/rho and n iterations, iteration k goes to `d^(k/n)` (exponential) or to
-    `1 - (1 - d) k/n` (linear). From a density `start` < 1 it goes the same way from
-    there: `start (d/start)^(k/n)`, and `start - (start - d) k/n`.
+    `1 - (1 - d) k/n` (linear). From a density `start` < 1, iteration k goes to
+    `start (d/start)^(k/n)` or to `start - (start - d) k/n`.
 
     Args:
       ratio: See `pruned_fraction`.
       iterations: n, at least 1.
       schedule: "exponential" or "linear".
-      start: The density that there is, in (0, 1].
+      start: The density before the first iteration, in (0, 1]. Defaults to 1.
 
     Returns:
       The densities for k = 1 ... n, falling.
@@ -155,8 +155,8 @@ def kept_counts(
 ) -> list[int]:
     """How many of `size` weights are kept after each iteration, `kept` of them now.
 
-    The last count is `kept_count(size, ratio)`, which must not be above `kept`; none is
-    above the one before.
+    The last count is `kept_count(size, ratio)`, which must not be above `kept`. Counts
+    never rise.
     """
     if kept == 0:
         return [0] * iterations
@@ -173,8 +173,9 @@ def plan(
     """How many weights to keep at each iteration.
 
     Args:
-      masks: Name to mask, the survivors to begin from.
-      ratio: See `pruned_fraction`; over all weights (global) or over each (local).
+      masks: Name to mask to begin from.
+      ratio: See `pruned_fraction`; the ratio of all weights together (global) or of
+        each weight tensor (local).
       iterations: n, at least 1.
       schedule: "exponential" or "linear"; see `densities`.
       scope: "global" (one ranking) or "local" (one for each weight tensor).

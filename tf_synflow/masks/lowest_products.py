@@ -1,10 +1,10 @@
-"""The lowest of many products, without sorting and without writing the products down.
+"""Finds the lowest of many products without sorting or storing all products.
 
-The scores of SynFlow are products gradient * weight, of which each iteration removes
-the few lowest. A sample guesses two bounds that the highest of those lies between. One
-pass over the factors, piece by piece, collects what lies under the upper bound; of
-that, only what lies above the lower one is ranked. The result does not depend on the
-guess.
+SynFlow's scores are products gradient * weight, and each iteration removes a few of the
+lowest. The highest score to remove is guessed from a sample: it should lie between two
+bounds. One pass over the factors, block by block, collects the products up to the upper
+bound. Of these products, only those above the lower bound are ranked. The result does
+not depend on the guess.
 """
 
 import os
@@ -18,13 +18,13 @@ Pair = tuple[np.ndarray, np.ndarray]  # the two factors, flat and of one size
 
 _SAMPLE = 1 << 14
 
-# Elements that a core looks at together. In smaller blocks the threads spend their time
-# handing Python's lock to each other.
+# Elements that a core computes in one block. With smaller blocks the threads spend
+# their time on handing Python's lock to each other.
 _BLOCK = 1 << 18
 
-_TASK = 1 << 20  # elements that a thread takes at once
+_TASK = 1 << 20  # elements in one task of a thread
 
-# numpy lets go of Python's lock in its loops, so threads share them out over the cores.
+# numpy releases Python's lock in its loops, so threads can run loops on several cores.
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 _POOL = ThreadPoolExecutor(_CORES or os.cpu_count())
@@ -33,7 +33,8 @@ _POOL = ThreadPoolExecutor(_CORES or os.cpu_count())
 def in_parallel(function: Callable, items: Iterable[Any], size: int) -> list[Any]:
     """The results of a function that is mostly numpy, in the order of the items.
 
-    `size` is how many numbers it works on in all: for few, threads do not pay.
+    `size` is the total of numbers that the function works on. For few numbers, threads
+    do not pay and are not used.
     """
     return list(_POOL.map(function, items) if size > _TASK else map(function, items))
 
@@ -42,9 +43,9 @@ class Found(NamedTuple):
     """What a pass over the factors found, for each pair.
 
     Attributes:
-      positions: Where the products in (0, bound] stand, ascending.
-      values: Those products.
-      lost: Where the second factor is above 0, but the product is not.
+      positions: The positions of the products in (0, bound], ascending.
+      values: The products at these positions.
+      lost: The positions where the second factor is above 0, but the product is not.
     """
 
     positions: list[np.ndarray]
@@ -53,7 +54,7 @@ class Found(NamedTuple):
 
 
 def guess_bounds(pairs: Sequence[Pair], fraction: float) -> tuple[float, float]:
-    """Bounds that the `fraction` quantile of the positive products lies between."""
+    """Guesses two bounds around the `fraction` quantile of the positive products."""
     total = sum(gradient.size for gradient, _ in pairs)
     # A stride by an odd number near the golden section visits places evenly.
     places = np.sort(np.arange(min(_SAMPLE, total)) * 2654435761 % total)
@@ -76,7 +77,7 @@ def guess_bounds(pairs: Sequence[Pair], fraction: float) -> tuple[float, float]:
 
 
 def products_up_to(pairs: Sequence[Pair], bound: float) -> Found:
-    """Collects the products in (0, bound], and the second factors that give none."""
+    """Collects the products in (0, bound], and the `lost` positions; see `Found`."""
     tasks = [
         (number, start)
         for number, (gradient, _) in enumerate(pairs)
@@ -96,7 +97,7 @@ def products_up_to(pairs: Sequence[Pair], bound: float) -> Found:
             np.greater(products, 0, above)
             np.greater(weight[part], 0, own)
             if np.count_nonzero(own) != np.count_nonzero(above):
-                # Among truth values "greater" is "the first and not the second".
+                # Of truth values, "greater" means "the first and not the second".
                 found.lost.append(np.flatnonzero(np.greater(own, above)) + start)
             low = np.logical_and(np.less_equal(products, bound, own), above, own)
             places = np.flatnonzero(low)
@@ -122,13 +123,14 @@ def lowest(
 
     Args:
       pairs: The factors.
-      found: What `products_up_to` gave for them with any bound.
-      count: How many; at most as many as there are positive products.
-      lower: A bound that fewer products than that probably lie under. Defaults to 0.
+      found: What `products_up_to` returned for these pairs, with any bound.
+      count: How many positions to return; at most the number of positive products.
+      lower: A bound under which probably fewer than `count` products lie. Defaults to
+        0.
 
     Returns:
-      For each pair, the positions of those among the `count` lowest. Of equal products
-      the later are taken first.
+      For each pair, the positions of its products that are among the `count` lowest. Of
+      equal products, those at later positions are taken first.
     """
     if sum(values.size for values in found.values) < count:
         found = products_up_to(pairs, np.inf)
@@ -137,7 +139,7 @@ def lowest(
     values = np.concatenate(found.values)
     ranked = values[values > lower]
     rank = count - 1 - (values.size - ranked.size)
-    if rank < 0:  # the guess was too high
+    if rank < 0:  # the lower bound was guessed too high
         ranked, rank = values, count - 1
     bound = np.partition(ranked, rank)[rank]
     taken = values < bound

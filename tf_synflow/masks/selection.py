@@ -18,11 +18,13 @@ def keep_highest(scores: np.ndarray, mask: np.ndarray, kept: int) -> np.ndarray:
 
     Args:
       scores: Float array of shape `(N,)`, finite.
-      mask: Boolean array of shape `(N,)`, the survivors; what is pruned stays pruned.
+      mask: Boolean array of shape `(N,)`, True for the survivors; pruned weights stay
+        pruned.
       kept: How many to keep, at most the number of survivors.
 
     Returns:
-      A new mask with exactly `kept` True. Equal scores rank by position, earlier kept.
+      A new mask with exactly `kept` True. Of equal scores, those at earlier positions
+      are kept.
     """
     survivors = np.flatnonzero(mask)
     ranked = scores[survivors]
@@ -32,7 +34,7 @@ def keep_highest(scores: np.ndarray, mask: np.ndarray, kept: int) -> np.ndarray:
     threshold = np.partition(ranked, removed - 1)[removed - 1]
     below = ranked < threshold
     ties = np.flatnonzero(ranked == threshold)
-    # Some of those at the threshold stay: the earlier ones.
+    # Of the scores at the threshold, the later ones are removed.
     below[ties[ties.size - (removed - np.count_nonzero(below)) :]] = True
     new = mask.copy()
     new[survivors[below]] = False
@@ -60,10 +62,10 @@ def iterate(
     """Scores and removes, step by step (Algorithm 1 of arXiv 2006.05467).
 
     Args:
-      scorer: Gives the scores of the weights under masks, finite. It is called once for
-        each step, with the survivors so far.
-      masks: Name to mask to begin from. What is pruned stays pruned.
-      steps: What `plan` gave.
+      scorer: Function from masks to the finite scores of the weights under these masks.
+        It is called once for each step, with the masks so far.
+      masks: Name to mask to begin from. Pruned weights stay pruned.
+      steps: The plan that `masks.counts.plan` returned.
       progress: Wraps the steps, as tqdm does.
 
     Returns:
@@ -80,7 +82,7 @@ def iterate(
 
 
 def inverted(scorer: Scorer) -> Scorer:
-    """The scorer whose scores are negated, so that the highest are removed."""
+    """A scorer that negates the scores, so that the highest scores are removed."""
 
     def score(masks: Masks) -> Scores:
         scores = copy.copy(scorer(masks))

@@ -1,4 +1,4 @@
-"""The types that masks and scores travel as."""
+"""The types of masks, scores and plans."""
 
 from collections.abc import Callable
 

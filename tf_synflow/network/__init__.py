@@ -1,10 +1,10 @@
 """A Keras model as data: its layer calls, weights and masks, read once.
 
 Nested models are laid flat, and a layer that is called twice gives two calls of one
-layer. Everything that walks a network (the linear twin, the channels, the report, the
-names of the weights) walks this list, so there is one answer to "in which order does
-the model apply its layers". A Keras model becomes a `Network` by `frameworks.read`; no
-module above that needs to know which Keras it came from.
+layer. All code that goes through a network (the linear twin, the channels, the report,
+the names of the weights) goes through this list of calls. So the order in which the
+model applies its layers is the same everywhere. `frameworks.read` turns a Keras model
+into a `Network`. Only the adapters need to know which Keras the model came from.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ Shape = tuple[int | None, ...]
 
 
 class Slot:
-    """Stands among the arguments of a call where a tensor stood.
+    """Takes the place of a tensor among the arguments of a call.
 
     Attributes:
       number: The tensor's number in the network.
     """
 
-    # Not a tuple: functions that go through nested arguments would go through it too.
+    # Not a tuple: functions that go through nested arguments would take a tuple apart.
     __slots__ = ("number",)
 
     def __init__(self, number: int):
@@ -42,17 +42,18 @@ class Call(NamedTuple):
     Attributes:
       name: Path of the layer, nested models joined with "/" ("block1/conv1"). A layer
         that is called along several paths has the name of the first.
-      kind: What the framework calls the layer's class ("Conv2D") or the operator
-        ("tf.nn.relu"); None for a class of the user's own. Rules are looked up by it.
+      kind: The framework's name of the layer's class ("Conv2D") or of the operator
+        ("tf.nn.relu"), by which rules are looked up. None for a class of the user's
+        own.
       layer: The layer itself, never a model and never a pruning wrapper.
-      weights: Its variables by their short names ("kernel", "query/kernel"), in its
-        order.
-      inputs: Numbers of the tensors it reads.
-      outputs: Numbers of the tensors it gives.
-      arguments: What it is called with, positional; each tensor is a `Slot`.
-      options: What it is called with by keyword; likewise.
-      wrapper: What holds the layer's masks in the model, or None. Only the adapter
-        that has read the model knows what it is.
+      weights: The layer's variables by their short names ("kernel", "query/kernel"), in
+        the layer's order.
+      inputs: Numbers of the tensors that the call reads.
+      outputs: Numbers of the tensors that the call returns.
+      arguments: The positional arguments of the call; each tensor is a `Slot`.
+      options: The keyword arguments of the call; each tensor is a `Slot`.
+      wrapper: The object that holds the layer's masks in the model, or None. Only the
+        adapter that has read the model knows the type of this object.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Nested(NamedTuple):
 
     Attributes:
       model: The model.
-      inputs: Numbers of the tensors it reads, in the order of its inputs.
+      inputs: Numbers of the tensors that the model reads, in the order of its inputs.
     """
 
     model: Any
@@ -85,21 +86,22 @@ class Nested(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """The calls of a model in the order in which it makes them.
+    """The calls of a model, in the order in which the model makes them.
 
     Attributes:
       model: The Keras model that was read.
-      calls: The calls, each after those that it reads from.
+      calls: The calls, each after the calls whose outputs it reads.
       inputs: Numbers of the model's input tensors.
       outputs: Numbers of the model's output tensors.
-      shapes: Tensor number to shape, batch axis first and None.
+      shapes: Tensor number to shape; the batch axis comes first and is None.
       dtypes: Tensor number to the name of its type ("float32").
-      nested: Each call of a nested model.
+      nested: The calls of nested models.
       weights: Name ("conv1/kernel") to variable of every weight, in the model's order.
-      prunable: Names of the weights that are pruned, in the model's order.
-      on_request: Names of those that are pruned where their layers are asked for.
-      masks: Name to boolean array of each pruned weight; none if nothing is pruned.
-        They describe the weights as they are.
+      prunable: Names of the weights that are pruned by default, in the model's order.
+      on_request: Names of the weights that are pruned only if `layer_types` names the
+        classes of their layers.
+      masks: Name to boolean array of each pruned weight; empty if nothing is pruned.
+        The masks describe the weights as they are now.
       revived: How many weights were pruned inside `fit` but are not zero now, because
         weights from before pruning were loaded.
     """
@@ -124,7 +126,7 @@ class Network:
 
     @property
     def input_shapes(self) -> tuple[Shape, ...]:
-        """The shapes of the model's inputs, batch axis first and None."""
+        """The shapes of the model's inputs; the batch axis comes first and is None."""
         return tuple(self.shapes[number] for number in self.inputs)
 
     @functools.cached_property
@@ -135,7 +137,7 @@ class Network:
 
     @functools.cached_property
     def owners(self) -> dict[str, Call]:
-        """Name of a weight to the first call of the layer that the model applies."""
+        """Name of a weight to the first call of the weight's layer."""
         return {
             f"{name}/{short}": call
             for name, call in self.layers().items()
@@ -156,12 +158,14 @@ def assembled(
     on_request: Callable[[Any], Iterable[str]],
     **others: Any,
 ) -> Network:
-    """A network of calls, its weights found and named.
+    """Makes a network of calls: finds and names the weights.
 
     Args:
       calls: The calls, in the order in which the model makes them.
-      prunable: From a layer, gives the short names of its weights that are pruned.
-      on_request: Likewise, of those that are pruned on request.
+      prunable: Function from a layer to the short names of the weights that are pruned
+        by default.
+      on_request: The same for the weights that are pruned only if `layer_types` names
+        the layer's class.
       **others: The other attributes of the `Network`.
 
     Raises:
@@ -170,7 +174,7 @@ def assembled(
     calls, layers = tuple(calls), {}
     for call in calls:
         first = layers.setdefault(call.name, call)
-        # Two calls of an operation of Keras 3 have a stand-in each.
+        # Each call of an operation of Keras 3 has a stand-in of its own.
         one, other = (getattr(c.layer, "operation", c.layer) for c in (first, call))
         if one is not other:
             raise ValueError(
@@ -201,10 +205,11 @@ def check_ties(network: Network, variable_class: type) -> None:
 
     Args:
       network: The network.
-      variable_class: The class of variables that a call may be given as an argument.
+      variable_class: The class of the variables to look for among arguments of calls.
 
     Raises:
-      ValueError: A copy of the model would not be tied as the model is.
+      ValueError: A call is given a variable as an argument, or layers share a weight. A
+        copy of the model would not be tied as the model is.
     """
     owners: dict[int, str] = {}
     for call in network.calls:
@@ -227,7 +232,7 @@ def check_ties(network: Network, variable_class: type) -> None:
 
 
 def _parts(structure: Any) -> Iterator[Any]:
-    """What is in a structure of lists, tuples and dictionaries."""
+    """The entries of a nested structure of lists, tuples and dictionaries."""
     if isinstance(structure, Mapping):
         structure = list(structure.values())
     if isinstance(structure, (list, tuple)):
@@ -243,7 +248,7 @@ def filled(argument: Any, tensors: Mapping[int, Any]) -> Any:
 
 
 def mapped(function: Callable[[Slot], Any], argument: Any) -> Any:
-    """The same structure of lists, tuples and dictionaries, `Slot`s replaced."""
+    """The same structure of lists, tuples and dictionaries; each `Slot` is replaced."""
     if isinstance(argument, Slot):
         return function(argument)
     if isinstance(argument, Mapping):

@@ -1,12 +1,13 @@
-"""Where layers keep the constraints of their weights for their configuration.
+"""The settings by which the configuration of a layer includes its weights' constraints.
 
 A constraint that holds a mask is in a saved file only if the configuration of a layer
-gives it. Most layers have a setting for the constraint of each weight. Some have one
-setting for several weights: MultiHeadAttention has one for its four kernels, and the
-two directions of a Bidirectional of Keras 2 are made from one layer. Such a setting
-gets one constraint that joins those of all its weights, by their paths.
+includes it. Most layers have one setting for the constraint of each weight. Some layers
+have one setting for several weights: MultiHeadAttention has one for its four kernels,
+and the two directions of a Bidirectional of Keras 2 are made from one layer. Such a
+setting gets one joined constraint, which holds the constraints of all its weights by
+their paths.
 
-Nothing here imports a Keras; what changes constraints are the adapters.
+Nothing here imports Keras 2 or Keras 3.
 """
 
 import contextlib
@@ -32,13 +33,14 @@ class HoldsMask:
 
 
 class HoldsZero:
-    """What a constraint is that zeroes a variable at places of its last axis.
+    """A constraint that holds a variable at 0 at some places of its last axis.
 
-    It is no mask: what it holds at zero is not counted as pruned weights. It is the
-    variable's, not the layer's: files and copies do not carry it.
+    The constraint is not a mask: the weights that it holds at 0 do not count as pruned.
+    The constraint belongs to the variable and not to the layer: files and copies do not
+    carry it.
 
     Attributes:
-      kept: Boolean vector along the last axis, False where it is 0.
+      kept: Boolean vector along the last axis, False where the variable is 0.
       other: The constraint that the variable had before, applied first; or None.
     """
 
@@ -54,12 +56,12 @@ class HoldsZero:
 
 
 def lasting(constraint: Any) -> Any:
-    """The constraint of a variable that files carry: without `HoldsZero`."""
+    """The constraint of a variable without `HoldsZero`, which files do not carry."""
     return constraint.other if isinstance(constraint, HoldsZero) else constraint
 
 
 class JoinedMasks:
-    """What a constraint is that joins those of several weights.
+    """A constraint that joins the constraints of several weights.
 
     Attributes:
       single: The class of the constraint of one weight.
@@ -72,7 +74,7 @@ class JoinedMasks:
         """Makes the constraint.
 
         Args:
-          parts: See above; or their configurations.
+          parts: See above; a constraint may also be given as its configuration.
         """
         self.parts = {
             path: self.single(**part) if isinstance(part, Mapping) else part
@@ -80,7 +82,7 @@ class JoinedMasks:
         }
 
     def part(self, name: str) -> Any:
-        """The constraint of a weight by its name or path; None: it has none."""
+        """The constraint of a weight, by its name or path; None if it has none."""
         for path, part in self.parts.items():
             if named_alike(name, path):
                 return part
@@ -96,7 +98,7 @@ def held_by(name: str, variable: Any) -> Any:
     """The constraint that holds the mask of a weight; None if there is none.
 
     Args:
-      name: Its name or short name.
+      name: The weight's name or short name.
       variable: The weight.
     """
     constraint = variable.constraint
@@ -117,7 +119,7 @@ def release(layer: Any) -> None:
 
 @contextlib.contextmanager
 def masks_left_out() -> Iterator[None]:
-    """Leaves masks out of configurations, for copies that get their own."""
+    """Leaves masks out of configurations, for copies that get masks of their own."""
     token = masks_are_left_out.set(True)
     try:
         yield
@@ -131,13 +133,13 @@ def configure(
     joined: Callable[[dict[str, Any]], Any],
     kind_of: Callable[[Any], str | None],
 ) -> None:
-    """Has the configuration of a layer give the constraints of its weights.
+    """Makes the configuration of a layer include the constraints of its weights.
 
     Args:
       layer: The layer.
-      parts: Its weights by their short names.
-      joined: Makes one constraint of several, by their paths.
-      kind_of: What Keras calls the class of a layer.
+      parts: The layer's weights by their short names.
+      joined: Function from path to constraint of several weights to one constraint.
+      kind_of: Function from a layer to Keras's name of its class.
     """
     held = {short: held_by(short, part.variable) for short, part in parts.items()}
     held = {short: constraint for short, constraint in held.items() if constraint}
@@ -170,7 +172,7 @@ def _configure_directions(
     inside: Mapping[str, Any],
     joined: Callable[[dict[str, Any]], Any],
 ) -> None:
-    """Writes the constraints of both directions into the layer that both are made of.
+    """Writes the constraints of two directions into the layer they are both made from.
 
     Keras 3 has no such layer, and saves the two directions themselves.
     """
@@ -192,9 +194,9 @@ def _set(layer: Any, attributes: tuple[str, ...], constraint: Any) -> None:
 
 
 def every_layer(layer: Any) -> Iterator[Any]:
-    """A layer and all layers in it, also those that others are made of.
+    """A layer, all layers in it, and the layers that these are made from.
 
-    An operation of Keras 3 is none.
+    An operation of Keras 3 is not a layer, so nothing is yielded for it.
     """
     for inner in layer._flatten_layers() if hasattr(layer, "_flatten_layers") else ():
         yield inner
@@ -204,5 +206,5 @@ def every_layer(layer: Any) -> Iterator[Any]:
 
 
 def named_alike(short: str, path: str) -> bool:
-    """Whether the short name of a weight is a path, or ends in it."""
+    """Whether the short name of a weight is `path`, or ends in it."""
     return short == path or short.endswith(f"/{path}")

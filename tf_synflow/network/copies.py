@@ -1,4 +1,4 @@
-"""What both adapters need to copy a model, or to hand it on as a function."""
+"""What both adapters need to copy a model, or to turn it into a function."""
 
 import contextlib
 import sys
@@ -20,18 +20,18 @@ class Rebuilt(NamedTuple):
 
 
 class InitialValues:
-    """Spares layers the drawing of initial values that are written over at once.
+    """Saves the time to draw initial values that are overwritten right after.
 
-    For VGG-16 that is a third of the time of a copy.
+    For VGG-16, drawing them takes a third of the time of a copy.
     """
 
     def __init__(self, zeros: Any):
-        """Takes what draws nothing: an initializer of Keras that gives zeros."""
+        """Takes an initializer of Keras that gives zeros, and so draws nothing."""
         self._zeros = zeros
         self._spared: list[tuple[Any, dict[str, Any]]] = []
 
     def spare(self, layer: Any) -> None:
-        """Makes the kernels of a layer of Keras begin at 0, before it is built."""
+        """Makes the kernels of a layer of Keras, not built yet, begin at 0."""
         own = {
             name: value
             for name, value in vars(layer).items()
@@ -42,7 +42,7 @@ class InitialValues:
             setattr(layer, name, self._zeros)
 
     def restore(self) -> None:
-        """Gives the layers their initializers back, which are part of their config."""
+        """Gives the layers their own initializers back, which their config includes."""
         for layer, own in self._spared:
             for name, value in own.items():
                 setattr(layer, name, value)
@@ -52,10 +52,11 @@ class Servable(NamedTuple):
     """A model as a function of TensorFlow, to write a file from.
 
     Attributes:
-      names: Names of its inputs.
-      specs: A `tf.TensorSpec` for each of them.
-      variables: TensorFlow's variables in it.
-      function: From a list of tensors, gives the outputs in inference mode, as a list.
+      names: Names of the model's inputs.
+      specs: A `tf.TensorSpec` for each input.
+      variables: The TensorFlow variables of the model.
+      function: Function from a list of inputs to the list of outputs, in inference
+        mode.
     """
 
     names: list[str]
@@ -66,20 +67,20 @@ class Servable(NamedTuple):
 
 _deep_lock = threading.Lock()
 _deep_limits: list[int] = []  # the limits that threads need at the moment
-_usual_limit = 0  # what it was before the first of them
+_usual_limit = 0  # the limit before the first of these threads
 
 
 @contextlib.contextmanager
 def deep_graphs(layers: int = 10_000) -> Iterator[None]:
     """Lets Keras build a functional model of very many layers in a row.
 
-    Keras follows a graph by recursion, one frame a layer; Python's limit is 1,000. For
-    a smaller model the limit stays as it is. Python has one limit for all threads, so
-    for a large model it is higher for all of them meanwhile; the last thread that needs
-    it puts it back.
+    Keras follows a graph by recursion, one frame for each layer; Python's limit is
+    1,000 frames. For a smaller model the limit stays as it is. Python has one limit for
+    all threads. So while a large model is built, the limit is higher for all threads.
+    The last thread that needs the higher limit restores the usual one.
 
     Args:
-      layers: A bound of the calls of layers in a row. Defaults to 10,000.
+      layers: The largest number of layer calls in a row. Defaults to 10,000.
     """
     global _usual_limit
     frame, need = sys._getframe().f_back, layers + 500

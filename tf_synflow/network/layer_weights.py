@@ -1,9 +1,9 @@
 """The weights of layers: their names, and which of them can be pruned.
 
-A layer may hold others: MultiHeadAttention holds four EinsumDense layers, and an LSTM
-holds a cell. A weight inside is named by its path, which Keras 3 calls the variable's
-path as well: "query/kernel" in MultiHeadAttention, "lstm_cell/kernel" in an LSTM.
-Nothing here imports a Keras; what reads it are the adapters.
+A layer may hold other layers: MultiHeadAttention holds four EinsumDense layers, and an
+LSTM holds a cell. A weight of an inner layer is named by its path: "query/kernel" in
+MultiHeadAttention, "lstm_cell/kernel" in an LSTM. Keras 3 calls this the variable's
+path as well. Nothing here imports Keras 2 or Keras 3.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 _KERNELS = ("kernel", "recurrent_kernel")
 
-# The weights of each kind of layer of Keras that are pruned.
+# The weights of each kind of layer of Keras that are pruned by default.
 PRUNABLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Dense", "Conv1D", "Conv2D", "Conv3D"), ("kernel",)),
     **dict.fromkeys(("Conv2DTranspose", "Conv3DTranspose"), ("kernel",)),
@@ -23,16 +23,17 @@ PRUNABLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell"), _KERNELS),
 }
 
-# Those that are pruned where `layer_types` names the layer's class.
+# The weights that are pruned only if `layer_types` names the layer's class.
 ON_REQUEST: dict[str, tuple[str, ...]] = {
     "Conv1DTranspose": ("kernel",),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), ("depthwise_kernel",)),
 }
 
-# Layers that hold an EinsumDense layer for queries, keys, values and outputs each.
+# Layers that hold EinsumDense layers for queries, keys, values and outputs.
 ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 
-# Layers that apply the layers in them as they are: their weights can be pruned.
+# Layers that apply their inner layers unchanged. So weights of the inner layers can be
+# pruned.
 COMPOSITES = frozenset(
     {
         *(*ATTENTION, "TimeDistributed"),
@@ -41,7 +42,7 @@ COMPOSITES = frozenset(
     }
 )
 
-# Layers that may be told which time steps count, or which tokens see which.
+# Layers that can take a mask of time steps, or a mask of the tokens that a token sees.
 TAKE_MASKS = frozenset(
     {
         *(*ATTENTION, "Attention"),
@@ -53,7 +54,7 @@ TAKE_MASKS = frozenset(
 
 
 def names_a_mask(argument: str) -> bool:
-    """Whether an argument of this name says which time steps or tokens count."""
+    """Whether an argument of this name is a mask of time steps or tokens."""
     return argument == "mask" or argument.endswith("_mask")
 
 
@@ -66,11 +67,11 @@ _CONSTRAINTS = {
 
 
 class Part(NamedTuple):
-    """A weight, and where it is kept.
+    """A weight, and the layer that has it.
 
     Attributes:
-      layer: The innermost layer that it belongs to.
-      name: Its name in that layer ("kernel").
+      layer: The innermost layer that the weight belongs to.
+      name: The weight's name in that layer ("kernel").
       variable: The variable.
     """
 
@@ -80,11 +81,11 @@ class Part(NamedTuple):
 
     @property
     def constraint_attribute(self) -> str:
-        """The attribute of the layer that its constraint is configured by."""
+        """The attribute of the layer that configures the weight's constraint."""
         return _CONSTRAINTS.get(self.name, f"{self.name}_constraint")
 
 
-# From a layer, gives its own variables by name, without those of layers inside it.
+# Function from a layer to its own variables by name, without those of inner layers.
 Own = Callable[[Any], Iterable[tuple[str, Any]]]
 
 
@@ -99,12 +100,12 @@ def parts_of(layer: Any, own: Own, everything: Iterable[tuple[str, Any]]) -> dic
     Args:
       layer: A built layer.
       own: See `Own`.
-      everything: Name in its own layer and variable of each weight, in the layer's
-        order. Others are left out.
+      everything: The weights to name, in the layer's order: pairs of the name in the
+        weight's own layer and the variable. Other weights are left out.
 
     Returns:
-      Short name ("kernel", "query/kernel") to `Part`. A name met again gets a number:
-      "kernel", "kernel_1".
+      Short name ("kernel", "query/kernel") to `Part`. A name that occurs again gets a
+      number: "kernel", "kernel_1".
     """
     found: dict[int, tuple[str, Part]] = {}
     waiting = [(layer, "")]
@@ -133,9 +134,9 @@ def prunable(
     """The short names of the weights of a layer that a table names.
 
     Args:
-      parts: What `parts_of` gave.
+      parts: The parts that `parts_of` returned.
       layer: The layer.
-      kind_of: What Keras calls the class of a layer.
+      kind_of: Function from a layer to Keras's name of its class.
       table: `PRUNABLE` or `ON_REQUEST`.
     """
     allowed = _open_layers(layer, kind_of)
@@ -150,9 +151,9 @@ def prunable(
 def pruned(
     parts: dict[str, Part], layer: Any, kind_of: Callable[[Any], str | None]
 ) -> dict[str, Any]:
-    """Short name to variable of the weights of a layer that are pruned.
+    """Short name to variable of the weights of a layer that are pruned by default.
 
-    A layer of the user's own says itself which these are.
+    A layer of the user's own names these weights itself, by `get_prunable_weights`.
     """
     names = prunable(parts, layer, kind_of, PRUNABLE)
     if kind_of(layer) is None and hasattr(layer, "get_prunable_weights"):
@@ -172,7 +173,7 @@ def renamed(own: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _open_layers(layer: Any, kind_of: Callable[[Any], str | None]) -> set[int]:
-    """The layer, and what it holds, as long as composites apply it as it is."""
+    """The ids of a layer and of the inner layers that composites apply unchanged."""
     found, waiting = set(), [layer]
     while waiting:
         holder = waiting.pop()

@@ -1,6 +1,7 @@
-"""MultiHeadAttention with fewer units, and the scale of what it was.
+"""MultiHeadAttention with fewer units that scales queries as before.
 
-Nothing here imports a Keras: each adapter joins this with its MultiHeadAttention.
+Nothing here imports Keras 2 or Keras 3: each adapter combines `ScaledQueries` with the
+MultiHeadAttention of its Keras.
 """
 
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 class ScaledQueries:
     """Lets a MultiHeadAttention multiply its queries by a number.
 
-    Keras divides them by the square root of `key_dim`. `shrink` takes out units, and
-    the layer has to go on dividing by what it was. Scaled weights would give the same
-    outputs, but would not train alike. `strip` scales the weights.
+    Keras divides the queries by the square root of `key_dim`. `shrink` takes out units,
+    but the layer must still divide by the square root of the old `key_dim`. Scaled
+    weights would give the same outputs, but would train differently. `strip` does scale
+    the weights.
 
     Attributes:
-      query_factor: The number.
+      query_factor: The number that multiplies the queries.
     """
 
     stands_for = "MultiHeadAttention"

@@ -1,1 +1,1 @@
-"""PruningPolicy, and what it delegates to."""
+"""PruningPolicy, and the modules that it delegates to."""

@@ -1,7 +1,8 @@
-"""Filters whose channels are added to those of other layers: which, and how they go.
+"""Filters whose channels are added to those of other layers: finds and zeroes them.
 
-At the end of a residual block several layers add to the same channels. No one of them
-can take a channel out of the network. But it can add nothing to it:
+At the end of a residual block several layers add to the same channels. So pruning one
+of these layers cannot take a channel out of the network. But the layer can add 0 to the
+channel:
 
     Conv2D "conv2" -> BatchNormalization "bn2" -> Add <- the shortcut
 
@@ -10,7 +11,7 @@ Filter i of "conv2" adds nothing once `conv2/kernel[..., i]`, `bn2/gamma[i]` and
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
-  arXiv 2009.11839 (so its program prunes ResNets).
+  arXiv 2009.11839 (the authors' program prunes ResNets in this way).
 """
 
 from collections.abc import Collection, Mapping
@@ -29,16 +30,16 @@ def added_filters(
 ) -> dict[str, tuple[str, ...]]:
     """The convolutions whose result goes into an Add and nowhere else.
 
-    A BatchNormalization may stand between the two.
+    A BatchNormalization may stand between the convolution and the Add.
 
     Args:
       network: The network.
       names: The weights that may be pruned.
 
     Returns:
-      Name of a kernel to the names of all weights of which a filter's part has to be 0,
-      so that it adds nothing: the kernel itself, its bias, and the scale and offset of
-      the BatchNormalization.
+      Name of a kernel to the names of the weights in which a filter's part must be 0,
+      so that the filter adds nothing: the kernel itself, its bias, and the scale and
+      offset of the BatchNormalization.
     """
     readers: dict[int, list[Call]] = {}
     for call in network.calls:
@@ -47,7 +48,7 @@ def added_filters(
     layers = [id(call.layer) for call in network.calls]
 
     def follower(call: Call) -> Call | None:
-        """What alone reads the result of a layer that is called once."""
+        """The only reader of a call's result, if its layer is called once, or None."""
         (number, *more), read = call.outputs, readers.get(call.outputs[0], [])
         once = layers.count(id(call.layer)) == 1
         if more or not once or number in network.outputs or len(read) != 1:
@@ -78,8 +79,9 @@ def _is_linear_convolution(call: Call) -> bool:
 def hold_zero(model: Any, kept: Mapping[str, np.ndarray]) -> None:
     """Zeroes added filters of a model, now and in training.
 
-    The constraints are those of the model's variables: a copy, or a model that is
-    loaded from a file, has none until this is called again.
+    The constraints that hold the zeros belong to the model's variables. A copy, or a
+    model that is loaded from a file, has no such constraints until this function is
+    called again.
 
     Args:
       model: The model; it is changed.

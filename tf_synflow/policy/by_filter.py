@@ -23,9 +23,9 @@ class FilterTask:
 
     Attributes:
       problem: The network, and the weights to score.
-      start: Name to mask: the weights that there are now.
+      start: Name to mask: the weights that are kept now.
       filters: The filters that may be pruned.
-      fewest: Name of a kernel to the number of filters that it keeps at least.
+      fewest: Name of a kernel to the least number of filters that it keeps.
     """
 
     def __init__(self, problem: Problem, policy: Any, zero: bool = False):
@@ -34,8 +34,9 @@ class FilterTask:
         Args:
           problem: The network, and the weights to score.
           policy: The `PruningPolicy`.
-          zero: Whether all filters count, and those that are added to others' can be
-            zeroed; a layer then keeps one filter at least. Defaults to False.
+          zero: Whether all filters count, and filters that are added to those of other
+            layers can be zeroed. A layer then keeps at least one filter. Defaults to
+            False.
 
         Raises:
           ValueError: No filter may be pruned.
@@ -53,11 +54,11 @@ class FilterTask:
 
     @property
     def standing(self) -> Masks:
-        """Name of a kernel to boolean vector: the filters that there are now."""
+        """Name of a kernel to boolean vector: the filters that are left now."""
         return self.filters.standing(self.start)
 
     def check(self, ratio: float) -> None:
-        """Raises what `masks` would raise before it scores."""
+        """Raises the errors that `masks` raises before it computes scores."""
         self._plan(ratio)
         self.prepare_scores()
 
@@ -71,11 +72,11 @@ class FilterTask:
         return self.filters.weight_masks(left, self.start)
 
     def left(self, steps: Plan, fewest: Mapping[str, int]) -> Masks:
-        """The filters to keep once a plan for filters is carried out.
+        """The filters that are left when a plan for filters is carried out.
 
         Args:
           steps: The plan.
-          fewest: Name of a kernel to the number of filters that it keeps at least.
+          fewest: Name of a kernel to the least number of filters that it keeps.
         """
         policy = self._policy
         bar = progress_bar(
@@ -85,7 +86,7 @@ class FilterTask:
         return iterate(scorer, self.standing, steps, bar)
 
     def prepare_scores(self) -> Scorer:
-        """What gives the scores under masks; raises what it can raise beforehand."""
+        """The function from masks to scores; raises errors known before scoring."""
         name = self._policy.criterion_name
         scorer = self.filters.scorer(self.problem, name, self.start)
         return inverted(scorer) if self._policy.invert else scorer

@@ -19,11 +19,11 @@ class WeightTask:
 
     Attributes:
       problem: The network, and the weights to score.
-      start: Name to mask: the weights that there are now.
+      start: Name to mask: the weights that are kept now.
     """
 
     def __init__(self, problem: Problem, policy: Any):
-        """Takes what the masks begin from.
+        """Takes over the weights to score and the masks to begin from.
 
         Args:
           problem: The network, and the weights to score.
@@ -34,7 +34,7 @@ class WeightTask:
         self._policy = policy
 
     def check(self, ratio: float) -> None:
-        """Raises what `masks` would raise before it scores."""
+        """Raises the errors that `masks` raises before it computes scores."""
         ratio = self._of_prunable(ratio)
         check_reach(self.start, ratio, self._policy.scope)
         if pruned_fraction(ratio):
@@ -63,14 +63,14 @@ class WeightTask:
         return new
 
     def _of_prunable(self, ratio: float) -> float | Fraction:
-        """The ratio of the weights that are pruned, for the one that was asked for."""
+        """The ratio of the prunable weights, from the ratio that was asked for."""
         if self._policy.ratio_of == "prunable" or not pruned_fraction(ratio):
             return ratio
         sizes = {name: mask.size for name, mask in self.start.items()}
         return ratio_of_prunable(self.problem.network, sizes, ratio)
 
     def _advice(self) -> str:
-        """What to do where pruning has cut the network."""
+        """What to do if pruning has cut an output off from the input."""
         policy, own = self._policy, DEFAULT_ITERATIONS["synflow"]
         if policy.criterion_name != "synflow" or policy.invert:
             without = " without invert" if policy.invert else ""
@@ -84,7 +84,7 @@ class WeightTask:
         return f"take a lower ratio{other}"
 
     def prepare_scores(self) -> Scorer:
-        """What gives the scores under masks; raises what it can raise beforehand."""
+        """The function from masks to scores; raises errors known before scoring."""
         name = self._policy.criterion_name
         criterion = CRITERIA[name] if name else custom(self._policy.criterion)
         scorer = criterion(self.problem)

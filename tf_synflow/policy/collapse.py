@@ -1,4 +1,4 @@
-"""Layer collapse: a layer of which nothing is left, while others still stand.
+"""Layer collapse: nothing is left of a layer, while other layers still have weights.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by
@@ -23,10 +23,11 @@ def notice(
 
     Args:
       problem: The network.
-      before: Name to mask before pruning; what was empty then is not mentioned again.
-      after: Name to mask after it.
+      before: Name to mask before pruning. A layer that was empty then is not mentioned
+        again.
+      after: Name to mask after pruning.
       on_collapse: One of `ACTIONS`.
-      advice: What to do where input and output are not connected any more.
+      advice: What to do if input and output are not connected any more.
 
     Raises:
       LayerCollapseError: A layer was emptied, and `on_collapse` is "raise".

@@ -1,4 +1,4 @@
-"""Which kernels stay dense, because nothing prunes them; said, and counted."""
+"""Finds, counts and reports kernels that stay dense, because nothing prunes them."""
 
 import math
 import warnings
@@ -9,8 +9,8 @@ from tf_synflow.checks import DenseKernelsWarning
 from tf_synflow.masks.counts import kept_count
 from tf_synflow.network import Network
 
-# Weights that are added, or multiply one channel, are no kernels, whatever their rank.
-# Nor are learned tokens and positions.
+# Words in the names of weights that are no kernels, whatever their rank: weights that
+# are added, weights that multiply one channel, and learned tokens and positions.
 _NO_KERNELS = frozenset(
     {
         *("bias", "beta", "gamma", "scale", "moving", "token", "tokens", "cls"),
@@ -18,11 +18,11 @@ _NO_KERNELS = frozenset(
     }
 )
 
-_WORTH_A_WORD = 0.01  # of the trainable weights
+_WORTH_A_WORD = 0.01  # share of the trainable weights
 
 
 def dense_kernels(network: Network, pruned: Collection[str]) -> dict[str, int]:
-    """Name to size of the trainable kernels that are not among those pruned.
+    """Name to size of the trainable kernels that are not pruned.
 
     Args:
       network: The network.
@@ -48,7 +48,7 @@ def trainable_size(network: Network) -> int:
 def warn_of_dense(
     network: Network, pruned: Collection[str], excluded: Collection[str]
 ) -> None:
-    """Warns of kernels that nobody prunes, if they are 1 % of the weights or more.
+    """Warns of kernels that are not pruned, if they hold 1 % of the weights or more.
 
     Args:
       network: The network.
@@ -84,7 +84,7 @@ def warn_of_dense(
 
 
 def listed(kernels: Mapping[str, int], most: int = 8) -> str:
-    """Names with sizes, the first of them if there are many."""
+    """Names with sizes; of many names only the first `most`."""
     said = [f"{name} ({size:,})" for name, size in list(kernels.items())[:most]]
     if len(kernels) > most:
         said.append(f"and {len(kernels) - most} more")
@@ -99,10 +99,10 @@ def ratio_of_prunable(
     Args:
       network: The network.
       sizes: Name to size of each weight that is pruned.
-      ratio: See `masks.counts.pruned_fraction`; of all kernels, pruned or not.
+      ratio: See `masks.counts.pruned_fraction`; here of all kernels, pruned or not.
 
     Raises:
-      ValueError: It keeps fewer weights than there are in the other kernels.
+      ValueError: `ratio` keeps so few weights that the other kernels use them up.
     """
     kernels = dense_kernels(network, sizes)
     own, dense = sum(sizes.values()), sum(kernels.values())

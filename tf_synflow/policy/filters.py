@@ -1,12 +1,14 @@
-"""Pruning by whole filters: what may go, how it is scored, and what goes with it.
+"""Pruning by whole filters: which can be removed, and how filters are scored.
 
-A *filter* gives one output channel of a convolution, or one unit of a Dense layer. It
-goes together with what its channel passes on the way, a depthwise filter or the scale
-of a BatchNormalization, and with the weights that read it; so `shrink` can take all of
-it out of the network. Filters whose channels are added to those of other layers, as at
-the end of a residual block, or combined with them otherwise, stay; and so do those that
-a strided 1x1 convolution reads (see `shrink`), and the outputs of the network. If asked
-for, those that are added go too, in another way: see `added_filters`.
+A *filter* gives one output channel of a convolution, or one unit of a Dense layer. A
+filter is removed together with all weights that its channel passes on the way, such as
+a depthwise filter or the scale of a BatchNormalization, and with the weights that read
+the channel. So `shrink` can take the channel out of the network.
+
+These filters stay: filters whose channels are combined with those of other layers, as
+by the Add at the end of a residual block; filters that a strided 1x1 convolution reads
+(see `shrink`); and the outputs of the network. On request, filters whose channels are
+added are pruned too, in another way: see `added_filters`.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -29,16 +31,17 @@ from tf_synflow.masks.types import Masks, Plan, Scorer, Scores
 from tf_synflow.network import Network
 from tf_synflow.policy.added_filters import added_filters
 
-# The share of a layer that may go, of arXiv 2009.11839.
+# The largest share of a layer's filters that may be removed, from arXiv 2009.11839.
 MOST_OF_A_LAYER = 0.95
 
 
 class _Form(NamedTuple):
-    """From the scores of its weights to that of a filter.
+    """How to score a filter by the scores of its weights.
 
     Attributes:
-      weights: Gives the scores of weights.
-      total: From an array `(weights of a filter, filters)` to a score for each filter.
+      weights: The criterion that scores the weights.
+      total: Function from an array `(weights of a filter, filters)` to a score for each
+        filter.
     """
 
     weights: Callable[[Problem], Scorer]
@@ -57,12 +60,12 @@ FORMS = {
     "small_magnitude_loss_preservation": _Form(
         CRITERIA["small_magnitude_loss_preservation"], _sum
     ),
-    # The absolute value outside of the sum.
+    # The absolute value is taken after the sum.
     "gradient_norm_preservation": _Form(
         gradient_norm_changes, lambda scores: np.abs(scores.sum(0))
     ),
     "grasp": _Form(CRITERIA["grasp"], _sum),
-    # A sum of n draws from N(0, 1) over sqrt(n) is one.
+    # The sum of n draws from N(0, 1), divided by sqrt(n), is a draw from N(0, 1) too.
     "random": _Form(
         CRITERIA["random"], lambda scores: scores.sum(0) / len(scores) ** 0.5
     ),
@@ -74,24 +77,25 @@ class Filters:
 
     Attributes:
       sizes: Name of a kernel ("conv1/kernel") to its number of filters, for the kernels
-        whose filters may be pruned, in the model's order. If added filters are zeroed,
-        those that always stay are among them.
-      added: Kernels whose filters are zeroed, because they are added to others; none,
-        unless asked for.
-      fixed: Kernels whose filters are counted though all of them stay; likewise.
+        whose filters may be pruned, in the model's order. If `zero` is True, the
+        kernels in `fixed` are included.
+      added: Kernels whose filters are zeroed, because their channels are added to those
+        of other filters. Empty unless `zero` is True.
+      fixed: Kernels whose filters are counted though all of them stay. Empty unless
+        `zero` is True.
     """
 
     def __init__(self, network: Network, names: Collection[str], zero: bool = False):
-        """Finds them.
+        """Finds the filters.
 
         Args:
           network: The network.
           names: The weights that may be pruned.
-          zero: Whether all filters count, and those that are added to others' can be
-            zeroed; see `added_filters`. Defaults to False.
+          zero: Whether all filters count, and filters that are added to those of other
+            layers can be zeroed; see `added_filters`. Defaults to False.
 
         Raises:
-          ValueError: There are none.
+          ValueError: No filter may be pruned.
         """
         channels = Channels(network, names, needed.rule_of)
         stay = channels.held | {
@@ -105,7 +109,7 @@ class Filters:
         bundles = {group: own for own in channels.bundles for group in own}
         makers: dict[tuple[int, ...], list[str]] = {}
         self._axes = channels.kernels
-        # All groups that lose a channel with a filter of the kernel.
+        # For each kernel, all groups that lose a channel with each of its filters.
         self._groups: dict[str, tuple[int, ...]] = {}
         for name, (_, out) in channels.kernels.items():
             for group in channels.axes[name][out]:
@@ -145,10 +149,10 @@ class Filters:
         return {name: self.by_filter(name, masks[name]).any(0) for name in self.sizes}
 
     def weight_masks(self, filters: Masks, masks: Masks) -> Masks:
-        """The masks of the weights once only these filters are left.
+        """The masks of the weights when only these filters are left.
 
         Args:
-          filters: What `standing` gives.
+          filters: The filters that are left, in the form that `standing` returns.
           masks: The masks of the weights so far.
         """
         new = {name: mask.copy() for name, mask in masks.items()}
@@ -165,7 +169,7 @@ class Filters:
         return new
 
     def scorer(self, problem: Problem, criterion: str, masks: Masks) -> Scorer:
-        """What scores filters under masks of filters.
+        """The function from masks of filters to scores of filters.
 
         Args:
           problem: The network.
@@ -192,7 +196,7 @@ class Filters:
 
 
 def least(sizes: Mapping[str, int]) -> dict[str, int]:
-    """How many filters each layer keeps at least: 5 %, and one."""
+    """The least number of filters that each layer keeps: 5 %, but at least one."""
     return {
         name: max(1, size - math.floor(MOST_OF_A_LAYER * size))
         for name, size in sizes.items()
@@ -200,7 +204,7 @@ def least(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def never_less(scorer: Scorer, fewest: Mapping[str, int]) -> Scorer:
-    """Makes so many of a layer's highest scores infinite, so that they are kept."""
+    """Makes the `fewest` highest scores of a layer infinite, so that they are kept."""
 
     def score(filters: Masks) -> Scores:
         scores = {name: own.astype("float64") for name, own in scorer(filters).items()}
@@ -218,13 +222,13 @@ def check_filter_reach(
     """Refuses a plan that ends with too few filters, or with more than there are.
 
     Args:
-      steps: What `masks.counts.plan` gave for filters.
-      standing: Name to boolean vector, the filters that there are.
-      fewest: Name to the number that is kept at least.
-      why: Why so many are kept, for errors.
+      steps: The plan that `masks.counts.plan` returned for filters.
+      standing: Name to boolean vector, True for the filters that are left.
+      fewest: Name to the least number of filters that is kept.
+      why: Why so many filters are kept, for errors.
 
     Raises:
-      ValueError: With the numbers.
+      ValueError: The plan cannot be carried out. The error gives the numbers.
     """
     ends = [
         (
@@ -236,7 +240,7 @@ def check_filter_reach(
         )
         for names, kept in steps[-1]
     ]
-    # A ratio that is named has to work for every layer, not only for the one at fault.
+    # A ratio that an error names must work for every layer, not only for that at fault.
     highest = min(
         (highest_ratio(size, lowest) for *_, lowest, size, _ in ends if lowest > 1),
         default=math.inf,

@@ -8,14 +8,14 @@ from tqdm.auto import tqdm
 def progress_bar(
     what: str, unit: str, shown: bool, leave: bool = True
 ) -> Callable[[Iterable], Iterable]:
-    """Gives a function that shows how far an iteration is.
+    """Makes a function that shows a progress bar for an iteration.
 
     Args:
       what: What is being done.
       unit: What is counted.
-      shown: Whether it is shown at all; if so, after a second, or after three if it
-        does not stay.
-      leave: Whether it stays when it is done. Defaults to True.
+      shown: Whether the bar is shown at all. It appears after one second, or after
+        three seconds if `leave` is False.
+      leave: Whether the bar stays when the iteration is done. Defaults to True.
     """
 
     def bar(items: Iterable) -> Iterable:

@@ -18,7 +18,7 @@ def excluded_layers(network: Network, exclude: Collection[str]) -> tuple[str, ..
       exclude: See `PruningPolicy`: paths of layers, of nested models, and patterns.
 
     Raises:
-      ValueError: One of them stands for nothing.
+      ValueError: An entry of `exclude` fits no layer.
     """
     names = list(network.layers())
     found: set[str] = set()
@@ -40,13 +40,13 @@ def excluded_layers(network: Network, exclude: Collection[str]) -> tuple[str, ..
 
 
 def _within(name: str, pattern: str) -> bool:
-    """Whether a pattern fits the path of a layer, or of a model that it is in."""
+    """Whether a pattern fits the path of a layer, or of a model that has the layer."""
     paths = itertools.accumulate(name.split("/"), "{}/{}".format)
     return any(fnmatchcase(path, pattern) for path in paths)
 
 
 def _other_keras(network: Network, layer_types: Collection[type]) -> str:
-    """Says so, if layer types are those of the Keras that the model is not of."""
+    """A remark if layer types belong to another Keras than the model; "" otherwise."""
     own = frameworks.adapter_of(network.model)
     others = [
         kind.__name__

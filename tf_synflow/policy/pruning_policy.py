@@ -1,4 +1,4 @@
-"""PruningPolicy: what may be pruned, how it is scored, in how many steps, over what."""
+"""PruningPolicy: which weights may be pruned, their scores, and the number of steps."""
 
 import dataclasses
 import math
@@ -24,19 +24,20 @@ from tf_synflow.policy.prunable import excluded_layers, prunable_values
 
 @dataclasses.dataclass(frozen=True)
 class PruningPolicy:
-    """Says what may be pruned, how it is scored, in how many steps and over what.
+    """Says which weights may be pruned, how they are scored, and in how many steps.
 
-    It is a tfmot policy too: `prune_low_magnitude(model, pruning_policy=policy)` wraps
-    the layers that this policy prunes, and
+    A policy is a tfmot policy too: `prune_low_magnitude(model, pruning_policy=policy)`
+    wraps the layers that the policy prunes, and
     `isinstance(policy, tfmot.sparsity.keras.PruningPolicy)` is true. All arguments
-    after the first are given by name, and cannot be changed later.
+    after the first must be given by name. No argument can be changed later.
 
     Args:
-      criterion: "synflow", "magnitude" or "random"; or, of those that need data,
-        "snip", "grasp", "loss_preservation", "small_magnitude_loss_preservation" or
-        "gradient_norm_preservation"; or a function `(model, data) -> {weight name:
-        scores}`, which gets a copy of the model with pruned weights at 0 and whose
-        lowest scores are removed. Defaults to "synflow".
+      criterion: "synflow", "magnitude" or "random", which need no data; "snip",
+        "grasp", "loss_preservation", "small_magnitude_loss_preservation" or
+        "gradient_norm_preservation", which need data; or a function
+        `(model, data) -> {weight name: scores}`. The function gets a copy of the model
+        in which pruned weights are 0. The weights with the lowest scores are removed.
+        Defaults to "synflow".
       iterations: How often to score and remove, at least 1. Defaults to the
         criterion's own: 100 for SynFlow, 1 for the others.
       schedule: How the density falls over the iterations, "exponential" or
@@ -46,29 +47,30 @@ class PruningPolicy:
       exclude: Names of layers to leave alone, nested ones by their path
         ("block1/conv1"); names of nested models ("base"), for all layers in them;
         and patterns ("base/*", "*_conv1") with `*`, `?` and `[...]`, where `*` stands
-        for "/" too. Their weights are neither pruned nor counted. SynFlow takes one of
-        them that it cannot see through for the identity, if its one output has the
-        shape of its one input. Defaults to none.
+        for "/" too. The weights of these layers are neither pruned nor counted. SynFlow
+        treats an excluded layer that it has no rule for as the identity, if the layer's
+        one output has the shape of its one input. Defaults to none.
       layer_types: Layer classes whose weights may be pruned. Defaults to all with
         kernels that can be pruned: Dense, EinsumDense, convolutions, attention,
         Embedding, recurrent layers, and layers with a `get_prunable_weights` of their
         own; docs/layers.md has the list. Depthwise kernels and Conv1DTranspose are
-        pruned only if they are named here.
+        pruned only if their layer classes are named here.
       seed: Seeds the criterion "random". Defaults to 0.
-      dtype: What SynFlow and the criteria that need data compute in, whatever the
-        model's own dtype. "float64" is exact enough that independent programs agree
+      dtype: The type in which SynFlow and the criteria that need data compute, whatever
+        the model's own dtype. "float64" is exact enough that independent programs agree
         in every bit. "float32" takes half the memory and less time; its masks differ
         because 100 rounds of ranking amplify rounding. Defaults to "float64".
-      loss: What the criteria that need data differentiate: a Keras loss, its name,
-        or a function `(labels, outputs) -> losses`. With several outputs, one for
-        all of them, or a list or a dictionary by name of the output; None leaves an
-        output out. Penalties of regularisers are not part of it. Defaults to the
-        losses and `loss_weights` that the model is compiled with; and if it is not,
-        to the cross-entropy that fits output and labels.
-      training: Whether BatchNormalization normalises by the batch while gradients
-        are taken (how data is cut then matters). All else, dropout too, is as in
-        inference either way. Defaults to False.
-      temperature: T > 0, divides the logits. Defaults to the criterion's own: 200
+      loss: The loss that the criteria that need data differentiate: a Keras loss, its
+        name, or a function `(labels, outputs) -> losses`. With several outputs, one
+        loss for all outputs, or a list or a dictionary by name of the output. In a list
+        or dictionary, None leaves an output out. Penalties of regularisers are not part
+        of the loss. Defaults to the losses and `loss_weights` that the model is
+        compiled with. If the model is not compiled, defaults to the cross-entropy that
+        fits output and labels.
+      training: Whether BatchNormalization normalises by the batch while gradients are
+        computed. The way in which data is cut into batches then matters. Other layers,
+        dropout too, work as in inference either way. Defaults to False.
+      temperature: T > 0, which divides the logits. Defaults to the criterion's own: 200
         for "grasp", 5 for the two kinds of loss preservation, otherwise 1.
       invert: An ablation: the scores are negated, so that the highest are removed.
         Defaults to False.
@@ -78,24 +80,27 @@ class PruningPolicy:
         empties 1x1 shortcuts at high ratios, which does no harm. Defaults to "warn".
       progress: Shows a progress bar when scoring takes more than a second. Defaults
         to True.
-      granularity: What is removed: each "weight" by itself, or a whole "filter", an
-        output channel of a convolution or a unit of a Dense layer, together with every
-        weight that carries or reads its channel. For "magnitude" (a filter's 2-norm),
-        the two kinds of loss preservation (the sum of its scores),
+      granularity: What is removed. "weight" removes each weight by itself. "filter"
+        removes whole filters: a filter is an output channel of a convolution or a unit
+        of a Dense layer, together with every weight that carries or reads its channel.
+        The criteria for filters are "magnitude" (a filter's 2-norm), the two kinds of
+        loss preservation (the sum of the scores of a filter's weights),
         "gradient_norm_preservation" (the absolute value of the sum of w (H g)), "grasp"
-        (that sum) and "random". H and g are then those by all trainable variables, not
-        by the prunable weights alone. A ratio then counts filters. No layer loses more
-        than 95 % of its own; those of the outputs stay, and those whose channels are
-        combined with the channels of other layers (Add, Multiply ...) or read by a
-        strided 1x1 convolution.
-        Defaults to "weight".
-      ratio_of: Which weights a ratio counts: "prunable" ones, or those of "all"
-        kernels, so that kernels that stay dense (excluded ones too) have to be made up
-        for. Defaults to "prunable".
-      attention: What SynFlow makes of queries and keys. "share": their product sets a
-        head's share of the flow, which is that of attention to all tokens alike.
-        "product": the flow is multiplied by it, which keeps query and key weights in
-        every layer, but few heads. Defaults to "share".
+        (the sum of w (H g)) and "random". H and g are then the derivatives by all
+        trainable variables, not by the prunable weights alone. A ratio then counts
+        filters. No layer loses more than 95 % of its filters. The filters of the
+        outputs stay. So do filters whose channels are combined with the channels of
+        other layers (Add, Multiply ...) or read by a strided 1x1 convolution. Defaults
+        to "weight".
+      ratio_of: Which weights a ratio counts: "prunable" for the prunable weights, "all"
+        for the weights of all kernels. With "all", more of the prunable weights are
+        removed, to make up for kernels that stay dense (excluded kernels too). Defaults
+        to "prunable".
+      attention: How SynFlow treats queries and keys. "share": the flow is that of
+        attention to all tokens alike, and a query or key weight is scored by its share
+        in the product of its head's queries and keys. "product": the flow of a head is
+        multiplied by this product, which keeps query and key weights in every layer,
+        but few heads. Defaults to "share".
 
     Raises:
       TypeError: `iterations` is no whole number, or `exclude` is a string.
@@ -123,7 +128,7 @@ class PruningPolicy:
     attention: str = "share"
 
     def __post_init__(self) -> None:
-        """Refuses what is out of range, and fills in the criterion's iterations."""
+        """Refuses values that are out of range, and fills in default iterations."""
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, CRITERIA)
         check_choice("granularity", self.granularity, ("weight", "filter"))
@@ -170,10 +175,11 @@ class PruningPolicy:
 
     @property
     def __class__(self) -> type:
-        """The class; on the way it is made known to tfmot, as soon as that is there.
+        """The class; if tfmot is imported, this makes the class known to tfmot first.
 
-        `isinstance(policy, tfmot.sparsity.keras.PruningPolicy)` asks for this. To be a
-        subclass, it would have to import tfmot, and with that Keras 2, for everybody.
+        `isinstance(policy, tfmot.sparsity.keras.PruningPolicy)` reads this property. A
+        subclass of tfmot's class would have to import tfmot, and with it Keras 2, for
+        every user.
         """
         if (tfmot := sys.modules.get("tensorflow_model_optimization")) is not None:
             tfmot.sparsity.keras.PruningPolicy.register(PruningPolicy)
@@ -191,31 +197,33 @@ class PruningPolicy:
 
         Args:
           model: A built Sequential or functional Keras model. It is not changed.
-          data: For criteria that need it: `(x, y)` or `(x, y, sample_weight)`, arrays
+          data: For criteria that need data: `(x, y)` or `(x, y, sample_weight)`, arrays
             of equal length, or a `tf.data.Dataset` or `keras.utils.Sequence` of such
-            batches. With several outputs, y is a list in their order or a dictionary by
-            their names, and sample_weight is one array for all, or likewise. All of it
-            is used, and how it is cut into batches does not matter (but see
-            `training`). A Dataset or Sequence is gone through once for the gradient and
-            once more for Hessian-vector products: with random augmentation the two
-            passes would see different images. Defaults to None.
+            batches. With several outputs, y is a list in the order of the outputs or a
+            dictionary by their names. sample_weight is one array for all outputs, or a
+            list or dictionary like y. All data is used, and the way in which it is cut
+            into batches does not matter (but see `training`). A Dataset or Sequence is
+            read once for the gradient and again for Hessian-vector products. With
+            random augmentation the two passes would see different images. Defaults to
+            None.
 
         Returns:
           Name ("conv1/kernel") to float64 array of the weight's shape, in the order in
-          which the model applies its layers. For "synflow" they are S = dR/d|w| * |w|
-          wherever float64 can hold them all. In deeper networks they are S times one
-          power of two, and the ratios between them are those of S; the dictionary's
-          attribute `log2_scale` (0 otherwise) says which: S = score * 2**log2_scale.
-          The scores of criteria that need data are divided by the absolute value of
-          their total. Of filters: name of a kernel whose filters may be pruned to a
-          vector, a score for each.
+          which the model applies its layers. For "synflow" the scores are
+          S = dR/d|w| * |w| if float64 can hold all of them. In deeper networks the
+          scores are S times one power of two, so the ratios between the scores are
+          those of S. The dictionary's attribute `log2_scale` says which power of two:
+          S = score * 2**log2_scale. `log2_scale` is 0 if the scores are S itself. The
+          scores of criteria that need data are divided by the absolute value of their
+          total. For filters, the result maps the name of each kernel whose filters may
+          be pruned to a vector with a score for each filter.
 
         Raises:
           TypeError: `model` is no Keras model, or `data` is of no known kind.
-          ValueError: It is subclassed or not built, nothing in it can be pruned, a
-            weight is not finite, or SynFlow cannot see through a layer; data is needed
-            and not there, empty, or does not fit the model; the loss is NaN or
-            infinite; or a criterion function returns wrong names, shapes or values.
+          ValueError: `model` is subclassed or not built, nothing in it can be pruned, a
+            weight is not finite, or SynFlow has no rule for a layer; data is needed but
+            missing, empty, or does not fit the model; the loss is NaN or infinite; or a
+            criterion function returns wrong names, shapes or values.
         """
         return self.prepare(model, data).score()
 
@@ -223,50 +231,53 @@ class PruningPolicy:
         """Finds the weights to keep.
 
         Args:
-          model: A built Sequential or functional Keras model. It is not changed. A
-            pruned model goes on from its masks: what is pruned stays pruned.
-          ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
-            `0 <= ratio < 1`: the fraction of the prunable weights removed. Of N
+          model: A built Sequential or functional Keras model. It is not changed. If the
+            model is pruned, the result begins from its masks: pruned weights stay
+            pruned.
+          ratio: `>= 1`: the compression ratio rho, prunable weights over kept weights.
+            `0 <= ratio < 1`: the fraction of the prunable weights to remove. Of N
             prunable weights (of each weight tensor, if the scope is "local") exactly
-            `N - floor((1 - 1/rho) N)` are kept; of filters likewise.
+            `N - floor((1 - 1/rho) N)` are kept. The same holds for filters.
           data: See `score`.
 
         Returns:
-          Name to boolean array of the weight's shape, True where it is kept.
+          Name to boolean array of the weight's shape, True where the weight is kept.
 
         Raises:
           TypeError: `model` is no Keras model or `ratio` no number.
-          ValueError: As for `score`; or `ratio` is NaN, infinite, negative, more than
-            leaves a weight for each tensor, or less than the model has already.
+          ValueError: As for `score`; or `ratio` is NaN, infinite, negative, too high to
+            leave a weight for each tensor, or lower than the ratio that the model has
+            already.
           LayerCollapseError: Nothing is left of a layer, and `on_collapse` is "raise".
         """
         return self.prepare(model, data).masks(ratio)
 
     def prepare(self, model: Any, data: Any = None) -> WeightTask | FilterTask:
-        """Reads a model once, for all that is to be done with it.
+        """Reads a model once, to score it, to mask it, and to check ratios.
 
         Args:
           model: A built Sequential or functional Keras model. It is not changed.
           data: See `score`.
 
         Returns:
-          A task: `check(ratio)` raises what `masks(ratio)` would raise before it
-          scores; `score()` and `masks(ratio)` are as here.
+          A task. `task.check(ratio)` raises the errors that `task.masks(ratio)` raises
+          before it computes scores. `task.score()` and `task.masks(ratio)` do the same
+          as here.
 
         Raises:
           TypeError: `model` is no Keras model.
-          ValueError: It is subclassed or not built, nothing in it can be pruned, or a
-            weight is not finite.
+          ValueError: `model` is subclassed or not built, nothing in it can be pruned,
+            or a weight is not finite.
         """
         return self.task(frameworks.read(model), data)
 
     def task(self, network: Network, data: Any = None) -> WeightTask | FilterTask:
-        """What `prepare` gives, for a network that was read already."""
+        """The task that `prepare` returns, for a network that was read already."""
         kind = FilterTask if self.granularity == "filter" else WeightTask
         return kind(self.problem(network, data), self)
 
     def problem(self, network: Network, data: Any = None) -> Problem:
-        """What a criterion is given of a network that was read already."""
+        """The `Problem` for a criterion, from a network that was read already."""
         excluded = excluded_layers(network, self.exclude)
         return Problem(
             network=network,
@@ -293,11 +304,11 @@ class PruningPolicy:
         return not excluded and bool(frameworks.adapter_of(layer).wrappable(layer))
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
-        """Raises what `score` would of a model (part of tfmot's interface)."""
+        """Raises the errors of `score` for a model (part of tfmot's interface)."""
         task = self.prepare(model)
         if self.criterion_name in DATA_FREE:
             task.prepare_scores()
-        # tfmot asks about single layers next, which do not know their path.
+        # Next, tfmot asks about single layers, and a layer does not know its path.
         seen = weakref.WeakKeyDictionary(
             {
                 call.layer: path in task.problem.exclude

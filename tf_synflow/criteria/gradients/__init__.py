@@ -1,7 +1,7 @@
 """Gradients and Hessian-gradient products of the loss, for the criteria with data.
 
-They are taken in a tf_keras copy of the network. So the modules here import tf_keras,
-and `derivatives` imports them when it is called.
+Both are computed in a tf_keras copy of the network. So the modules here import
+tf_keras, and `derivatives` imports these modules only when it is called.
 """
 
 import warnings
@@ -12,17 +12,17 @@ from tf_synflow.masks.types import Scores
 
 
 def derivatives(problem: Problem, temperature: float = 1.0) -> Any:
-    """The `Derivatives` of a problem; see there for arguments and errors."""
+    """The `Derivatives` of a problem; its constructor has the arguments and errors."""
     from tf_synflow.criteria.gradients.derivatives import Derivatives
 
     return Derivatives(problem, temperature)
 
 
 def over_total(scores: Scores) -> Scores:
-    """Scores divided by their total, so that they can be set side by side.
+    """Scores divided by their total, so that different scores can be compared.
 
-    Signed scores are divided by the total's absolute value: their order, and with it
-    what is pruned, must not turn round where the total is negative.
+    Signed scores are divided by the absolute value of their total. A negative total
+    would reverse the order of the scores, and with it the choice of weights to prune.
     """
     total = abs(sum(float(score.sum()) for score in scores.values()))
     if not total > 0:

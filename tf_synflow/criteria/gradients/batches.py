@@ -17,7 +17,7 @@ def check_weights(weights: np.ndarray, outputs: tuple[int | None, ...]) -> None:
       outputs: Shape of the model's output for that batch, None where it is not fixed.
 
     Raises:
-      ValueError: They do not fit.
+      ValueError: The sample weights do not fit.
     """
     if not (np.issubdtype(weights.dtype, np.number) or weights.dtype == bool):
         raise ValueError(f"sample weights must be numbers, got dtype {weights.dtype}")
@@ -38,12 +38,12 @@ def check_labels(
     """Refuses labels of the wrong shape or range.
 
     Args:
-      loss: Of a `Term`.
+      loss: The loss of a `Term`.
       labels: A batch of labels.
       outputs: Shape of the model's output for that batch, None where it is not fixed.
 
     Raises:
-      ValueError: They do not fit.
+      ValueError: The labels do not fit.
     """
     if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool):
         raise ValueError(f"labels must be numbers, got dtype {labels.dtype}")

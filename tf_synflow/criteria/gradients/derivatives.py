@@ -1,14 +1,16 @@
 """Gradients of the loss, and Hessian-vector products, over all of the data.
 
-They are taken in a copy of the network, so that nothing of the user's changes: neither
-weights nor BatchNormalization's statistics. With n loss values in all (one a sample,
-for a classifier), L = (1/n) sum_i s_i L_i, however the samples are cut into batches;
-s_i is the weight of the sample, 1 if there is none. With several outputs, L is the sum
-of their means, each times the factor that the model is compiled with (`loss_weights`).
+All derivatives are computed in a copy of the network. So the user's network does not
+change: neither its weights nor the statistics of its BatchNormalization. With n loss
+values in all (for a classifier, one for each sample), the loss is
+L = (1/n) sum_i s_i L_i, however the samples are cut into batches. Here s_i is the
+weight of sample i, or 1 if the data has no sample weights. With several outputs, L is
+the sum of the mean losses of the outputs, each times the factor in the `loss_weights`
+that the model is compiled with.
 
 References:
   Pearlmutter. Fast exact multiplication by the Hessian. Neural Computation, 1994.
-  (Hv is the gradient of g'v, v held fixed; H itself is never formed.)
+  (Hv is the gradient of g'v with v held fixed; H itself is never formed.)
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ from tf_synflow.network.copies import Rebuilt
 
 
 class _ByTheBatch(keras.layers.BatchNormalization):
-    """Normalises by the batch, while all else, such as dropout, is as in inference."""
+    """Normalises by the batch; other layers, such as dropout, are as in inference."""
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         return super().call(inputs, training=True, mask=mask)
@@ -39,16 +41,17 @@ class Derivatives:
     """First and second derivatives of a network's loss by its prunable weights."""
 
     def __init__(self, problem: Problem, temperature: float = 1.0):
-        """Copies the network, and looks at the first batch.
+        """Copies the network, and checks the first batch.
 
         Args:
           problem: The network, with data.
-          temperature: T, which divides the logits, unless the problem says another.
+          temperature: T, which divides the logits, unless the problem has a temperature
+            of its own. Defaults to 1.
 
         Raises:
           TypeError: Data or loss are of no known kind.
           ValueError: See `Samples`, `losses.find_losses` and `batches.check_labels`; a
-            temperature is asked for where the logits cannot be told; or a Keras 3 model
+            temperature is asked for, but the logits are not known; or a Keras 3 model
             cannot be converted.
         """
         adapter = frameworks.adapter_of(problem.network.model)
@@ -79,7 +82,7 @@ class Derivatives:
         self._model, variables = _copy(
             problem, [layer for end, layer in last if end in activated]
         )
-        # Of a variable that is mirrored on several devices, the first one.
+        # If a variable is mirrored on several devices, its first copy is used.
         self._variables = {
             name: getattr(variables[name], "values", [variables[name]])[0]
             for name in (*problem.weights, *_others(problem))
@@ -124,11 +127,11 @@ class Derivatives:
         return self._scored(self._over_all(self._gradients, masks))
 
     def hessian_gradient(self, masks: Masks) -> Scores:
-        """Hg, the Hessian of L by the surviving weights times their gradient.
+        """Hg, the Hessian of L by the surviving weights times the gradient by them.
 
-        It is half the gradient of |g|^2. If the problem asks for it, both run over all
-        trainable variables. Arguments, result and errors are those of `gradient`, which
-        it begins with.
+        Hg is half the gradient of |g|^2. If the problem sets `whole_hessian`, H and g
+        are taken over all trainable variables. The gradient is computed first.
+        Arguments, result and errors are those of `gradient`.
         """
         gradients = self._over_all(self._gradients, masks)
         directions = [
@@ -140,13 +143,13 @@ class Derivatives:
         )
 
     def _scored(self, derivatives: Scores) -> Scores:
-        """Those by the weights that are scored."""
+        """The derivatives by the weights that are scored."""
         return {name: derivatives[name] for name in self._problem.weights}
 
     def _over_all(
         self, function: Callable[..., tuple[list, list, list]], masks: Masks
     ) -> Scores:
-        """The mean over all data of what is summed for each batch and output."""
+        """The mean over all data of the sums that `function` returns for each batch."""
         for name, weight in self._problem.weights.items():
             self._variables[name].assign(weight * masks[name])
         totals, loss, sizes = None, 0.0, [0.0] * len(self._terms)
@@ -213,7 +216,7 @@ class Derivatives:
         return [tf.cast(x, dtype) for x, dtype in inputs], labels, weights
 
     def _sums(self, inputs: list[Any], labels: list[Any], weights: list[Any]) -> Any:
-        """The sum of each output's losses, and how many there are."""
+        """For each output, the sum of its losses and the number of these losses."""
         outputs = self._model(inputs[0] if len(inputs) == 1 else inputs, training=False)
         outputs, weights = tf.nest.flatten(outputs), iter(weights)
         pairs = [
@@ -258,7 +261,7 @@ class Derivatives:
 
 
 def _others(problem: Problem) -> list[str]:
-    """Names of the trainable variables beside the weights that are scored, if asked."""
+    """Names of the trainable variables that are not scored, if the problem asks."""
     network = problem.network
     trained = {id(variable) for variable in network.model.trainable_variables}
     return [
@@ -271,7 +274,7 @@ def _others(problem: Problem) -> list[str]:
 
 
 def _slopes(tape: Any, value: Any, variables: list[Any]) -> list[Any]:
-    """The gradients, also those of embeddings, which TensorFlow keeps as rows."""
+    """The gradients as dense tensors; TensorFlow keeps those of embeddings as rows."""
     zero = tf.UnconnectedGradients.ZERO
     gradients = tape.gradient(value, variables, unconnected_gradients=zero)
     return [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -1,8 +1,8 @@
-"""Which loss a criterion differentiates, and what divides the logits.
+"""Which loss a criterion differentiates, and how a temperature divides the logits.
 
-The cross-entropies are computed from logits wherever they can be found: a network that
-ends in a softmax (or sigmoid) is copied without it, which gives the same loss, more
-exactly, and lets a temperature T divide the logits.
+A cross-entropy is computed from logits wherever the logits can be found. A network that
+ends in a softmax (or sigmoid) is copied without this activation. The copy gives the
+same loss more exactly, and lets a temperature T divide the logits.
 """
 
 import contextlib
@@ -54,11 +54,11 @@ class Term(NamedTuple):
     """What one output adds to the loss.
 
     Attributes:
-      output: Which of the model's outputs it is, counted from 0.
-      name: What to call the output in an error; "" if it is the only one.
+      output: The number of the output among the model's outputs, counted from 0.
+      name: The name of the output in errors; "" if the model has only one output.
       loss: A Keras `Loss` without a reduction.
-      logits: Whether it is to be computed from logits, without the last activation.
-      factor: Its share in the sum: what the model is compiled with as `loss_weights`.
+      logits: Whether the loss is computed from logits, without the last activation.
+      factor: The factor of the loss in the sum, from the model's `loss_weights`.
     """
 
     output: int
@@ -73,12 +73,13 @@ def ending(network: Network, output: int = 0) -> tuple[str | None, Any]:
 
     Args:
       network: The network.
-      output: Which of its outputs, counted from 0.
+      output: The number of the output among its outputs, counted from 0. Defaults to 0.
 
     Returns:
-      "softmax", "sigmoid", "logits" (a layer of weights without an activation) or, if
-      that cannot be told, None; and the layer. A layer that is called elsewhere too, or
-      whose result is needed elsewhere, cannot be told: it could not be changed alone.
+      "softmax", "sigmoid", "logits" (a layer of weights without an activation), or None
+      if the ending is not known; and the layer. The ending counts as not known if the
+      layer is called elsewhere too, or if its result is needed elsewhere, because the
+      layer could not be changed for this output alone.
     """
     tensor = network.outputs[output]
     calls = [call for call in network.calls if tensor in call.outputs]
@@ -103,23 +104,25 @@ def find_losses(
     """The loss of each output that has one.
 
     Args:
-      model: The model; if `given` is None, its compiled losses and `loss_weights`
-        count.
-      given: For each output a Keras loss, its name, or a function `(labels, outputs) ->
-        loss` of a sample each or of the batch's mean; in a list or a dictionary by name
-        of the output, where None leaves an output out. One alone is for all outputs.
-        Or None altogether.
+      model: The model.
+      given: The losses, or None for the losses and `loss_weights` that the model is
+        compiled with. A loss is a Keras loss, the name of one, or a function
+        `(labels, outputs) -> loss` that returns the loss of each sample or the mean of
+        the batch. A single loss is for all outputs. In a list in the order of the
+        outputs, or a dictionary by name of the output, None leaves an output out.
       ends: How the model ends at each output; see `ending`.
-      labels: A batch of labels for each output, or None. If nothing else says so,
-        cross-entropy it is for each output with labels, of the kind that fits them.
+      labels: For each output a batch of labels, or None. If neither `given` nor the
+        model has a loss, each output with labels gets the cross-entropy that fits its
+        labels.
 
     Returns:
       A `Term` for each output with a loss, at least one.
 
     Raises:
-      TypeError: What is given is no loss.
-      ValueError: The name is unknown, no loss is given and none can be told, no labels
-        go with a loss, or a cross-entropy does not fit the last activation.
+      TypeError: An entry of `given` is no loss.
+      ValueError: A name is unknown; no loss is given, and the fitting one is not known;
+        an output with a loss has no labels; or a cross-entropy does not fit the last
+        activation.
     """
     names, factors = output_names(model), None
     several = len(names) > 1
@@ -151,7 +154,7 @@ def find_losses(
 
 
 def _for_each(what: str, given: Any, names: list[str]) -> list[Any]:
-    """An entry for each output; one alone is for all, as Keras has it."""
+    """An entry for each output; a single entry is for all outputs, as in Keras."""
     if len(names) == 1:
         while isinstance(given, (list, tuple, dict)) and len(given) == 1:
             given = list(given.values() if isinstance(given, dict) else given)[0]
@@ -163,7 +166,7 @@ def _for_each(what: str, given: Any, names: list[str]) -> list[Any]:
 
 @contextlib.contextmanager
 def saying(output: str) -> Iterator[None]:
-    """Names the output in an error, if there are several."""
+    """Names the output in an error, if the model has several outputs."""
     try:
         yield
     except ValueError as error:
@@ -173,7 +176,7 @@ def saying(output: str) -> Iterator[None]:
 
 
 def _without_reduction(loss: Any, end: str | None) -> tuple[Any, bool]:
-    """A Keras loss of each sample, and whether it is to be computed from logits."""
+    """A Keras loss without reduction, and whether it is computed from logits."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if inspect.isfunction(loss) and loss in _CLASSES:
@@ -229,14 +232,15 @@ def _cross_entropy(loss: Any, end: str | None) -> tuple[Any, bool]:
 
 
 def summed(loss: Any, temperature: float) -> SummedLoss:
-    """The loss as (sum over all elements, their number), which batches add up.
+    """The loss of a batch as (sum over its elements, number of its elements).
 
-    Elements that a Keras mask leaves out do not count; those with a sample weight count
-    as one each, whatever their weight. The mean is then the one that Keras trains by.
+    Both numbers are added up over all batches. Elements that a Keras mask leaves out do
+    not count. An element with a sample weight counts as one element, whatever its
+    weight. So the mean is the one that Keras trains by.
 
     Args:
-      loss: Of a `Term`.
-      temperature: Divides the outputs, which must then be logits.
+      loss: The loss of a `Term`.
+      temperature: Divides the outputs, which must be logits unless it is 1.
 
     Returns:
       A function of labels, outputs and sample weights (None if there are none).
@@ -247,7 +251,7 @@ def summed(loss: Any, temperature: float) -> SummedLoss:
         mask = getattr(outputs, "_keras_mask", None)
         if temperature != 1:
             logits = outputs / temperature
-            # Keras keeps time steps that do not count out of the loss by this.
+            # By this mask, Keras leaves masked time steps out of the loss.
             logits._keras_mask = mask
         if labels.shape.rank == 1 and outputs.shape.rank == 2:
             labels = labels[:, None]  # as Keras does for compiled losses
@@ -274,7 +278,7 @@ def summed(loss: Any, temperature: float) -> SummedLoss:
 
 
 def _of_rank(weights: Any, rank: int) -> Any:
-    """Sample weights with axes at the end, so that they go with losses of this rank."""
+    """Sample weights with axes added at the end, to fit losses of this rank."""
     if weights.shape.rank == rank + 1 and weights.shape[-1] == 1:
         return weights[..., 0]
     while weights.shape.rank < rank:
@@ -288,5 +292,5 @@ def _of_rank(weights: Any, rank: int) -> Any:
 
 
 def name_of(loss: Any) -> str:
-    """What to call a loss in an error."""
+    """The name of a loss in errors."""
     return loss.name if type(loss) is LossFunctionWrapper else type(loss).__name__

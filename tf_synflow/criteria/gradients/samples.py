@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_synflow.keras2.imports import keras
 
-# Only the memory depends on it: gradients are summed over all batches.
+# Only the memory use depends on this size: gradients are summed over all batches.
 _BATCH_SIZE = 128
 
 _EXPECTED = (
@@ -25,8 +25,8 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: Tensors in the order of the model's inputs.
-      labels: A tensor for each output; None where there is none.
-      weights: Sample weights for each output; None where there are none.
+      labels: A tensor for each output; None for an output without labels.
+      weights: Sample weights for each output; None for an output without weights.
     """
 
     inputs: list[Any]
@@ -43,19 +43,19 @@ def output_names(model: Any) -> list[str]:
 
 
 def by_output(what: str, given: Any, names: list[str]) -> list[Any]:
-    """A list or dictionary as the user gave it, as a list with one entry an output.
+    """Turns the user's list or dictionary into a list with one entry for each output.
 
     Args:
-      what: What it is, for errors.
-      given: None, a dictionary by name of the output, or a list in their order; of one
-        output also the thing itself.
+      what: The name of `given` in errors.
+      given: None, a dictionary by name of the output, or a list in the order of the
+        outputs. If the model has one output, also the entry itself.
       names: See `output_names`.
 
     Returns:
       An entry for each output, None where nothing was given.
 
     Raises:
-      ValueError: It does not fit the outputs.
+      ValueError: `given` does not fit the outputs.
     """
     if given is None:
         return [None] * len(names)
@@ -81,22 +81,22 @@ def by_output(what: str, given: Any, names: list[str]) -> list[Any]:
 
 
 class Samples:
-    """All that there is of the user's data, batch by batch, as often as wanted."""
+    """All of the user's data in batches, which can be read several times."""
 
     def __init__(self, data: Any, model: Any):
-        """Looks at the data without going through it.
+        """Checks the data without reading all batches.
 
         Args:
           data: `(x, y)` or `(x, y, sample_weight)`, arrays of equal length, which are
             cut into batches; or a `tf.data.Dataset` or `keras.utils.Sequence` of such
             batches. x may be a list, or a dictionary by input name, if the model has
             several inputs; y likewise for several outputs. sample_weight is one array
-            for all outputs, or a list or dictionary as y.
+            for all outputs, or a list or dictionary like y.
           model: The model that the data is for.
 
         Raises:
-          TypeError: It is none of them.
-          ValueError: There is none, or it does not fit the model's input.
+          TypeError: `data` is of another kind.
+          ValueError: There is no data, or it does not fit the model's input.
         """
         self._names = model.input_names
         self._shapes = [tuple(tensor.shape) for tensor in model.inputs]
@@ -119,8 +119,8 @@ class Samples:
         """Gives the batches, as tensors.
 
         Raises:
-          TypeError: What a Sequence gives is no batch.
-          ValueError: There is no batch, or one does not fit.
+          TypeError: An element of the data is no batch.
+          ValueError: There is no sample, or a batch does not fit.
         """
         empty = True
         for element in self._batches:
@@ -134,7 +134,7 @@ class Samples:
             raise ValueError("data is empty: there is no sample to score by")
 
     def __len__(self) -> int:
-        """The number of batches. TypeError if it is not known."""
+        """The number of batches; raises TypeError if the number is not known."""
         return len(self._batches)
 
     def _batch(self, x: Any, y: Any, weights: Any = None) -> Batch:
@@ -169,14 +169,14 @@ class Samples:
         return list(x) if isinstance(x, (tuple, list)) else [x]
 
     def _labels(self, y: Any) -> list[Any]:
-        """The labels of each output: those of one may be a plain list of numbers."""
+        """The labels of each output; for one output, also a plain list of numbers."""
         if len(self._outputs) > 1 or not isinstance(y, (tuple, list)):
             return by_output("y", y, self._outputs)
         alone = len(y) == 1 and (y[0] is None or hasattr(y[0], "shape"))
         return list(y) if alone else [y]
 
     def _weights(self, weights: Any) -> list[Any]:
-        """The sample weights of each output; one array is for all of them."""
+        """The sample weights of each output; a single array is for all outputs."""
         if hasattr(weights, "shape"):
             return [weights] * len(self._outputs)
         if len(self._outputs) == 1 and isinstance(weights, (tuple, list)):
@@ -215,7 +215,7 @@ class Samples:
         return _Slices((inputs, labels, weights), lengths[0], size)
 
     def _parts(self, x: Any) -> list[Any]:
-        """The arrays of x: one input may be a plain list of numbers."""
+        """The arrays of x; a single input may be a plain list of numbers."""
         if len(self._shapes) == 1 and not isinstance(x, dict):
             return [x]
         return self._inputs(x)
@@ -266,7 +266,7 @@ class _Indexed:
 
 
 def _is_sequence(data: Any) -> bool:
-    """Whether it is a Sequence of Keras 2, or what Keras 3 calls a PyDataset."""
+    """Whether data is a Sequence of Keras 2, or what Keras 3 calls a PyDataset."""
     names = [kind.__name__ for kind in type(data).__mro__]
     return isinstance(data, keras.utils.Sequence) or "PyDataset" in names
 

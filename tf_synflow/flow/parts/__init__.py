@@ -1,5 +1,5 @@
 """Linear parts as ordinary functions of tensors, by what a layer does.
 
-Each is a function `(layer, inputs, weights) -> outputs`; `linear_parts` says what that
-means, and which layer has which.
+Each linear part is a function `(layer, inputs, weights) -> outputs`. The module
+`linear_parts` explains the arguments, and says which layer has which linear part.
 """

@@ -7,14 +7,15 @@ equal attention, and x_q and x_k the means of the query and the key signal over 
     rho_h = r_h / stop(r_h) if r_h > 0, else 1
     out   = sum_h rho_h (U x_v W_v[:, h]) W_o[h]
 
-x_q and x_k are frozen, and so is the denominator, within a scoring. So rho_h is 1 in
-value, and the flow is that of the network at equal logits. But a query and a key weight
-get the share of their head's flow that passes their product. In a layer, and in each
-head of it, the scores of the four kernels have the same sum. A query unit whose key
-unit has no weights scores 0.
+x_q, x_k and the denominator are held constant while scores are computed. So the value
+of rho_h is 1, and the flow is that of the network at equal logits. But each query or
+key weight gets a share of its head's flow: the share that its products have in r_h. In
+each layer, and in each of its heads, the scores of the four kernels have the same sum.
+A query unit whose key unit has no weights scores 0.
 
-With the setting "product", rho_h is r_h / sqrt(K) with K units, at signals of mean 1.
-Then a head without query or key weights carries no flow.
+With the setting "product", rho_h is r_h / sqrt(K), where K is the number of key units
+and the signals x_q and x_k are scaled to mean 1. Then a head without query or key
+weights carries no flow.
 """
 
 import inspect
@@ -27,13 +28,13 @@ import tensorflow as tf
 from tf_synflow.flow.scaling import exponent_of, power_of_two
 from tf_synflow.network import Call, filled
 
-# In these the layer is linear. In a query or key kernel it is of degree 0.
+# The layer is linear in these kernels. In a query or key kernel it is of degree 0.
 _LINEAR = ("value/kernel", "attention_output/kernel")
 
 
 def linear_weights(call: Call) -> Sequence[str]:
     """Short names of the kernels that may be scaled by a power of two."""
-    # A gate adds to what the values give, so neither can be scaled alone.
+    # A gate is added to the values, so neither of the two can be scaled alone.
     return () if "gate/kernel" in call.weights else _LINEAR
 
 
@@ -79,7 +80,7 @@ def _given(call: Call, inputs: Any) -> dict[str, Any]:
 
 
 def _with_scores(given: Mapping[str, Any], output: Any) -> Any:
-    """The output; and where attention scores are asked for, nothing for them."""
+    """The output; if attention scores are asked for too, a 0 in their place."""
     if not given.get("return_attention_scores"):
         return output
     return [output, tf.zeros([1], output.dtype)]
@@ -88,7 +89,7 @@ def _with_scores(given: Mapping[str, Any], output: Any) -> Any:
 def _visible(
     layer: Any, given: Mapping[str, Any], query: Any, key: Any, axes: Sequence[int]
 ) -> np.ndarray | None:
-    """Which tokens see which: boolean matrix (queries, keys); None: all see all.
+    """Boolean matrix (queries, keys): which query sees which key; None: all see all.
 
     A mask that depends on the model's input hides nothing from an input of ones.
     """
@@ -104,14 +105,14 @@ def _visible(
         seen &= np.asarray(mask).astype(bool).reshape(-1, *places).any(0)
     if seen.all():
         return None
-    # Who sees nobody attends to all alike, as softmax makes it.
+    # With softmax, a token that sees no token attends to all tokens alike.
     return seen | ~seen.any(1, keepdims=True)
 
 
 def _attended(
     values: Any, axes: Sequence[int], queries: Sequence, visible: np.ndarray | None
 ) -> Any:
-    """For each query the mean of the values that it sees.
+    """For each query, the mean of the values that the query sees.
 
     Args:
       values: Tensor `(1, ..., features)`, or with heads before the features.
@@ -135,7 +136,7 @@ def _attended(
 
 
 def _shares(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
-    """rho: 1 for each head, with the derivative that query and key kernel have."""
+    """The rho of each head: 1 in value, with derivatives by query and key kernel."""
     axes = list(range(query.shape.rank - 1))
     x_q = _near_one(tf.stop_gradient(tf.reduce_mean(query, axes)))
     x_k = _near_one(tf.stop_gradient(tf.reduce_mean(key, axes)))
@@ -146,7 +147,7 @@ def _shares(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
 
 
 def _products(query: Any, key: Any, query_kernel: Any, key_kernel: Any) -> Any:
-    """The products themselves, by the setting "product"."""
+    """The rho of each head with the setting "product"."""
     axes = list(range(query.shape.rank - 1))
     x_q, x_k = (tf.stop_gradient(tf.reduce_mean(x, axes)) for x in (query, key))
     x_q, x_k = (tf.math.divide_no_nan(x, tf.reduce_mean(x)) for x in (x_q, x_k))
@@ -162,7 +163,7 @@ def _near_one(x: Any) -> Any:
 
 
 def share_of(flow: Any) -> Any:
-    """A flow over itself, the latter frozen; 1 where there is no flow."""
+    """A flow divided by itself as a constant; 1 where there is no flow."""
     some = flow > 0
     whole = tf.stop_gradient(tf.where(some, flow, tf.ones_like(flow)))
     return tf.where(some, flow / whole, tf.ones_like(flow))

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_synflow.flow.parts.shapes import channels_last
 from tf_synflow.flow.patches import Patches
 
-# By the rank of the signal. In eager mode TensorFlow's gradients want it spelt out.
+# Data format by the rank of the signal. In eager mode TensorFlow's gradients need the
+# format to be spelt out.
 FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
 
 
@@ -36,7 +37,7 @@ def convolution(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
         # TensorFlow's own gradient of a strided 1x1 convolution writes past the end of
         # its memory in float32, unless there are 16, 32, 48 ... input channels.
         x = x[(slice(None), *(slice(None, None, step) for step in strides))]
-        # One tap has nothing between it and the next; TensorFlow fails all the same.
+        # Dilation means nothing for a single tap, but TensorFlow fails all the same.
         strides = dilations = 1
     else:  # TensorFlow dilates by itself only if it knows the number of channels
         kernel, dilations = _dilate(kernel, layer.dilation_rate), 1
@@ -84,7 +85,7 @@ def _dilate(kernel: Any, rate: tuple[int, ...]) -> Any:
 
 
 def _transposed_sizes(layer: Any, sizes: Any) -> list[int]:
-    """The spatial sizes that the layer gives for those of its input."""
+    """The spatial sizes of the layer's output, from those of its input."""
     # The number of channels, here 1, does not matter to the sizes.
     if layer.data_format == "channels_first":
         return list(layer.compute_output_shape((1, 1, *sizes))[2:])
@@ -115,7 +116,7 @@ def _depthwise(layer: Any, x: Any, kernel: Any) -> Any:
     if padding == "CAUSAL":
         before = dilations[0] * (layer.kernel_size[0] - 1)
         x, padding = tf.pad(x, [[0, 0], [before, 0], [0, 0]]), "VALID"
-    # The one spatial axis as an image of height 1; strides have to be square there.
+    # The signal becomes an image of height 1; for images both strides must be equal.
     y = tf.nn.depthwise_conv2d(
         x[:, None],
         kernel[None],

@@ -47,7 +47,7 @@ def _cut(x: Any, top: int, left: int, height: int, width: int) -> Any:
 
 
 def _cut_to_aspect_ratio(x: Any, height: int, width: int) -> Any:
-    """The middle of an image, as large as its aspect ratio allows."""
+    """The largest middle part of an image with the aspect ratio of these sizes."""
     rows, columns = x.shape[1:3]
     # In float32, as Keras does it.
     own_height = min(rows, int(np.float32(columns * height) / np.float32(width)))
@@ -57,7 +57,7 @@ def _cut_to_aspect_ratio(x: Any, height: int, width: int) -> Any:
 
 
 def resized(x: Any, size: Sequence[int], method: str) -> Any:
-    """Images of another size, as `tf.image.resize` makes them, in the images' type.
+    """Resizes images as `tf.image.resize` does, but in the type of the images.
 
     Args:
       x: Tensor `(1, height, width, channels)`.
@@ -66,7 +66,7 @@ def resized(x: Any, size: Sequence[int], method: str) -> Any:
     """
     if method == "nearest":
         return tf.image.resize(x, size, method)
-    # TensorFlow interpolates in float32 only. It does so along each axis by itself.
+    # TensorFlow interpolates along each axis by itself too, but in float32 only.
     for axis in (1, 2):
         matrix = _interpolation(method, x.shape[axis], int(size[axis - 1]))
         x = tf.tensordot(tf.constant(matrix, x.dtype), x, [[1], [axis]])
@@ -77,14 +77,15 @@ def resized(x: Any, size: Sequence[int], method: str) -> Any:
 def _interpolation(method: str, old: int, new: int) -> np.ndarray:
     """Matrix `(new, old)`: the share of each old pixel in each new one.
 
-    A new pixel covers `old / new` old ones. Bilinear interpolation looks at its middle:
-    the share of an old pixel falls off in a straight line, to 0 where the next one's
-    middle is. Outside of the image the outermost pixel goes on.
+    A new pixel covers `old / new` old pixels. Bilinear interpolation looks at the
+    middle of the new pixel. The share of an old pixel falls off linearly with its
+    distance from there, to 0 at a distance of one old pixel. Outside of the image the
+    outermost pixel is repeated.
     """
     scale = old / new
     if method == "area":
         ends = np.arange(new + 1)[:, None] * scale
-        before = np.clip(ends - np.arange(old), 0, 1)  # of a pixel, left of an end
+        before = np.clip(ends - np.arange(old), 0, 1)  # share of a pixel left of an end
         shares = before[1:] - before[:-1]
     else:
         middles = np.clip((np.arange(new)[:, None] + 0.5) * scale - 0.5, 0, old - 1)

@@ -10,9 +10,9 @@ import tensorflow as tf
 def add(layer: Any, inputs: list[Any], weights: Mapping[str, Any]) -> Any:
     """A sum; the -1 of a difference counts by its absolute value.
 
-    A product of signals is linear in each: at unit signals its linear part is their
-    sum; see `operators`. The maximum and the minimum of signals count as parallel
-    branches too, so that each gets flow and the flow is linear in its weights.
+    At signals of value 1, the linear part of a product of signals is their sum; see
+    `operators`. The signals of a maximum or a minimum count as parallel branches too.
+    So each branch gets flow, and the flow is linear in the weights of the branch.
     """
     return functools.reduce(tf.add, inputs)
 

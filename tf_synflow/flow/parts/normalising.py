@@ -1,4 +1,4 @@
-"""Normalisation and scales: products with what is known beforehand."""
+"""Normalisation and scales: products with numbers that are known beforehand."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def batch_normalization(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 
 def _along_axes(scale: Any, layer: Any, x: Any) -> Any:
-    """A scale for the layer's axes in a shape that fits the signal."""
+    """A scale along the layer's axes, in a shape that fits the signal."""
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     axes = sorted(axis % x.shape.rank for axis in axes)
     if axes == [x.shape.rank - 1]:

@@ -1,6 +1,7 @@
 """Pooling over windows.
 
-The maximum of non-negative signals is one of them, so max pooling is linear here.
+The maximum of non-negative entries is one of these entries, so max pooling is linear
+here.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ def _windows(pool: Callable, layer: Any, x: Any) -> Any:
 
 
 def _plane_by_plane(pool: Callable, layer: Any, x: Any) -> Any:
-    """TensorFlow has no 3-D pooling in float64: planes first, then across them."""
+    """Pools in planes, then across planes: TensorFlow has no float64 pooling in 3-D."""
     (depth, *plane), (step, *steps) = layer.pool_size, layer.strides
     padding, channels = layer.padding.upper(), tf.shape(x)[-1]
     x = pool(x[0], plane, steps, padding)

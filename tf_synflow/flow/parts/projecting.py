@@ -16,7 +16,7 @@ def einsum_dense(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 def embedding(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     """The sum over the vocabulary: each token is any of the words.
 
-    An input of ones for the words, as of a Dense layer that reads a one-hot code.
+    A Dense layer that reads one-hot codes of words gives the same for an input of ones.
     """
     return x[..., None] * tf.reduce_sum(weights["embeddings"], 0)
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: the input kernel as a Dense layer, and one recurrent step, frozen.
+"""Recurrent layers: the input kernel as in a Dense layer, and one recurrent step.
 
 With W and U the absolute values of the input and the recurrent kernel, and x_t the
 signal at step t:
@@ -7,12 +7,13 @@ signal at step t:
     u   = stop(z) U                             z: mean over t of a_t, summed over gates
     y_t = sum over gates of a_t u / stop(u)     (u / stop(u) is 1 where u is 0)
 
-A gate is a parallel branch: products of signals count as their sum. The units remember
-alike all steps so far, so the output at step t is the mean of y_1 ... y_t, and the last
-one is the mean of all. A state that is given at the start is added to it.
+A gate is a parallel branch, because a product of signals counts as their sum. The units
+remember all steps so far alike. So the output at step t is the mean of y_1 ... y_t, and
+the last output is the mean over all steps. An initial state is added to every output.
 
-u / stop(u) is 1 in value. So the scores of U have the same sum as those of W, whatever
-the length of the sequence; unrolled, U would count once for each step.
+U is applied once, to the signal z, which is held constant. The value of u / stop(u) is
+1. So the scores of U have the same sum as those of W, whatever the length of the
+sequence. In an unrolled network U would count once for each step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,18 +73,18 @@ def bidirectional(
 
 
 class _Run(NamedTuple):
-    """What a recurrent layer gives.
+    """The outputs and the states of a recurrent layer.
 
     Attributes:
-      steps: Its output at each step.
-      states: Its states after the last one.
+      steps: The output at each step.
+      states: The states after the last step.
     """
 
     steps: Any
     states: list[Any]
 
     def outputs(self, layer: Any) -> list[Any]:
-        """The output that the layer is set to give, and the states."""
+        """The output, of all steps or the last as the layer is set, and the states."""
         y = self.steps if layer.return_sequences else self.steps[:, -1]
         return [y, *self.states]
 
@@ -115,7 +116,7 @@ def _counts(y: Any) -> Any:
 
 
 def _inside(weights: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The weights of a layer inside, by their names there."""
+    """The weights of an inner layer, by their names in that layer."""
     return {
         short.removeprefix(f"{name}/"): weight
         for short, weight in weights.items()
@@ -124,7 +125,7 @@ def _inside(weights: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _gates(cell: Any, x: Any, weights: Mapping[str, Any]) -> Any:
-    """The sum over the gates at each step, with the share of the recurrent kernel."""
+    """The y_t of the equations above at all steps: the sum over the gates."""
     if "Conv" in type(cell).__name__:
         return _conv_gates(cell, x, weights)
     kernel, recurrent_kernel = weights["kernel"], weights["recurrent_kernel"]
@@ -136,14 +137,14 @@ def _gates(cell: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 
 def _summed(a: Any, units: int) -> Any:
-    """Sums over gates, whose units stand one gate after the other."""
+    """Sums over the gates; the last axis holds the units of one gate after another."""
     gates = a.shape[-1] // units
     return tf.reduce_sum(tf.reshape(a, [*a.shape[:-1], gates, units]), -2)
 
 
 def _conv_gates(cell: Any, x: Any, weights: Mapping[str, Any]) -> Any:
     first = cell.data_format == "channels_first"
-    images = to_channels_last(x[0]) if first else x[0]  # one for each step
+    images = to_channels_last(x[0]) if first else x[0]  # an image for each step
     form = FORMATS[images.shape.rank]
     padding = cell.padding.upper()
     kernel, recurrent_kernel = weights["kernel"], weights["recurrent_kernel"]

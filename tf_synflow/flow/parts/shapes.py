@@ -75,7 +75,7 @@ def cropping(layer: Any, x: Any, weights: Mapping[str, Any]) -> Any:
 
 
 def pairs(amounts: Any) -> list[tuple[int, int]]:
-    """Keras keeps one pair for one axis, and a tuple of pairs for several."""
+    """A list of pairs: Keras keeps one pair for one axis, a tuple of pairs for more."""
     return [amounts] if isinstance(amounts[0], int) else list(amounts)
 
 
@@ -115,12 +115,12 @@ def at_each_step(
     """TimeDistributed: the rule of the layer inside, for each step by itself.
 
     Args:
-      inner: The layer inside.
-      path: What its weights' names begin with.
-      rule: Its linear part.
+      inner: The inner layer.
+      path: The prefix that the names of the inner layer's weights have in `weights`.
+      rule: The linear part of the inner layer.
       layer: The TimeDistributed layer.
       x: Tensor `(1, steps, ...)`.
-      weights: Those of the whole layer.
+      weights: The weights of the whole layer.
     """
     own = {short.removeprefix(path): weight for short, weight in weights.items()}
     return tf.stack([rule(inner, step, own) for step in tf.unstack(x, axis=1)], 1)
