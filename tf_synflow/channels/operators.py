@@ -173,7 +173,7 @@ def _places(
 def operator(
     channels: Channels, call: Call, inputs: list[Axis], shapes: list
 ) -> Axis | None:
-    """The rule of operators, which Keras records as layers; see `channels.Rule`."""
+    """The rule of operators, which Keras records as layers; see `groups.Rule`."""
     symbol = call.kind.removeprefix("tf.")
     within = symbol in _WITHIN
     several = symbol in (*_SUMS, *_PRODUCTS)

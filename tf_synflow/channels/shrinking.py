@@ -65,7 +65,7 @@ def shrink(model: Any, multiple_of: int = 1) -> Any:
 
     Returns:
       A new, uncompiled model with the same class and layer names and fewer channels.
-      Its pruned layers are wrapped and masked. If all channels of a group are dead, one
+      Its pruned layers have masks. If all channels of a group are dead, one
       of them is left. Before a strided 1x1 convolution, dead channels are left so that
       there are 16, 32, 48 ... channels (TensorFlow 2.21 computes wrong gradients for
       other numbers). The weights that read such dead channels are masked too. If they

@@ -1,9 +1,9 @@
 """The linear part of each kind of layer: what the layer computes in the linear twin.
 
 A linear part is a function `(layer, inputs, weights) -> outputs`. `inputs` is a float64
-tensor with non-negative entries and batch size 1, or a list of such tensors for a layer
+tensor (float32, if the policy has `dtype="float32"`) with non-negative entries and batch size 1, or a list of such tensors for a layer
 with several inputs. `weights` maps the short names of the layer's variables ("kernel",
-"gamma") to float64 tensors of their absolute values. A linear part takes all shapes
+"gamma") to tensors of their absolute values, of the same type. A linear part takes all shapes
 from these tensors. The shapes of the layer may be wrong, because channels may have been
 taken out of the tensors. A linear part must be linear in `inputs`, and `outputs` must
 be non-negative.
@@ -161,9 +161,9 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
       layer_class: A class of Keras layers. The rule holds for this class only: a
         subclass may compute something else, and needs a rule of its own.
       rule: A function `rule(layer, inputs, weights) -> outputs`. `inputs` is one
-        float64 tensor of shape `(1, ...)`, or a list of such tensors, with entries
-        >= 0. `weights` maps the short names of the layer's variables to their absolute
-        values as float64 tensors. `outputs` must be linear in `inputs` and >= 0.
+        tensor of shape `(1, ...)`, or a list of such tensors, with entries >= 0, of
+        the policy's `dtype` (float64 by default). `weights` maps the short names of the
+        layer's variables to tensors of their absolute values. `outputs` must be linear in `inputs` and >= 0.
 
     Raises:
       TypeError: `layer_class` is not a layer class, or `rule` is not callable.
@@ -209,7 +209,10 @@ def rule_of(call: Call, product: bool = False) -> LinearPart | None:
 
 
 def _cells_are_known(call: Call) -> bool:
-    """Whether the recurrent cells of a layer, if any, are all Keras's own."""
+    """Whether the recurrent cells of a layer, if any, are all Keras's own.
+
+    A layer whose first axis is the time steps (`time_major`) is not known either.
+    """
     layers = [
         getattr(call.layer, name)
         for name in ("forward_layer", "backward_layer")

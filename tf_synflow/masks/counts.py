@@ -78,7 +78,7 @@ def check_reach(masks: Masks, ratio: float, scope: str) -> None:
     Raises:
       ValueError: `ratio` keeps fewer weights than there are weight tensors (in a global
         ranking; a local ranking always keeps one weight of each tensor), or more
-        weights than are left. The error names a ratio that works.
+        weights than are left. The error names a ratio that works, if there is one.
     """
     size = sum(mask.size for mask in masks.values())
     kept = kept_count(size, ratio)

@@ -304,7 +304,11 @@ class PruningPolicy:
         return not excluded and bool(frameworks.adapter_of(layer).wrappable(layer))
 
     def ensure_model_supports_pruning(self, model: Any) -> None:
-        """Raises the errors of `score` for a model (part of tfmot's interface)."""
+        """Raises what is wrong with a model (part of tfmot's interface).
+
+        These are the errors of `score`; for criteria that need data, those that can be
+        found without data.
+        """
         task = self.prepare(model)
         if self.criterion_name in DATA_FREE:
             task.prepare_scores()
