@@ -1,12 +1,12 @@
 """The linear part of each kind of layer: what the layer computes in the linear twin.
 
 A linear part is a function `(layer, inputs, weights) -> outputs`. `inputs` is a float64
-tensor (float32, if the policy has `dtype="float32"`) with non-negative entries and batch size 1, or a list of such tensors for a layer
-with several inputs. `weights` maps the short names of the layer's variables ("kernel",
-"gamma") to tensors of their absolute values, of the same type. A linear part takes all shapes
-from these tensors. The shapes of the layer may be wrong, because channels may have been
-taken out of the tensors. A linear part must be linear in `inputs`, and `outputs` must
-be non-negative.
+tensor (float32, if the policy has `dtype="float32"`) with non-negative entries and
+batch size 1, or a list of such tensors for a layer with several inputs. `weights` maps
+the short names of the layer's variables ("kernel", "gamma") to tensors of their
+absolute values, of the same type. A linear part takes all shapes from these tensors.
+The shapes of the layer may be wrong, because channels may have been taken out of the
+tensors. A linear part must be linear in `inputs`, and `outputs` must be non-negative.
 
 Layers of Keras are looked up by the name of their class, so one table serves Keras 2
 and Keras 3. Layers of the user's own are looked up by their class.
@@ -160,10 +160,11 @@ def register_linear_part(layer_class: type, rule: LinearPart) -> None:
     Args:
       layer_class: A class of Keras layers. The rule holds for this class only: a
         subclass may compute something else, and needs a rule of its own.
-      rule: A function `rule(layer, inputs, weights) -> outputs`. `inputs` is one
-        tensor of shape `(1, ...)`, or a list of such tensors, with entries >= 0, of
-        the policy's `dtype` (float64 by default). `weights` maps the short names of the
-        layer's variables to tensors of their absolute values. `outputs` must be linear in `inputs` and >= 0.
+      rule: A function `rule(layer, inputs, weights) -> outputs`. `inputs` is one tensor
+        of shape `(1, ...)`, or a list of such tensors, with entries >= 0, of the
+        policy's `dtype` (float64 by default). `weights` maps the short names of the
+        layer's variables to tensors of their absolute values. `outputs` must be linear
+        in `inputs` and >= 0.
 
     Raises:
       TypeError: `layer_class` is not a layer class, or `rule` is not callable.

@@ -76,10 +76,10 @@ def ending(network: Network, output: int = 0) -> tuple[str | None, Any]:
       output: The number of the output among its outputs, counted from 0. Defaults to 0.
 
     Returns:
-      "softmax", "sigmoid", "logits" (a layer without an activation, or with a linear one),
-      or None if the ending is not known; and the layer. The ending counts as not known if the
-      layer is called elsewhere too, or if its result is needed elsewhere, because the
-      layer could not be changed for this output alone.
+      "softmax", "sigmoid", "logits" (a layer without an activation, or with a linear
+      one), or None if the ending is not known; and the layer. The ending counts as not
+      known if the layer is called elsewhere too, or if its result is needed elsewhere,
+      because the layer could not be changed for this output alone.
     """
     tensor = network.outputs[output]
     calls = [call for call in network.calls if tensor in call.outputs]
