@@ -1,9 +1,9 @@
 """Prune Keras networks before training, without data: SynFlow for Keras 3 and Keras 2.
 
-Importing this imports nothing else: neither TensorFlow, which takes seconds, nor a
-Keras. Each public name brings along what it needs at its first use; tf_keras and tfmot
-come with the first model of Keras 2, and leave `tf.keras` and the environment as they
-were.
+Importing `tf_synflow` imports neither TensorFlow, which takes seconds, nor Keras. The
+first use of a public name imports the modules that it needs. tf_keras and tfmot are
+imported with the first model of Keras 2. Their import changes neither `tf.keras` nor
+the environment variables.
 """
 
 import importlib

@@ -1,23 +1,20 @@
-"""Which Keras a model is made with: picks the adapter for it.
+"""Picks the adapter for a model: the one for Keras 2 or the one for Keras 3.
 
-An adapter is a package with the same few functions for its framework:
+An adapter is one of the packages `keras2` and `keras3`. Both have the same functions:
 
-    read(model) -> Network
-    rebuild(network, masks, ...) -> Rebuilt      a copy, pruned by masks or plain
-    Holder(model)                                keeps what is pruned at zero
-    hold_zero(variable, kept)                    places of its last axis at zero
-    config_of(layer), layer_from(class, config)  a layer as data, and back
-    same_layer(layer) -> layer                   one of the same configuration
-    with_factor(config, factor) -> layer         attention with scaled queries
-    kind_of(layer), prunable_weights(layer)      what a layer is called; what it prunes
-    wrappable(layer)                             whether tfmot can hold its masks
-    evaluated(function, array) -> array          what a layer or function gives
-    outputs_of(model, arrays)                    in inference mode
-    servable(network) -> Servable                what a file is written from
-    for_gradients(network, loss)                 both as Keras 2 has them
-    scope(model), set_random_seed(seed)          of Keras itself
+    read(model) -> Network rebuild(network, masks, ...) -> Rebuilt a copy, pruned by
+    masks or plain Holder(model) keeps pruned weights at zero hold_zero(variable, kept)
+    keeps channels of a variable at zero config_of(layer), layer_from(class, config) a
+    layer's configuration, and back same_layer(layer) -> layer a new layer of this
+    configuration with_factor(config, factor) -> layer attention with scaled queries
+    kind_of(layer), prunable_weights(layer) name of its class; its prunable weights
+    wrappable(layer) whether tfmot can hold its masks evaluated(function, array) ->
+    array the output of a layer or function outputs_of(model, arrays) its outputs in
+    inference mode servable(network) -> Servable a function to write a file from
+    for_gradients(network, loss) both converted to Keras 2 scope(model),
+    set_random_seed(seed) its strategy's scope; Keras's own function
 
-Nothing of a framework is imported before a model of it comes along.
+An adapter imports its Keras. So each adapter is imported only when it is needed.
 """
 
 from types import ModuleType
@@ -36,7 +33,7 @@ def adapter_of(model: Any) -> ModuleType:
       model: A Keras model.
 
     Raises:
-      TypeError: It is no Keras model.
+      TypeError: `model` is no Keras model.
     """
     if (adapter := adapter_of_class(type(model))) is None:
         raise TypeError(f"{EXPECTED}, got {_kind(model)}: {str(model)[:80]!r}")
@@ -44,7 +41,7 @@ def adapter_of(model: Any) -> ModuleType:
 
 
 def adapter_of_class(kind: type) -> ModuleType | None:
-    """The adapter for a class of models or layers; None if it is of no Keras."""
+    """The adapter for a class of models or layers; None if it is no class of Keras."""
     packages = {cls.__module__.partition(".")[0] for cls in kind.__mro__}
     if "tf_keras" in packages:
         from tf_synflow import keras2
@@ -58,13 +55,13 @@ def adapter_of_class(kind: type) -> ModuleType | None:
 
 
 def keras_named(name: str) -> ModuleType:
-    """The package of a Keras.
+    """Imports Keras 2 or Keras 3, and returns its package.
 
     Args:
       name: "tf_keras" (Keras 2) or "keras" (Keras 3).
 
     Raises:
-      ValueError: It is another name.
+      ValueError: `name` is another name.
     """
     check_choice("keras", name, ("tf_keras", "keras"))
     if name == "keras":
@@ -82,20 +79,21 @@ def _kind(thing: Any) -> str:
 
 
 def read(model: Any) -> Network:
-    """Reads a model: once for each call of a public function.
+    """Reads a model as a `Network`; a public function reads each model once.
 
     Args:
       model: A built Sequential or functional Keras model, pruned or not.
 
     Raises:
-      TypeError: It is no Keras model.
-      ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
+      TypeError: `model` is no Keras model.
+      ValueError: `model` is subclassed, so that its layers cannot be listed, or it is
+        not built.
     """
     return adapter_of(model).read(model)
 
 
 def stripped(network: Network) -> Any:
-    """A plain model, its pruned weights zero; see `pruning.masking.strip`."""
+    """A plain model whose pruned weights are zero; see `pruning.masking.strip`."""
     adapter = adapter_of(network.model)
     scaled = {
         call.name: call.layer.query_factor
@@ -124,10 +122,10 @@ def stripped(network: Network) -> Any:
 
 
 def check_layer_class(layer_class: Any) -> None:
-    """Refuses what is no class of Keras layers.
+    """Checks that an object is a class of Keras layers.
 
     Raises:
-      TypeError: It is something else.
+      TypeError: `layer_class` is something else.
     """
     names = {
         f"{cls.__module__.partition('.')[0]}.{cls.__name__}"

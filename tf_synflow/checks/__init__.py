@@ -1,4 +1,4 @@
-"""Checks of arguments, errors of our own, and what those of other libraries say."""
+"""Checks arguments, defines errors, and shortens the errors of other libraries."""
 
 import re
 import zipfile
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# What TensorFlow puts around its words: where in a graph they were said, and by whom.
+# TensorFlow puts the name of an operation and its place in a graph around a message.
 _AROUND = re.compile(
     r"^(\{\{.*?\}\} *)+|^\(\d+\) [A-Z_]+: +|( *\[Op:\w*\])?( name: *)?$"
     r"|Error in user-defined function passed to .*?: (Iterator::\S+: )?"
@@ -16,16 +16,16 @@ _NO_WORDS = re.compile(
     r"Graph execution error|Detected at node|<stack traces|File \"|\d+ root error|\[\["
 )
 
-# An error while a graph was made comes after all the lines of code that led to it.
+# If making a graph fails, the error follows after the lines of code that led to it.
 _AFTER_CODE = re.compile(r"in user code:.*?\n *\w+Error: *", re.DOTALL)
 
-# How a zip archive of ours may be compressed, as numpy and Keras write it. The other
-# ways can make 100 MB of a few kilobytes in one step.
+# The methods by which the files in a zip archive may be compressed: numpy and Keras
+# write these. Other methods can make 100 MB from a few kilobytes in one step.
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class LayerCollapseWarning(UserWarning):
-    """A layer has lost all of its prunable weights, or no flow ever passed it."""
+    """A layer has lost all its prunable weights, or never had any flow through it."""
 
 
 class DenseKernelsWarning(UserWarning):
@@ -33,13 +33,14 @@ class DenseKernelsWarning(UserWarning):
 
 
 class LayerCollapseError(ValueError):
-    """The same, where `on_collapse="raise"` was asked for."""
+    """Raised in place of a `LayerCollapseWarning` if `on_collapse` is "raise"."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, 300 characters of it at most; or nothing.
+    """The first line of an error's text, at most 300 characters; "" if none.
 
-    From TensorFlow's errors, which are long, it is the first that says what happened.
+    TensorFlow's errors are long: for them, it is the first line that says what
+    happened.
     """
     text = _AFTER_CODE.sub("", str(error).strip(), count=1)
     lines = (line.strip() for line in text.splitlines())
@@ -51,7 +52,7 @@ def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
     """Refuses a name that is not among the choices.
 
     Raises:
-      ValueError: With the choices there are.
+      ValueError: `value` is not among the choices; the error lists them.
     """
     choices = tuple(choices)
     if value not in choices:
@@ -60,11 +61,11 @@ def check_choice(what: str, value: object, choices: Iterable[object]) -> None:
 
 
 def check_count(what: str, value: object, lowest: int = 1) -> None:
-    """Refuses what is no whole number from `lowest` on.
+    """Checks that a value is a whole number, and at least `lowest`.
 
     Raises:
-      TypeError: It is no whole number.
-      ValueError: It is below `lowest`.
+      TypeError: `value` is no whole number.
+      ValueError: `value` is below `lowest`.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{what} must be a whole number, got {value!r}")

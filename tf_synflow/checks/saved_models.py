@@ -9,39 +9,42 @@ import h5py
 
 from tf_synflow.checks import COMPRESSIONS
 
-# Bytes that reading a small file may take; a large one may take RATIO times its size.
-# Keras does not compress: an archive that it wrote is as large as the model.
+# Bytes of memory that reading a small file may take. A large file may take RATIO times
+# its size. Keras does not compress: an archive that Keras wrote is as large as the
+# model.
 UNPACKED = 512 * 2**20
 
 RATIO = 4
 
-# JSON takes up to twenty times its size once it is read.
+# Parsed JSON takes up to twenty times the size of its text in memory.
 _LARGEST_CONFIG = 32 * 2**20
 
 
 class UntrustedFileError(ValueError):
-    """A file names what could do harm, or unpacks to too much."""
+    """A file names code that could do harm, or unpacks to too many bytes."""
 
 
 def allowance(size: int) -> int:
     """How many bytes a file may take in memory.
 
     Args:
-      size: Its own size in bytes.
+      size: Size of the file in bytes.
     """
     return max(UNPACKED, RATIO * size)
 
 
 def check_archive(path: Path, bounded: bool) -> None:
-    """Refuses what is no whole zip archive: Keras would read it as HDF5, unsafely.
+    """Checks that a file is a whole zip archive.
+
+    Keras would read any other file as HDF5, which is not safe.
 
     Args:
       path: The `.keras` file.
-      bounded: Whether to refuse what unpacks to too much as well.
+      bounded: Whether to refuse archives that unpack to too many bytes as well.
 
     Raises:
-      zipfile.BadZipFile: It is no whole archive.
-      UntrustedFileError: It unpacks to too much.
+      zipfile.BadZipFile: The file is no whole archive.
+      UntrustedFileError: The archive unpacks to too many bytes.
     """
     if not (path.is_file() and zipfile.is_zipfile(path)):
         raise zipfile.BadZipFile("a .keras file is a zip archive, and this is none")
@@ -56,20 +59,20 @@ def check_archive(path: Path, bounded: bool) -> None:
                 )
             if {info.compress_type for info in archive.infolist()} - set(COMPRESSIONS):
                 raise UntrustedFileError("it is compressed in an unusual way")
-        # Keras reads the weights in pieces, past the checksum.
+        # Keras reads the weights in pieces, and does not verify the checksum.
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def check_weights(file: Any, allowed: int) -> None:
-    """Refuses an open HDF5 file whose arrays are elsewhere, or too large together.
+    """Refuses an HDF5 file whose arrays lie in other files, or are too large together.
 
     Args:
-      file: Of h5py's `File` class.
+      file: The open file, an `h5py.File`.
       allowed: How many bytes the arrays may take.
 
     Raises:
-      UntrustedFileError: See above.
+      UntrustedFileError: An array lies in another file, or the arrays are too large.
     """
     size, waiting, seen = 0, [file], set()
     while waiting:
@@ -79,7 +82,7 @@ def check_weights(file: Any, allowed: int) -> None:
             if isinstance(link, h5py.ExternalLink):
                 raise UntrustedFileError(f"{name!r} lies in another file")
             if not isinstance(link, h5py.HardLink):
-                continue  # a name for what is looked at in its own place, or nowhere
+                continue  # a soft link; its target is checked in its own place
             part = group[name]
             if part.id in seen:
                 continue
@@ -98,14 +101,14 @@ def check_weights(file: Any, allowed: int) -> None:
 
 
 def parsed(config: str | bytes, longest: int = 0) -> Any:
-    """What JSON makes of the configuration of a model.
+    """Parses the JSON configuration of a model.
 
     Args:
       config: The text.
-      longest: How many bytes it may have, if that is more than 32 MiB.
+      longest: How many bytes the text may have. At least 32 MiB are always allowed.
 
     Raises:
-      UntrustedFileError: It is longer.
+      UntrustedFileError: The text is longer.
     """
     longest = max(longest, _LARGEST_CONFIG)
     if len(config) > longest:
@@ -131,7 +134,8 @@ def keras_version(path: Path) -> str:
         else:
             with h5py.File(path) as file:
                 found = file.attrs["keras_version"]
-    # A damaged file fails in many ways. Whoever reads it next says how.
+    # A damaged file fails in many ways. The function that reads it next reports the
+    # error.
     except Exception:
         return ""
     return found.decode() if isinstance(found, bytes) else str(found)

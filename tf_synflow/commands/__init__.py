@@ -55,14 +55,14 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
 
     Args:
       name: One of `COMMANDS`.
-      words: Its flags. Defaults to those of the command line.
+      words: Flags of the command. Defaults to those of the command line.
     """
     from absl import app, flags
 
     sys.argv = [f"tf-synflow {name}", *(sys.argv[1:] if words is None else words)]
     command = importlib.import_module(f"tf_synflow.commands.{name}")
     own = flags.FLAGS.get_key_flags_for_module(command.__name__)
-    # absl's --help lists the flags of the main program, which it knows by its name.
+    # absl's --help lists the flags of the main program, which absl knows by name.
     for flag in own:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = command.__doc__
@@ -78,7 +78,7 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
 
 
 def as_flags(message: str, names: set[str]) -> str:
-    """What the library says of its arguments, as a user of flags reads it.
+    """A message of the library, with the names of arguments written as flags.
 
     `ratio=0.5` becomes `--ratio=0.5`, if `ratio` is among the names.
     """

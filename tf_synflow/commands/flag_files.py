@@ -7,12 +7,12 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def resource_folder(name: str) -> Path:
-    """The folder of what travels with the library.
+    """The folder of files that are part of the library.
 
     Args:
       name: "configs" (flag files) or "published" (numbers of the papers).
     """
-    # In a wheel they lie inside of the package; in a clone, beside it.
+    # In a wheel, the folders lie inside the package; in a clone, beside it.
     inside = _PACKAGE / name
     beside = _PACKAGE.parent / ("docs/published" if name == "published" else name)
     return inside if inside.is_dir() else beside
@@ -26,7 +26,8 @@ def flag_file(name: str) -> str:
         "cpu/resnet20_cifar10" or "configs/quickstart.flags".
 
     Returns:
-      `name` itself, if there is such a file or if the library has none of that name.
+      The path in the library; or `name` itself, if a file `name` exists or if the
+      library has no flag file of that name.
     """
     short = name.removeprefix("configs/").removesuffix(".flags")
     found = resource_folder("configs") / f"{short}.flags"
@@ -34,7 +35,7 @@ def flag_file(name: str) -> str:
 
 
 def with_named_flag_files(argv: Sequence[str]) -> list[str]:
-    """The words of a command line, with flag files that are named given as paths."""
+    """The words of a command line, with the names of flag files replaced by paths."""
     words: list[str] = []
     for word in argv:
         option, is_one, value = word.partition("=")

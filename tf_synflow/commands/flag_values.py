@@ -10,11 +10,11 @@ def numbers(name: str, words: Sequence[str], kind: type) -> tuple[Any, ...]:
 
     Args:
       name: Name of the flag.
-      words: What it holds.
+      words: Values of the flag.
       kind: `int` or `float`.
 
     Raises:
-      ValueError: A word is no such number.
+      ValueError: A word is no number of this kind.
     """
     try:
         return tuple(kind(word) for word in words)
@@ -26,11 +26,11 @@ def numbers(name: str, words: Sequence[str], kind: type) -> tuple[Any, ...]:
 
 
 def check_folder(name: str, output: str) -> None:
-    """Refuses a name of files whose folder does not exist, before long work begins.
+    """Checks that the folder of output files exists, before long work begins.
 
     Args:
       name: Name of the flag.
-      output: What it holds.
+      output: Value of the flag.
 
     Raises:
       FileNotFoundError: The folder does not exist.

@@ -24,14 +24,15 @@ def in_one_line(
 ) -> Callable[[list[str]], Any]:
     """Makes `main` end the program with one line when something cannot be done.
 
-    These errors are about what the user gave: a flag, a file, a variable of the
+    These errors come from outside the program: a flag, a file, a variable of the
     environment, a full disk, another process that died. Any other error is a mistake in
     the program, and keeps its traceback.
 
     Args:
-      main: Takes the words of the command line.
+      main: A function of the words of the command line.
       name: What the program is called. Defaults to the name of the file of `main`.
-      say: Turns the library's words into the program's. Defaults to the same words.
+      say: Turns a message of the library into one of the program. Defaults to no
+        change.
     """
     name = name or Path(inspect.getfile(main)).name
 
@@ -63,7 +64,7 @@ def in_one_line(
 def _hook(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """What Python calls for an error that nothing caught."""
+    """Python calls this function for an error that nothing caught."""
     if issubclass(kind, KeyboardInterrupt):
         print(f"{Path(sys.argv[0]).name}: stopped by Ctrl-C", file=sys.stderr)
     else:
@@ -75,5 +76,5 @@ sys.excepthook = _hook
 logging.getLogger("tensorflow").setLevel(logging.WARNING)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 if multiprocessing.parent_process() is not None:
-    # The process that started this one gets Ctrl-C as well, and says so.
+    # The process that started this one gets Ctrl-C as well, and prints the message.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

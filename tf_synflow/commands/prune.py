@@ -62,6 +62,6 @@ def main(argv: list[str]) -> None:
     found = tf_synflow.report(pruned)
     tf_synflow.save_masks(f"{output}.masks.npz", tf_synflow.get_masks(pruned))
     write_text(f"{output}.report.json", found.to_json() + "\n")
-    # The model last: where it is, the others are too.
+    # The model is written last: if it exists, the other files exist too.
     save_model(output, tf_synflow.strip(pruned) if _STRIP.value else pruned)
     print(found)

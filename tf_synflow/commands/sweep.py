@@ -20,7 +20,7 @@ from tf_synflow.commands.flag_files import flag_file
 from tf_synflow.experiments import sweep
 from tf_synflow.files.whole import write_csv
 
-TAKES_WORDS = True  # those after --
+TAKES_WORDS = True  # the words after --
 
 _SWEEPDIR = flags.DEFINE_string(
     "sweepdir", None, "Folder to write the runs to.", required=True
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
             print(sweep.folder(folder, run))
         return
     recipe = [f"--flagfile={flag_file(_RECIPE.value)}"] if _RECIPE.value else []
-    # Told to end, it ends the run that it has begun too.
+    # If this program is told to end, it also ends the run that it has begun.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("tf-synflow sweep: told to end"))
     failed = sweep.carry_out(
         folder,

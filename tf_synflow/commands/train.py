@@ -117,8 +117,8 @@ _MU = flags.DEFINE_float(
     0.51,
     "GRDA: growth of the threshold, between 0 and 1; its theory needs > 0.5.",
 )
-# None, not the default: runs begun before there was the flag can be gone on with. So
-# below.
+# None, not the default: so runs that were begun before this flag existed can be
+# continued. This holds for flags below too.
 _MOMENTUM = flags.DEFINE_float(
     "momentum", None, "SGD: momentum, 0 or more and below 1. Default: 0.9."
 )

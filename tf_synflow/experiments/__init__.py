@@ -1,1 +1,1 @@
-"""Runs: train, sweep, figures of the papers."""
+"""Experiments: single runs, sweeps, and the figures of the papers."""

@@ -1,4 +1,4 @@
-"""What a run keeps after each epoch, so that it can continue after a kill."""
+"""Files that a run writes after each epoch, so that a killed run can continue."""
 
 import csv
 import re
@@ -25,7 +25,7 @@ _RECORD = "checkpoint.json"
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Writes the logs of all epochs so far to a CSV file, whole after each epoch."""
+    """Writes the logs of all epochs so far to a CSV file after each epoch."""
 
     def __init__(self, path: Path, rows: list[dict[str, float]]):
         """Makes the callback.
@@ -50,20 +50,20 @@ class HistoryFile(keras.callbacks.Callback):
 
 
 class BestModel(keras.callbacks.Callback):
-    """Writes the model of each epoch whose test accuracy is above all before it.
+    """Writes the model after each epoch with a higher test accuracy than all before.
 
-    What is written is the model as it is trained, stripped. A run that goes on after a
-    kill writes it again wherever an undisturbed one would: the rows of the history say
-    what the best was.
+    The file holds the trained model, stripped. A run that continues after a kill writes
+    the model after the same epochs as an undisturbed run, because the history has the
+    best accuracy so far.
     """
 
     def __init__(self, path: Path, network: Network, history: HistoryFile):
-        """Makes the callback; it has to stand after the history.
+        """Makes the callback, which has to come after the history.
 
         Args:
           path: The file.
-          network: What is trained.
-          history: What has the rows of the epochs.
+          network: The network that is trained.
+          history: The callback that has the rows of the epochs.
         """
         super().__init__()
         self._path, self._network, self._history = path, network, history
@@ -79,22 +79,25 @@ class BestModel(keras.callbacks.Callback):
 class Checkpoints(keras.callbacks.Callback):
     """Keeps what the next epoch needs: weights, masks, optimizer and history.
 
-    Each is a folder of its own, `epoch_<epochs done>`, renamed when it is whole; the
-    one before is deleted then. So whenever a run is killed, one is there, or none yet.
+    Each checkpoint is a folder, `epoch_<epochs done>`, which gets this name when it is
+    whole. Then the checkpoint before is deleted. So a killed run always leaves a whole
+    checkpoint, or none if it has not finished an epoch.
 
-    Under a strategy each replica has its own BatchNormalization statistics. A
-    checkpoint holds them all, so training that is resumed by as many replicas gives the
-    same bits. Another number of replicas gets their mean.
-    In each, `checkpoint.json` has the digests of its files, and says whose it is.
+    Under a strategy, each replica has its own BatchNormalization statistics. A
+    checkpoint holds the statistics of all replicas. So training that continues on the
+    same number of replicas gives the same bits. On another number of replicas, training
+    continues with the mean of the statistics. In each checkpoint, `checkpoint.json` has
+    the digests of the files and the name of the training.
     """
 
     def __init__(self, folder: Path, history: HistoryFile, run: str = ""):
-        """Makes the callback; `folder` is made if need be.
+        """Makes the callback; `folder` is created if it does not exist.
 
         Args:
-          folder: For the checkpoints.
-          history: What writes `history.csv`.
-          run: Names the training; checkpoints of another are refused. Defaults to "".
+          folder: Folder for the checkpoints.
+          history: The callback that writes `history.csv`.
+          run: Name of the training; checkpoints of another training are refused.
+            Defaults to "".
         """
         super().__init__()
         self.folder = folder
@@ -108,7 +111,7 @@ class Checkpoints(keras.callbacks.Callback):
           The number of epochs that are done; 0 if there is no checkpoint.
 
         Raises:
-          ValueError: It is damaged, or not the same for all processes.
+          ValueError: The checkpoint is damaged, or not the same for all processes.
         """
         found = {
             int(match[1]): path
@@ -128,13 +131,14 @@ class Checkpoints(keras.callbacks.Callback):
         path = str(found[done] / "state")
         try:
             _check_files(found[done], {"epochs": done, "run": self.run})
-            # Under the strategy, or all replicas would share the optimizer's variables.
+            # In the scope of the strategy: all replicas would share the optimizer's
+            # variables without it.
             with model.distribute_strategy.scope():
                 model.optimizer.build(model.trainable_variables)
                 _state(model).read(path).assert_existing_objects_matched()
                 _restore_replicas(model, path)
             self.history.rows[:] = read_history(found[done])
-        # TensorFlow's errors for a damaged file are of many kinds, IndexError too.
+        # For a damaged file, TensorFlow raises errors of many kinds, also IndexError.
         except Exception as error:
             raise ValueError(
                 f"the checkpoint {str(found[done])!r} is damaged ({error}). Delete "
@@ -169,7 +173,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def _check_files(checkpoint: Path, expected: dict[str, Any]) -> None:
-    """Refuses a checkpoint that is not, byte for byte, the one that was written.
+    """Checks that a checkpoint is, byte for byte, as it was written.
 
     Raises:
       FileNotFoundError, ValueError: A file is missing or damaged, or of another run.
@@ -184,12 +188,12 @@ def _check_files(checkpoint: Path, expected: dict[str, Any]) -> None:
 
 
 def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
-    """All that training changes: weights, masks, optimizer, and Dropout's draws.
+    """All that training changes: weights, masks, optimizer, and states of Dropout.
 
     Args:
       model: The compiled model.
-      replicas: The variables of `_apart` on all replicas. Defaults to none, for
-        reading, which `_restore_replicas` does for them.
+      replicas: Values on all replicas of the variables from `_apart`. Defaults to none,
+        for reading: `_restore_replicas` reads these variables.
     """
     random = [getattr(part, "_random_generator", None) for part in model.submodules]
     generators = [r._generator for r in random if r is not None and r._generator]
@@ -202,7 +206,7 @@ def _state(model: Any, replicas: Sequence[Any] = ()) -> Any:
 
 
 def _apart(model: Any) -> list[Any]:
-    """The variables of which each replica has values of its own."""
+    """The variables that have their own value on each replica."""
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return []
     apart = tf.VariableSynchronization.ON_READ
@@ -210,12 +214,13 @@ def _apart(model: Any) -> list[Any]:
 
 
 def _on_all_replicas(model: Any, values: Callable[[], list[Any]]) -> list[Any]:
-    """What a function gives on all replicas of all processes: (replicas, *shape)."""
+    """Results of a function on all replicas of all processes: (replicas, *shape)."""
     strategy = model.distribute_strategy
 
     @tf.function
     def gathered() -> list[Any]:
-        # Outside of a replica, reading a variable of `_apart` gives the mean.
+        # Outside of a replica, reading a variable of `_apart` gives the mean over all
+        # replicas.
         own = strategy.run(lambda: [tf.identity(value)[None] for value in values()])
         return [strategy.gather(value, axis=0) for value in own]
 
@@ -249,8 +254,8 @@ def read_history(workdir: Path) -> list[dict[str, float]]:
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged: it has no rows, a value that is not a number, or other
-        epochs than 1, 2, 3 and so on.
+      ValueError: The file is damaged: it has no rows, a value that is not a number, or
+        other epochs than 1, 2, 3 and so on.
     """
     path = workdir / "history.csv"
     try:

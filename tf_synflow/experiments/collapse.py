@@ -1,4 +1,4 @@
-"""At which compression ratio a criterion first empties a layer."""
+"""Finds the compression ratio at which a criterion first empties a layer."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ class Collapse(NamedTuple):
     """Where a criterion first empties a layer.
 
     Attributes:
-      alpha: log10 of the compression ratio; None if it never does.
-      layers: The weight tensors of which nothing is left there.
+      alpha: log10 of the compression ratio; None if no layer is emptied.
+      layers: The weight tensors with no kept weight at this ratio.
     """
 
     alpha: float | None
@@ -29,18 +29,19 @@ def first_collapse(
 ) -> Collapse:
     """The first alpha, log10 of the ratio, at which a layer is emptied.
 
-    Single-shot, one scoring serves every alpha. Iterated, each alpha is pruned for by
-    itself, from the lowest up.
+    With one iteration, the model is scored once for all alphas. With several
+    iterations, the model is pruned for each alpha separately, from the lowest alpha up.
 
     Args:
       model: A built Sequential or functional Keras model.
-      policy: A `PruningPolicy`; what it does on collapse should be "ignore".
-      alphas: Rising; what `policy.masks` allows, as 10**alpha.
-      data: For criteria that need it.
+      policy: A `PruningPolicy`; its `on_collapse` should be "ignore".
+      alphas: Rising numbers; `policy.masks` must allow each ratio 10**alpha.
+      data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults to
+        None.
       progress: Wraps the alphas, as tqdm does.
 
     Raises:
-      ValueError: `alphas` is empty, or as for `policy.masks`.
+      ValueError: `alphas` is empty; or see `policy.masks`.
     """
     if not alphas:
         raise ValueError("alphas is empty: give at least one to try")
@@ -57,16 +58,17 @@ def masks_at(
 ) -> Iterable[Masks]:
     """The masks at several compression ratios, one after the other.
 
-    Single-shot, one scoring serves every ratio.
+    With one iteration, the model is scored once for all ratios.
 
     Args:
       model: A built Sequential or functional Keras model.
       policy: A `PruningPolicy`.
       alphas: log10 of the ratios.
-      data: For criteria that need it.
+      data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults to
+        None.
 
     Raises:
-      ValueError: As `policy.masks`.
+      ValueError: See `policy.masks`.
     """
     task = policy.prepare(model, data)
     task.check(10 ** max(alphas))

@@ -1,4 +1,4 @@
-"""Which devices and processes train together, and with what precision."""
+"""Chooses the devices and processes that train together, and the precision."""
 
 import contextlib
 import json
@@ -23,8 +23,8 @@ def strategy(name: str, batch_size: int) -> Any:
       name: "none": one device. "mirrored": all GPUs of this machine, or all logical CPU
         devices if there are none. "auto": "mirrored" if there are several GPUs, else
         "none". "multi_worker": the processes that the environment variable `TF_CONFIG`
-        lists, of which this is one; each should be started with the same command.
-      batch_size: Images of a step over all replicas.
+        lists. This process is one of them; all should be started with the same command.
+      batch_size: Number of images in a step, over all replicas.
 
     Raises:
       ValueError: There is no strategy of that name; `TF_CONFIG` is not set or cannot be
@@ -33,7 +33,7 @@ def strategy(name: str, batch_size: int) -> Any:
     check_choice("distribute", name, DISTRIBUTIONS)
     if name == "multi_worker":
         _check_cluster()
-        # Before anything else of TensorFlow: even a list of devices comes too early.
+        # This must come before any other use of TensorFlow, even a list of devices.
         found = tf.distribute.MultiWorkerMirroredStrategy()
     else:
         found = _on_this_machine(name)
@@ -66,9 +66,9 @@ def is_chief(strategy: Any) -> bool:
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Sets Keras's policy for the layers that are made meanwhile.
+    """Sets Keras's precision policy for the layers that are made in this context.
 
-    Weights, masks and scores do not change by it: weights stay float32.
+    The precision does not change weights, masks and scores: weights stay float32.
 
     Args:
       name: One of `PRECISIONS`.

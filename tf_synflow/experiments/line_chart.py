@@ -15,7 +15,7 @@ class Line:
     """A line of a chart.
 
     Attributes:
-      label: What it shows.
+      label: Text of the line in the legend.
       colour: Name of a colour in style.css, such as "synflow".
       points: For each point `x` (above 0), `y`, and the lowest and highest `y`.
       dashed: Whether it is drawn dashed and without the points. Defaults to False.
@@ -32,8 +32,8 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str) -> Html:
 
     Args:
       lines: At least one line with a point.
-      x_title: What lies along the horizontal axis, which is logarithmic.
-      y_title: What lies along the vertical axis.
+      x_title: Title of the horizontal axis, which is logarithmic.
+      y_title: Title of the vertical axis.
     """
     every = [point for line in lines for point in line.points]
     decades = [math.log10(point[0]) for point in every]
@@ -79,7 +79,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str) -> Html:
 
 
 def _step(span: float) -> float:
-    """A round number of which there are about five in the span."""
+    """A round step that divides the span into about five parts."""
     if not span:
         return 1
     power = 10 ** math.floor(math.log10(span))

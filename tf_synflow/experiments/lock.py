@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Lets only one process at a time work in a folder."""
 
 import contextlib
 import fcntl
@@ -11,10 +11,10 @@ LOCK = ".tf_synflow.lock"
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which the system lets go however a process ends.
+    """Holds the lock of a folder; the system releases it however the process ends.
 
     Raises:
-      BlockingIOError: Another process holds it.
+      BlockingIOError: Another process holds the lock.
     """
     path = workdir / LOCK
     while True:
@@ -27,7 +27,7 @@ def locked(workdir: Path) -> Iterator[None]:
                 f"another process is at work in {str(workdir)!r}; wait for it, or "
                 "choose another --workdir"
             ) from error
-        # Between opening and locking, the one before may have deleted it.
+        # Between opening and locking, the process before may have deleted the file.
         if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
             break
         lock.close()

@@ -1,4 +1,4 @@
-"""The figures of the SynFlow paper, drawn from tables."""
+"""Draws the figures of the SynFlow paper from tables."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,8 @@ from typing import Any
 from tf_synflow.files.whole import written_whole
 from tf_synflow.reporting.picture import BLUE, GREY, ORANGE, pyplot
 
-# Okabe and Ito again; each with a marker of its own, for print without colours.
+# Okabe and Ito's colours again. Each criterion has its own marker, for print without
+# colours.
 STYLES = {
     "synflow": ("SynFlow", ORANGE, "o"),
     "magnitude": ("magnitude", BLUE, "s"),
@@ -30,7 +31,7 @@ def accuracy_figure(path: Path, rows: Rows, published: Rows, which: str) -> None
       path: .png or .svg.
       rows: See `paper_tables.accuracies`.
       published: See `paper_tables.published`; drawn dashed and pale.
-      which: "final" or "best", for the axis.
+      which: "final" or "best": which accuracy it is, for the title of the axis.
     """
     panels = sorted({(row["dataset"], row["model"]) for row in rows})
     with _picture(path, len(panels)) as axes:
@@ -72,7 +73,8 @@ def densities_figure(path: Path, rows: Rows) -> None:
             alphas = _by(group, "alpha")
             for k, (alpha, layers) in enumerate(alphas):
                 shade = 0.25 + 0.75 * k / max(len(alphas) - 1, 1)
-                # What is empty cannot be drawn on a logarithmic axis: at the bottom.
+                # A logarithmic axis has no 0, so an emptied layer is drawn at the
+                # bottom.
                 kept = [max(r["density"], 1e-7) for r in layers]
                 place.plot(
                     [r["layer"] for r in layers], kept, color=ORANGE, alpha=shade,
@@ -97,7 +99,7 @@ def conservation_figure(path: Path, rows: Rows) -> None:
             place.plot(x, y, ".", color=STYLES[name][1], markersize=3)
             place.set_xscale("log")
             place.set_yscale("log")
-            for axis in (place.xaxis, place.yaxis):  # there may be a decade or two
+            for axis in (place.xaxis, place.yaxis):  # for axes of only a decade or two
                 axis.set_minor_formatter("")
             place.set_xlabel("|sum of incoming scores|")
             place.set_ylabel("|sum of outgoing scores|")
@@ -145,7 +147,7 @@ def steps_figure(path: Path, rows: Rows) -> None:
 
 
 def _by(rows: Rows, column: str) -> list[tuple[Any, list[Mapping[str, Any]]]]:
-    """Rows by the value of a column, in the order in which values come."""
+    """Groups rows by the value of a column, in the order in which values appear."""
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row[column], []).append(row)
@@ -154,7 +156,7 @@ def _by(rows: Rows, column: str) -> list[tuple[Any, list[Mapping[str, Any]]]]:
 
 @contextlib.contextmanager
 def _picture(path: Path, panels: int) -> Iterator[list[Any]]:
-    """Axes side by side, three in a row; written when they are drawn."""
+    """Gives axes, at most three in a row, and writes the picture at the end."""
     plt = pyplot()
     columns = min(panels, 3)
     lines = -(-panels // columns)

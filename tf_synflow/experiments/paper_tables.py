@@ -1,6 +1,6 @@
-"""What the figures of the SynFlow paper show, computed from networks and from runs.
+"""Computes the numbers in the SynFlow paper's figures, from networks and from runs.
 
-Each function gives a table, a list of rows; `paper_figures` draws them.
+Each function returns a table, which is a list of rows; `paper_figures` draws tables.
 
 References:
   Tanaka et al., arXiv 2006.05467: figures 1 and 6 (accuracy against compression), 2
@@ -34,7 +34,7 @@ Progress = Callable[[Iterable], Iterable]
 
 
 def accuracies(runs: Sequence[Mapping[str, Any]], which: str) -> Table:
-    """Accuracy against compression, of a sweep.
+    """Accuracy against compression, from the runs of a sweep.
 
     Args:
       runs: Rows of `sweep.rows`, or of its `runs.csv`.
@@ -69,10 +69,10 @@ def accuracies(runs: Sequence[Mapping[str, Any]], which: str) -> Table:
 
 
 def published(file: Path, model: str, dataset: str, which: str) -> Table:
-    """The authors' own accuracies, in the columns of `accuracies`.
+    """The authors' own accuracies, with the same columns as `accuracies`.
 
     Args:
-      file: One of docs/published.
+      file: A file in docs/published.
       model: Name of the network.
       dataset: Name of the data set.
       which: "final" or "best".
@@ -106,7 +106,7 @@ def layer_densities(
       data: `(x, y)` for the criteria that need it.
       criteria: Names of criteria.
       alphas: log10 of the compression ratios.
-      seed: Of the criterion "random". Defaults to 0.
+      seed: Seed of the criterion "random". Defaults to 0.
 
     Returns:
       `criterion`, `alpha`, `layer` (from 1), `name`, `size` and `density`.
@@ -125,7 +125,7 @@ def layer_densities(
 
 
 def mean_densities(tables: Sequence[Table]) -> Table:
-    """The mean of what `layer_densities` gave for several networks of one kind."""
+    """The mean of tables from `layer_densities`, for several networks of one kind."""
     return [
         {**rows[0], "density": float(np.mean([row["density"] for row in rows]))}
         for rows in zip(*tables, strict=True)
@@ -133,16 +133,17 @@ def mean_densities(tables: Sequence[Table]) -> Table:
 
 
 def conservation(model: Any, data: Any) -> Table:
-    """Figure 3: what flows into each hidden unit, and out of it.
+    """Figure 3: the scores of the weights into each hidden unit, and out of it.
 
     Args:
-      model: A built model whose prunable layers form one chain, like VGG, without
-        biases and BatchNormalization's offsets, as it is before training.
+      model: A built model whose prunable layers form one chain, like VGG. Its biases
+        and the offsets of BatchNormalization are 0, as before training.
       data: `(x, y)`.
 
     Returns:
       `criterion` ("snip", here with its sign, "grasp" and "synflow"), `layer` (from 1),
-      `unit`, and the totals `incoming` and `outgoing` of the scores of its weights.
+      `unit`, and `incoming` and `outgoing`, the sums of the scores of the weights into
+      the unit and out of it.
 
     Raises:
       ValueError: The layers form no chain.
@@ -170,7 +171,7 @@ def conservation(model: Any, data: Any) -> Table:
 
 
 def _signed_snip(model: Any, data: Any) -> Scores:
-    """The product w g, of which SNIP takes the absolute value: that is conserved."""
+    """The products w g, which are conserved; SNIP takes their absolute values."""
     x, y = data
     weights = frameworks.read(model).weights
     kernels = {n: v for n, v in weights.items() if n.endswith("/kernel")}
@@ -211,16 +212,16 @@ def largest_steps(
     schedules: Sequence[str] = ("exponential", "linear"),
     progress: Progress = iter,
 ) -> Table:
-    """Figure 7: the most that a step of SynFlow removes at once.
+    """Figure 7: the largest share of the flow that one step of SynFlow removes.
 
-    Where a step removes less than a layer's whole flow, it cannot empty a layer while
-    others could give (the paper's theorem 3).
+    A step that removes less than the whole flow of a layer cannot empty this layer
+    while other layers still have weights to remove (the paper's theorem 3).
 
     Args:
       model: A built model.
       alphas: log10 of the compression ratios.
       iterations: Numbers of iterations.
-      schedules: Of "exponential" and "linear".
+      schedules: Names of schedules. Defaults to "exponential" and "linear".
       progress: Wraps the steps of each pruning, as tqdm does.
 
     Returns:

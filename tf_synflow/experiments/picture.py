@@ -18,7 +18,7 @@ def run_figure(
 
     Args:
       path: The PNG file.
-      title: Above the picture.
+      title: Text above the picture.
       layers: See `Report.layers`.
       history: Rows of `history.csv`.
     """

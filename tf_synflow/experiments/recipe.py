@@ -17,22 +17,25 @@ class Recipe:
 
     Attributes:
       epochs: Passes over the training images.
-      batch_size: Images a step, over all replicas.
-      learning_rate: At the first step.
+      batch_size: Number of images in a step, over all replicas.
+      learning_rate: Learning rate at the first step.
       seed: Seeds the order of the images, their crops and mirroring.
-      decay: Of the learning rate: "cosine" to 0 at the last step, "step", "constant" or
-        "garipov"; see `optimizers.GaripovDecay`. Defaults to "cosine".
-      drops: With "step", after how many epochs it drops. Defaults to none.
-      drop_factor: What it is multiplied by then. Defaults to 0.1.
-      weight_decay: As an L2 gradient; see `optimizers.SGD`. Defaults to 0.
-      grda: `(c, mu)` of the optimizer GRDA; None: SGD with momentum.
-      momentum: Of SGD, within [0, 1). Defaults to 0.9; GRDA has none.
-      nesterov: Whether that momentum is Nesterov's. Defaults to True.
+      decay: How the learning rate falls: "cosine" (to 0 at the last step), "step",
+        "constant" or "garipov" (see `optimizers.GaripovDecay`). Defaults to "cosine".
+      drops: For "step": the numbers of epochs after which the learning rate drops.
+        Defaults to none.
+      drop_factor: For "step": what the learning rate is multiplied by at each drop.
+        Defaults to 0.1.
+      weight_decay: Weight decay, added to the gradient; see `optimizers.SGD`. Defaults
+        to 0.
+      grda: `(c, mu)` of the optimizer GRDA. Defaults to None: SGD with momentum.
+      momentum: Momentum of SGD, within [0, 1). GRDA has no momentum. Defaults to 0.9.
+      nesterov: Whether the momentum is Nesterov momentum. Defaults to True.
       temperature: T, which divides the logits in the training loss. Defaults to 1.
-      images: Trains on so many of the training images only, the same for every seed.
-        Defaults to all.
-      seen: Epochs that came before, so that their order of images, crops and mirroring
-        do not come again. Defaults to 0.
+      images: Number of training images to train on; they are the same for every seed.
+        Defaults to None: all.
+      seen: Number of epochs of training before this training. The order, crops and
+        mirroring of their images are not repeated. Defaults to 0.
       save_best: Whether the model of the best epoch is written too; see
         `checkpoints.BestModel`. Defaults to False.
     """
@@ -55,10 +58,10 @@ class Recipe:
 
 
 def optimizer(recipe: Recipe, steps: int) -> Any:
-    """The optimizer of a recipe, for so many steps an epoch.
+    """The optimizer of a recipe, where an epoch has `steps` steps.
 
     Raises:
-      ValueError: A number is out of its range, or two of them contradict each other.
+      ValueError: A number is out of its range, or two settings contradict each other.
     """
     schedule = _schedule(recipe, steps)
     if recipe.grda is None:
@@ -74,8 +77,8 @@ def optimizer(recipe: Recipe, steps: int) -> Any:
 class TemperedCrossentropy(keras.losses.SparseCategoricalCrossentropy):
     """The cross-entropy of the softmax of logits / T.
 
-    Of weights that are trained with T = 5, the logits become about five times larger
-    before the chances are as sharp as at T = 1.
+    If a network is trained with T = 5, its logits become about five times larger before
+    its probabilities are as sharp as with T = 1.
     """
 
     def __init__(self, temperature: float):
@@ -112,7 +115,7 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
         return schedules.CosineDecay(rate, recipe.epochs * steps)
     if recipe.decay == "garipov":
         return GaripovDecay(rate, recipe.epochs, steps)
-    # At a boundary the rate is still the one before it.
+    # At a boundary, the learning rate is still the one from before the drop.
     boundaries = [drop * steps - 1 for drop in recipe.drops]
     factors = [recipe.drop_factor**k for k in range(len(boundaries) + 1)]
     if not boundaries:

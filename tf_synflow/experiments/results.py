@@ -1,4 +1,4 @@
-"""Reads `results.json`, and refuses one that is damaged."""
+"""Reads `results.json`, and refuses a damaged file."""
 
 import functools
 import logging
@@ -17,26 +17,26 @@ _AGAIN = "Restore it from a copy, or delete the folder of the run to do the run 
 def read_results(path: Path) -> dict[str, Any]:
     """Reads the results of a run.
 
-    Earlier versions wrote them without a digest. Such a file is taken if all its
-    numbers agree with each other, and a warning is logged: an accuracy that was changed
-    to another one that is possible cannot be told from the right one.
+    Earlier versions wrote results without a digest. Such a file is accepted if all its
+    numbers agree with each other, and a warning is logged. This check cannot notice an
+    accuracy that was changed to another possible accuracy.
 
     Args:
       path: The file `results.json`.
 
     Returns:
-      What it holds, without the key `digest`.
+      The content of the file, without the key `digest`.
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged.
+      ValueError: The file is damaged.
     """
     try:
         results, sealed = read_either_json(path)
     except ValueError as error:
         raise ValueError(f"{error}. {_AGAIN}") from error
     missing = [part for part in _PARTS if part not in results]
-    if missing:  # also of another file of a run, which has a digest too
+    if missing:  # another file of a run may have a digest too
         wrong: str | None = f"it has no {', no '.join(missing)}"
     else:
         wrong = None if sealed else _contradiction(results)
@@ -57,8 +57,8 @@ def _warn(path: Path) -> None:
 
 
 def _contradiction(results: Mapping[str, Any]) -> str | None:
-    """What is wrong with results that have no digest; None if nothing is seen."""
-    if "files" in results:  # which only versions write that write a digest too
+    """What is wrong with results that have no digest; None if nothing is found."""
+    if "files" in results:  # versions that write this also write a digest
         return "the key 'digest' is missing"
     try:
         checks = _checks(results)
@@ -70,7 +70,7 @@ def _contradiction(results: Mapping[str, Any]) -> str | None:
 
 
 def _checks(results: Mapping[str, Any]) -> dict[str, bool]:
-    """What every run fulfils, in words that say it is not so."""
+    """Error message to condition; an undamaged run fulfils every condition."""
     flags, prune, train = (results[key] for key in ("flags", "prune", "train"))
     layers, versions = results["layers"], results["versions"]
     final, top5 = train["final_accuracy"], train["final_top5_accuracy"]

@@ -49,28 +49,29 @@ def run(
 ) -> dict[str, Any]:
     """Prunes a new network, trains it, and writes the files of the run.
 
-    A run that was killed continues from the last epoch that it finished, and ends with
-    the same weights as if it had not been; its masks are not computed again. A run that
-    is finished is left alone.
+    A run that was killed continues from the last epoch that it finished. It ends with
+    the same weights as an undisturbed run; its masks are not computed again. A finished
+    run is left alone.
 
     Args:
-      workdir: Folder to write to; made if need be. Of several processes that train
-        together only the chief writes, and all should see the folder.
+      workdir: Folder to write to; it is created if it does not exist. If several
+        processes train together, only the chief writes, but all should see the folder.
       model: Name of the network; see `models.build`.
       dataset: Name of the data set; see `data.load`.
       pruning: How to prune.
-      recipe: How to train; its seed also seeds the weights and what is drawn at random.
-      place: Where the data is, and on what is trained. Defaults to one device.
+      recipe: How to train. Its seed also seeds the weights and all other random draws.
+      place: Where the data is, and on which devices to train. Defaults to one device.
       start_from: A file of weights to begin with; see `starting.start_from`. Defaults
         to new weights.
-      flags: Written into the results as they are; a run is gone on with only if it was
-        begun with the same.
+      flags: Flags that are written into the results as they are. A run is continued
+        only if it was begun with the same flags.
 
     Returns:
-      What `results.json` holds. `prune.seconds` has the training of the levels in it;
-      of a run that was killed meanwhile, only of the process that finished them.
-      `versions` are those of the process that finished; `earlier_versions`, if any, are
-      others that the run was continued with after a kill.
+      The content of `results.json`. `prune.seconds` includes the training of the
+      levels. If the run was killed during these levels, only the time of the process
+      that finished them is included. `versions` are those of the process that finished
+      the run. `earlier_versions`, if any, are different versions that earlier processes
+      of a killed run used.
 
     Raises:
       ValueError: A name or a number is wrong.
@@ -79,11 +80,11 @@ def run(
     """
     pyplot()  # If pictures cannot be drawn, say so before the work is done.
     pruning.check()
-    # Several processes find each other before anything else of TensorFlow is used.
+    # Several processes have to find each other before any other use of TensorFlow.
     strategy = distribution.strategy(place.distribute, recipe.batch_size)
-    optimizer(recipe, steps=1)  # refuses what it cannot be made of
+    optimizer(recipe, steps=1)  # raises an error for a wrong recipe
     with (
-        # Wrappers too have a precision, and so has the model that is compiled.
+        # Pruning wrappers and the compiled model also take their precision from here.
         distribution.precision(place.precision),
         run_folder(workdir, flags, distribution.is_chief(strategy)) as folder,
     ):
@@ -101,7 +102,8 @@ def run(
         if start_from is not None:
             starting.start_from(whole, start_from)
         masks, small = _pruned(folder, whole, data, pruning, recipe)
-        # Dropout draws its seed as it is copied: the same, if masks were there already.
+        # A copied Dropout draws a new seed. This call makes it the same, whether the
+        # masks were computed or loaded.
         keras.utils.set_random_seed(recipe.seed)
         pruned = masked(whole, masks)
         if pruning.reinitialise:
@@ -109,7 +111,7 @@ def run(
         start = trained = frameworks.read(pruned)
         plan = ChannelPlan(start, pruning.multiple_of)
         before = report_of(start, plan if pruning.multiple_of == 1 else None)
-        if pruning.rounds:  # copied too, whether it was trained just now or before
+        if pruning.rounds:  # copied, whether trained or loaded just now
             small = strip(small)
             _hold_zero(small, whole, pruning, masks)
         if pruning.shrink:
@@ -136,7 +138,7 @@ def run(
 
 
 def _versions_of(folder: RunFolder) -> dict[str, Any]:
-    """The versions in use, and others that the run was continued with; as results."""
+    """Entries of the results: the versions in use, and other versions used before."""
     used = versions()
     earlier = folder.note_versions(used)
     if not earlier:
@@ -153,7 +155,7 @@ def _versions_of(folder: RunFolder) -> dict[str, Any]:
 def _pruned(
     folder: RunFolder, network: Network, data: Any, pruning: Pruning, recipe: Recipe
 ) -> tuple[Masks, Any]:
-    """The masks; and the network, if it was trained meanwhile. Made, or found."""
+    """The masks, computed or loaded; and the network, if pruning trains it."""
     masks = folder.masks()
     if masks is None:
         start = time.perf_counter()
@@ -171,8 +173,8 @@ def _pruned(
 def _prune(
     folder: RunFolder, network: Network, data: Any, pruning: Pruning, recipe: Recipe
 ) -> tuple[Masks, Any]:
-    """The masks of a run that has none yet; and the network, if it was trained."""
-    # What criteria differentiate has temperatures of its own, not that of training.
+    """Computes the masks of a run; returns also the network, if pruning trains it."""
+    # Criteria have temperatures of their own; they do not use that of training.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     policy, sample = dataclasses.replace(pruning.policy, loss=loss), None
     if policy.criterion not in DATA_FREE:
@@ -182,7 +184,8 @@ def _prune(
 
     def train(network: Any) -> None:
         number = next(numbers)
-        # Rounds keep the weights, so they also continue with the images; levels do not.
+        # Rounds keep the weights, so each continues with the next images; levels do
+        # not.
         seen = number - 1 if pruning.rounds else 0
         own = dataclasses.replace(level, seen=seen, save_best=False)
         _train_level(folder, number, network, data, own)
@@ -230,7 +233,7 @@ def _what_was_pruned(
 
 
 def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
-    """What shrinking leaves, of what."""
+    """Parameters and multiply-adds before and after shrinking."""
     sizes = [
         {"parameters": totals["parameters"]["size"], "macs": totals["macs"]}
         for totals in (whole, small)
@@ -239,7 +242,7 @@ def _shrunk(whole: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any
 
 
 def _hold_zero(small: Any, whole: Network, pruning: Pruning, masks: Masks) -> None:
-    """Keeps the filters at zero that were zeroed because they are added to others."""
+    """Keeps the zeroed filters at zero: those whose channels are added to others."""
     added = pruning.counting.task(pruning.policy, whole, None).filters.added
     hold_zero(small, {name: kept_filters(masks[name]) for name in added})
 
@@ -298,7 +301,7 @@ def versions() -> dict[str, str]:
 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What is of another version now."""
+    """The packages whose versions have changed, as text."""
     return ", ".join(
         f"{package} {before.get(package, 'not installed')}, now {version}"
         for package, version in now.items()

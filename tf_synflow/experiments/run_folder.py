@@ -28,13 +28,13 @@ _NETWORK = "pruned.keras"
 
 _PRUNED = "pruned.json"
 
-_DIGESTED = ("masks.npz", "history.csv")  # whose digests stand in results.json
+_DIGESTED = ("masks.npz", "history.csv")  # results.json has their digests
 
 _VERSIONS = "versions.json"
 
 _LEVEL = re.compile(r"level_\d+")
 
-# What `written_whole` leaves of a file of ours if the process is killed.
+# The temporary folders that `written_whole` leaves if the process is killed.
 _ASIDE = re.compile(
     r"\.(results\.json|flags\.json|versions\.json|pruned\.json|masks\.npz|history\.csv|"
     r"pruned\.keras|model\.keras|best\.keras|small\.keras|run\.png)\.\w{8}"
@@ -42,14 +42,14 @@ _ASIDE = re.compile(
 
 
 class RunFolder:
-    """What a run has left behind, and where it continues.
+    """The files that a run has left, and where the run continues.
 
     Attributes:
       workdir: The folder, from which all processes of a run read.
-      written: The folder that this process writes to: `workdir`, or one that is thrown
-        away.
-      results: What `results.json` holds, if the run is finished; else None.
-      run: Names the run: differs whenever flags do that change what it computes.
+      written: The folder that this process writes to: `workdir`, or a temporary folder.
+      results: The content of `results.json` if the run is finished; else None.
+      run: An identifier of the run. It depends on all flags that change what the run
+        computes.
     """
 
     def __init__(self, workdir: Path, written: Path, flags: Mapping[str, Any]):
@@ -58,17 +58,17 @@ class RunFolder:
         self.written = written
         finished = (workdir / "results.json").is_file()
         self.results = read_results(workdir / "results.json") if finished else None
-        # A flag that a run was begun without is None.
+        # If a run was begun without a flag, its value is None.
         given = {k: v for k, v in flags.items() if v is not None}
         for name in _elsewhere(flags):
             given.pop(name, None)
         self.run = digest(given)
 
     def check(self) -> None:
-        """Reads what an earlier process has left, before anything is done with it.
+        """Checks the files that an earlier process has left, before they are used.
 
         Raises:
-          ValueError: A file is damaged, or of another run.
+          ValueError: A file is damaged, or belongs to another run.
         """
         if self.results is None:
             self.masks()
@@ -88,11 +88,11 @@ class RunFolder:
         return {path.name: file_digest(path) for path in paths if path.is_file()}
 
     def note_versions(self, versions: Mapping[str, str]) -> list[dict[str, str]]:
-        """Notes the versions of the packages that this process computes with.
+        """Records the versions of the packages that this process computes with.
 
         Returns:
-          Those that parts of this run were computed with before, the first ones first,
-          if they were others.
+          Different versions that parts of this run were computed with before, the
+          earliest first.
         """
         path = self.workdir / _VERSIONS
         noted = read_json(path).get("versions") if path.is_file() else []
@@ -110,7 +110,7 @@ class RunFolder:
         """The masks, if they were computed already.
 
         Raises:
-          ValueError: Their file, or the one about them, is damaged.
+          ValueError: The file of masks, or the record beside it, is damaged.
         """
         path = self.workdir / "masks.npz"
         if not path.is_file():
@@ -124,7 +124,7 @@ class RunFolder:
         return masks
 
     def keep_masks(self, masks: Masks, seconds: float) -> None:
-        """Writes the masks, and how long they took, so that they are not made again."""
+        """Writes the masks, and how long they took, so that they are made only once."""
         record = {"run": self.run, "seconds": seconds, "masks": _digest_of(masks)}
         if (self.written / _NETWORK).is_file():
             record["network"] = file_digest(self.written / _NETWORK)
@@ -132,7 +132,7 @@ class RunFolder:
         save_masks(self.written / "masks.npz", masks)
 
     def keep_network(self, network: Any) -> None:
-        """Writes a network that was trained while it was pruned; before its masks."""
+        """Writes a network that pruning has trained; call this before `keep_masks`."""
         with written_whole(self.written / _NETWORK) as aside:
             network.save(aside)
 
@@ -140,8 +140,8 @@ class RunFolder:
         """The network that `keep_network` wrote.
 
         Raises:
-          FileNotFoundError: It is not there.
-          ValueError: It is damaged, or another one.
+          FileNotFoundError: The file is missing.
+          ValueError: The file is damaged, or holds another network.
         """
         path, again = self.workdir / _NETWORK, "masks.npz to have both made again"
         if not path.is_file():
@@ -151,11 +151,11 @@ class RunFolder:
         return load_model(path)
 
     def prune_seconds(self) -> float:
-        """How long the masks took."""
+        """How many seconds the masks took."""
         return self._record()["seconds"]
 
     def _record(self) -> dict[str, Any]:
-        """What stands beside the masks about them."""
+        """The record about the masks, from the file beside them."""
         path = self.workdir / _PRUNED
         if not path.is_file() and (self.written / _PRUNED).is_file():
             path = self.written / _PRUNED  # of a process that is not the chief
@@ -174,7 +174,7 @@ class RunFolder:
         """Deletes what only an unfinished run needs."""
         for folder in _folders(self.workdir):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        # The flags last: as long as they are there, it is not done.
+        # The flags are deleted last: while they exist, tidying is not finished.
         for name in (_PRUNED, _NETWORK, _VERSIONS, _FLAGS):
             (self.workdir / name).unlink(missing_ok=True)
 
@@ -186,20 +186,20 @@ def run_folder(
     """Opens the folder of a run, for this process alone.
 
     Args:
-      workdir: The folder; made if need be.
-      flags: Of the run. They are kept in the folder, and compared with those that a run
-        there was begun with.
-      chief: Whether this process writes to it. One that does not, writes to a temporary
-        folder. Defaults to True.
+      workdir: The folder; it is created if it does not exist.
+      flags: Flags of the run. They are kept in the folder. If the folder holds a run
+        already, the flags are compared with those that this run was begun with.
+      chief: Whether this process writes to the folder. Other processes write to a
+        temporary folder. Defaults to True.
 
     Yields:
-      The `RunFolder`. On leaving without an error, what only an unfinished run needs is
-      deleted; at once, if a run was killed after it had written its results. In a
-      finished run nothing else is touched.
+      The `RunFolder`. On leaving without an error, the files that only an unfinished
+      run needs are deleted. If a run was killed after it had written its results, these
+      files are deleted on entering. Nothing else in a finished run is changed.
 
     Raises:
-      FileExistsError: It holds something else, or a run with other flags.
-      BlockingIOError: Another process is at work in it.
+      FileExistsError: The folder holds something else, or a run with other flags.
+      BlockingIOError: Another process is at work in the folder.
       ValueError: A small file of the run is damaged.
     """
     if not chief:
@@ -214,7 +214,7 @@ def run_folder(
             yield from _opened(workdir, flags)
     finally:
         if new:
-            with contextlib.suppress(OSError):  # there is something in it
+            with contextlib.suppress(OSError):  # the folder is not empty
                 workdir.rmdir()
 
 
@@ -235,7 +235,7 @@ def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
         yield folder
         folder.tidy()
     finally:
-        # It failed before there was anything.
+        # Here the run failed before it had written anything else.
         if {path.name for path in workdir.iterdir()} <= {LOCK, _FLAGS, _VERSIONS}:
             for name in (_VERSIONS, _FLAGS):
                 (workdir / name).unlink(missing_ok=True)
@@ -244,7 +244,8 @@ def _opened(workdir: Path, flags: Mapping[str, Any]) -> Iterator[RunFolder]:
 def _is_untidy(workdir: Path, flags: Mapping[str, Any]) -> bool:
     """Whether a run was killed between its results and the end of `RunFolder.tidy`.
 
-    Then its own flags are still there. Others than its own are none of our business.
+    Then the file of the run's own flags is still there. A file of other flags is
+    ignored.
     """
     try:
         return not _changed(read_json(workdir / _FLAGS), flags)
@@ -260,7 +261,7 @@ def _delete_asides(workdir: Path) -> None:
 
 
 def _folders(workdir: Path) -> list[Path]:
-    """The folders in which a run writes."""
+    """The folders that a run writes to."""
     levels = (p for p in workdir.iterdir() if _LEVEL.fullmatch(p.name) and p.is_dir())
     return [workdir, *levels]
 
@@ -283,7 +284,8 @@ def _check_contents(workdir: Path) -> None:
 
 def _elsewhere(flags: Mapping[str, Any]) -> set[str]:
     """Flags for where a run reads and writes, which do not change what it computes."""
-    # But a folder may hold another archive of Tiny ImageNet, or a part of it.
+    # One exception: another folder may hold another archive of Tiny ImageNet, or a part
+    # of it.
     tiny = flags.get("dataset") == "tiny_imagenet"
     return {"workdir", "download"} | (set() if tiny else {"data_dir"})
 
@@ -291,7 +293,7 @@ def _elsewhere(flags: Mapping[str, Any]) -> set[str]:
 def _same_run(
     workdir: Path, flags: Mapping[str, Any], results: Mapping[str, Any] | None
 ) -> None:
-    """Refuses a run with other flags; notes the flags of a new one."""
+    """Refuses a run with other flags; writes down the flags of a new run."""
     elsewhere = _elsewhere(flags)
     own = {k: v for k, v in flags.items() if k not in elsewhere}
     path = workdir / _FLAGS
@@ -327,7 +329,7 @@ def _digest_of(masks: Masks) -> str:
 
 
 def _changed(before: Mapping[str, Any], flags: Mapping[str, Any]) -> list[str]:
-    """The flags that another run was begun with, in words."""
+    """The differences between the flags of an earlier run and `flags`, as text."""
     return [
         f"{k}={before.get(k)!r}, not {flags.get(k)!r}"
         for k in sorted({*before, *flags} - _elsewhere(flags))

@@ -1,4 +1,4 @@
-"""What a run is to do: how to prune, and where."""
+"""Settings of a run: how to prune, where the data is, and where to train."""
 
 import dataclasses
 
@@ -15,19 +15,20 @@ class Pruning:
     Attributes:
       ratio: See `PruningPolicy.masks`.
       policy: How to prune.
-      images: How many random training images a criterion that needs data gets. Defaults
-        to ten times the classes.
+      images: Number of random training images for a criterion that needs data. Defaults
+        to None: ten times the number of classes.
       levels: Number of levels of training, pruning and rewinding before the final
         training; see `prune_with_rewinding`. Defaults to 0.
-      rounds: Number of rounds in which filters are pruned. Each begins with an epoch of
-        training at the first learning rate; see `prune_filters`. The smaller network
-        is then trained, and written as `model.keras`. Defaults to 0.
-      counting: For rounds: what counts; see `prune_filters`.
+      rounds: Number of rounds in which filters are pruned. Each round begins with an
+        epoch of training at the first learning rate; see `prune_filters`. After all
+        rounds, the smaller network is trained, and written as `model.keras`. Defaults
+        to 0.
+      counting: For rounds: which filters count, and how; see `prune_filters`.
       shuffle: An ablation: shuffles each mask within its weight tensor.
       reinitialise: An ablation: draws new weights.
       shrink: Trains the smaller network that `shrink` gives. Defaults to False.
-      multiple_of: What the widths of that network are multiples of; see `shrink`.
-        Defaults to 1.
+      multiple_of: The widths of the smaller network are multiples of this number; see
+        `shrink`. Defaults to 1.
     """
 
     ratio: float
@@ -92,16 +93,17 @@ class Pruning:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a run finds its data, and on what it is trained.
+    """Where a run finds its data, and on which devices it trains.
 
     Attributes:
       data_dir: See `data.load`.
       download: See `data.load`.
       distribute: See `distribution.strategy`.
       precision: See `distribution.precision`.
-      mean: Of each channel, subtracted from images within 0 and 1; see
-        `Dataset.scaled_by`. Defaults to the data set's own.
-      std: What they are divided by then. Defaults to the data set's own.
+      mean: Mean of each channel, subtracted from images within 0 and 1; see
+        `Dataset.scaled_by`. Defaults to None: the data set's own.
+      std: Standard deviation of each channel, by which the images are divided then.
+        Defaults to None: the data set's own.
     """
 
     data_dir: str | None = None

@@ -1,4 +1,4 @@
-"""The weights that a run begins with, if they are not new: from a file."""
+"""Reads the weights that a run begins with from a file, in place of new weights."""
 
 import os
 from collections.abc import Mapping
@@ -21,11 +21,12 @@ def start_from(network: Network, path: str | os.PathLike[str]) -> None:
       network: The network, not pruned.
       path: A model (.keras, .h5 or the folder of a SavedModel) or its weights
         (.weights.h5); the prefix of a checkpoint that `tf.train.Checkpoint(
-        model=model)` wrote; or a checkpoint of a run, `checkpoints/epoch_10`.
+        model=model)` wrote; or a checkpoint of a run, such as `checkpoints/epoch_10`.
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It holds the weights of another network. Nothing is changed then.
+      ValueError: The file holds the weights of another network. Then nothing is
+        changed.
     """
     path = os.fspath(path)
     prefix = str(Path(path) / "state") if _is_of_a_run(path) else path
@@ -61,9 +62,10 @@ def _from_weights(network: Network, path: str) -> dict[str, np.ndarray]:
 
 
 def _from_checkpoint(network: Network, prefix: str, path: str) -> dict[str, np.ndarray]:
-    """What a checkpoint holds of a plain model, or of one with masks.
+    """The weights in a checkpoint of a plain model, or of a model with masks.
 
-    A run trains a network whose layers hold masks: its checkpoints have more in them.
+    A run trains a network whose layers hold masks, so its checkpoints have more
+    content.
     """
     for copy in (frameworks.stripped(network), _holding_masks(network)):
         try:
@@ -77,7 +79,7 @@ def _from_checkpoint(network: Network, prefix: str, path: str) -> dict[str, np.n
 
 
 def _holding_masks(network: Network) -> Any:
-    """A copy with masks that keep everything."""
+    """A copy of a network with masks that keep every weight."""
     shapes = {name: network.weights[name].shape for name in network.prunable}
     return masked(
         network, {name: np.ones(shape, bool) for name, shape in shapes.items()}

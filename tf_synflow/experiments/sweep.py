@@ -1,4 +1,4 @@
-"""A grid of runs: lists them, carries out the missing ones, and sums up the results."""
+"""Lists the runs of a grid, carries out the missing ones, and sums up the results."""
 
 import csv
 import itertools
@@ -18,15 +18,16 @@ from tf_synflow.files.whole import written_whole
 
 TRAIN = (sys.executable, "-m", "tf_synflow", "train")
 AXES = ("model", "dataset", "criterion", "ratio", "seed")
-# Axes that a sweep may have or not; then they are no part of its names and tables.
+# Optional axes. If a sweep does not have them, its names and tables leave them out.
 MORE_AXES = ("c", "mu")
 _EVERY_AXIS = (*AXES, *MORE_AXES)
 
 Run = dict[str, str]  # axis to value, as written on the command line
 
-# Becomes the program of a run, which Linux kills when the sweep is gone, however it
-# ended. The new process asks for that itself: between fork and exec it would not be
-# safe, because TensorFlow has threads. On other systems a killed sweep leaves its run.
+# This code starts the program of a run. Linux kills the run when the sweep ends,
+# however the sweep ends. The new process itself asks Linux for this: asking between
+# fork and exec would not be safe, because TensorFlow has threads. On other systems, a
+# run goes on if its sweep is killed.
 _UNDER_THE_SWEEP = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
@@ -39,14 +40,14 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
-    """All combinations, or a part of them.
+    """All combinations of the values of the axes, or a part of the combinations.
 
     At ratio 1 all criteria keep every weight. So the grid has the dense network once,
-    under the first criterion. With c = 0 the optimizer GRDA is plain SGD for any mu, so
-    the grid has that once, under the first mu.
+    under the first criterion. With c = 0, the optimizer GRDA is plain SGD for any mu.
+    So the grid has c = 0 only with the first mu.
 
     Args:
-      axes: For each of `AXES`, and for those of `MORE_AXES` that there are, its values.
+      axes: Axis to its values, for each of `AXES`, and for any of `MORE_AXES`.
       shard: "i/n": every n-th run, beginning with the i-th, counted from 0; so that n
         machines share the grid.
 
@@ -75,7 +76,7 @@ def grid(axes: Mapping[str, Sequence[str]], shard: str = "0/1") -> list[Run]:
 
 
 def _number(value: str) -> float | str:
-    """10 and 10.0 are one ratio; what is no number stays as it is."""
+    """A value as a number, so that 10 and 10.0 are equal; other text as it is."""
     try:
         return float(value)
     except ValueError:
@@ -100,7 +101,7 @@ def is_done(sweep: Path, run: Run) -> bool:
     """Whether a run has its results.
 
     Raises:
-      ValueError: They are damaged, or those of another run.
+      ValueError: The results are damaged, or those of another run.
     """
     return _results(sweep, run) is not None
 
@@ -134,15 +135,15 @@ def carry_out(
 ) -> list[Run]:
     """Carries out the runs that have no results yet, one after the other.
 
-    Each run is a process of its own, and continues where it was if it was killed
-    before. The output of a failed run goes to `<its name>.error.txt`, in UTF-8, and
-    the next run begins. When this process ends, its run ends with it (on Linux even if
-    it is killed).
+    Each run is a process of its own. A run that was killed before continues where it
+    was. The output of a failed run is written to `<its name>.error.txt`, in UTF-8; then
+    the next run begins. When this process ends, the present run ends too (on Linux even
+    if this process is killed).
 
     Args:
-      sweep: Folder of the sweep; made if need be.
-      runs: What `grid` gave.
-      flags: More flags for each run. A flag file stands for what it holds now.
+      sweep: Folder of the sweep; it is created if it does not exist.
+      runs: The runs that `grid` returned.
+      flags: More flags for each run. A flag file stands for its present content.
       program: The command that carries out one run. Defaults to `tf-synflow train`.
       progress: Wraps the runs, as tqdm does.
 
@@ -156,7 +157,8 @@ def carry_out(
     meant = _spelt_out(flags)
     _check_flags(meant, runs)
     if not any(run["dataset"] == "tiny_imagenet" for run in runs):
-        # Where the data is does not change it, but of Tiny ImageNet there may be parts.
+        # The place of the data does not change the data, except for Tiny ImageNet,
+        # where a folder may hold only a part.
         elsewhere = ("data_dir", "download", "nodownload")
         meant = [flag for flag in meant if _name(flag) not in elsewhere]
     sweep.mkdir(parents=True, exist_ok=True)
@@ -173,7 +175,7 @@ def carry_out(
             [sys.executable, "-I", "-c", _UNDER_THE_SWEEP, str(os.getpid()), *command],
             capture_output=True,
             encoding="utf-8",
-            errors="replace",  # what TensorFlow itself writes may be anything
+            errors="replace",  # TensorFlow's output may not be UTF-8
             env={**os.environ, "PYTHONIOENCODING": "utf-8"},
         )
         if done.returncode:
@@ -187,7 +189,7 @@ def carry_out(
 
 
 def _check_flags(meant: Sequence[str], runs: Sequence[Run]) -> None:
-    """Refuses flags for all runs that the axes set, or that the axes do not go with."""
+    """Refuses flags for all runs that the axes set, or that do not fit the axes."""
     set_here = {"workdir", *AXES, *(axis for run in runs for axis in run)}
     own = [flag for flag in meant if _name(flag) in set_here]
     if own:
@@ -201,7 +203,7 @@ def _check_flags(meant: Sequence[str], runs: Sequence[Run]) -> None:
 
 
 def _spelt_out(flags: Sequence[str]) -> list[str]:
-    """Flags with those of flag files in their places, each as one word."""
+    """The flags, each as one word; a flag file is replaced by the flags in it."""
     try:
         words = absl_flags.FlagValues().read_flags_from_files(list(flags))
     except absl_flags.Error as error:
@@ -220,7 +222,7 @@ def _name(flag: str) -> str:
 
 
 def _keep_flags(path: Path, flags: list[str]) -> None:
-    """Writes the flags down, or compares them with those of before."""
+    """Writes the flags to a file, or compares them with those in the file."""
     if path.exists():
         try:
             before = json.loads(path.read_text("utf-8"))
@@ -240,10 +242,10 @@ def _keep_flags(path: Path, flags: list[str]) -> None:
 def rows(sweep: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One row for each run that has results.
 
-    `kept` are weights. With the axes c and mu there is `sparsity` too, the share of all
-    trainable weights that are 0 at the end (0 to 1). Where filters were pruned,
-    `filters` are those kept; and where the network was shrunk, `macs_left` is the share
-    of its multiply-adds (0 to 1).
+    `kept` is the number of kept weights. With the axes c and mu, `sparsity` is the
+    share of all trainable weights that are 0 at the end (0 to 1). If filters were
+    pruned, `filters` is the number of kept filters. If the network was shrunk,
+    `macs_left` is the share of its multiply-adds that is left (0 to 1).
     """
     return [
         {**run, **_row(results, sparsity=any(axis in run for axis in MORE_AXES))}
@@ -279,8 +281,8 @@ def read_rows(sweep: Path) -> list[dict[str, str]]:
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged: a row is not whole, a value is not a number, or it and
-        `summary.csv` beside it, if there, contradict each other.
+      ValueError: The file is damaged: a row is not whole, a value is not a number, or
+        the file contradicts `summary.csv` beside it.
     """
     path, beside = sweep / "runs.csv", sweep / "summary.csv"
     again = "scripts/sweep.py writes both again from the results of the runs"
@@ -318,7 +320,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean, minimum and maximum over the seeds, for each of the other combinations."""
+    """Mean, minimum and maximum over the seeds, for each combination of other axes."""
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in runs:
         key = {axis: row[axis] for axis in AXES[:-1]}

@@ -9,7 +9,7 @@ from tf_synflow.reporting.html_page import Cell, Html, element, page, table
 
 Rows = Sequence[Mapping[str, Any]]
 
-# Colours in style.css, where they are not named as the criterion is.
+# Names of colours in style.css, if they are not the name of the criterion.
 _COLOURS = {
     "loss_preservation": "loss",
     "small_magnitude_loss_preservation": "small",
@@ -18,12 +18,12 @@ _COLOURS = {
 
 
 def sweep_page(runs: Rows, rows: Rows, published: Rows, which: str) -> str:
-    """The page.
+    """The page of the results of sweeps.
 
     Args:
       runs: Rows of `sweep.rows`, or of its `runs.csv`.
-      rows: What `paper_tables.accuracies` makes of them.
-      published: What `paper_tables.published` gives; may be empty.
+      rows: The table that `paper_tables.accuracies` makes from `runs`.
+      published: The table of `paper_tables.published`; may be empty.
       which: "final" or "best": which accuracy `rows` holds.
     """
     parts = [
@@ -55,7 +55,7 @@ def sweep_page(runs: Rows, rows: Rows, published: Rows, which: str) -> str:
 
 
 def _lines(rows: Rows, dashed: bool) -> list[Line]:
-    """A line for each criterion; each begins at the dense network, if there is one."""
+    """A line for each criterion, which begins at the dense network if there is one."""
     dense = [row for row in rows if row["alpha"] == 0][:1]
     lines = []
     for criterion in dict.fromkeys(row["criterion"] for row in rows):

@@ -1,4 +1,4 @@
-"""Retraining: the recipe, the loop, and going on where a run was killed."""
+"""Trains a pruned network, and continues the training of a killed run."""
 
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,19 @@ def train(
     written: Path | None = None,
     run: str = "",
 ) -> dict[str, Any]:
-    """Trains a pruned model, or continues where a killed run has left it.
+    """Trains a pruned model, or continues the training of a killed run.
 
     Args:
-      network: What `prune` or `prune_filters` returned, read; its model is trained,
-        under the `tf.distribute` strategy that it was made under.
+      network: A model that `prune` or `prune_filters` returned, as a `Network`. The
+        model is trained under the `tf.distribute` strategy that it was made under.
       data: The data set.
       workdir: Folder for `history.csv`, TensorBoard's event files and checkpoints,
-        which are left in `checkpoints/`; it must exist.
-      recipe: How.
-      written: Where this process writes instead of to `workdir`: a process that is not
-        the chief of several has a folder of its own. Defaults to `workdir`.
-      run: Names what is trained; a checkpoint of another name is refused. Defaults to
+        which are left in `checkpoints/`. The folder must exist.
+      recipe: How to train.
+      written: The folder that this process writes to. If several processes train
+        together, those that are not the chief have folders of their own. Defaults to
+        `workdir`.
+      run: Name of the training; a checkpoint of another name is refused. Defaults to
         "".
 
     Returns:
@@ -85,7 +86,7 @@ def train(
 
 
 def _keeping_pruned(network: Network, log_dir: Path) -> list[PruningCallback]:
-    """The callback for a pruned network; none for a plain one, of filters left."""
+    """The callback for a network with masks; none for one left by filter pruning."""
     return [PruningCallback(log_dir=log_dir)] if network.masks else []
 
 

@@ -1,4 +1,4 @@
-"""Compares what a file computes with what Keras does, up to rounding."""
+"""Compares the outputs of a file with those of Keras, up to rounding."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,15 @@ import numpy as np
 
 from tf_synflow import frameworks
 
-# Largest difference to Keras, over how much an output varies from sample to sample.
-# Float32 kernels that sum in another order differ by 1e-6 or so; a wrong weight by far
-# more than this.
+# Largest allowed difference to Keras, over how much an output varies from sample to
+# sample. Float32 kernels that sum in another order differ by 1e-6 or so. A wrong weight
+# makes a far larger difference than this.
 TOLERANCE = 1e-4
 
-# Where outputs vary by little beside what they are summed from, rounding is larger than
-# that. What rounding does is measured: inputs and weights are changed by one unit in
-# the last place, at random, and a file may differ by this many times the effect.
+# If outputs vary little, compared with the terms that they sum, rounding changes them
+# by more than TOLERANCE. So the effect of rounding is measured: inputs and weights are
+# changed at random by one unit in the last place. A file may differ by this many times
+# the effect.
 ROUNDINGS = 16
 
 
@@ -23,22 +24,22 @@ class Comparison:
     """Compares outputs with those of Keras on the same inputs."""
 
     def __init__(self, model: Any, inputs: Sequence[np.ndarray]):
-        """Computes what is expected.
+        """Computes the outputs of Keras.
 
         Args:
           model: The Keras model, without wrappers.
-          inputs: An array for each of its inputs.
+          inputs: An array for each input of the model.
         """
         self._model = model
         self._inputs = inputs
         self._expected = self._run(inputs)
 
     def __call__(self, path: Path, found: Mapping[str, Any]) -> tuple[float, float]:
-        """Largest difference, and largest output.
+        """Compares outputs; returns the largest difference and the largest output.
 
         Args:
-          path: The file, for errors.
-          found: What it gives: `output_0`, `output_1` and so on.
+          path: The file, for error messages.
+          found: The outputs of the file by name: `output_0`, `output_1` and so on.
 
         Raises:
           ValueError: The file does not compute what Keras does.
@@ -95,7 +96,10 @@ class Comparison:
         return float(off.max(initial=0)), float(np.abs(want).max(initial=0))
 
     def _rounding(self, i: int) -> np.ndarray:
-        """What one unit in the last place of all inputs and weights does, by unit."""
+        """The effect of rounding on each unit or channel of output `i`.
+
+        All inputs and weights are changed at random by one unit in the last place.
+        """
         generator = np.random.default_rng(0)
 
         def nudged(x: np.ndarray) -> np.ndarray:
@@ -116,5 +120,5 @@ class Comparison:
 
 
 def _by_unit(x: np.ndarray) -> np.ndarray:
-    """The largest values along the last axis, whose entries are units or channels."""
+    """The largest value of each entry of the last axis, which is a unit or channel."""
     return x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1).max(axis=0, initial=0)

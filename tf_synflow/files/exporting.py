@@ -1,4 +1,4 @@
-"""Models as files that run without Keras: SavedModel, TFLite and ONNX."""
+"""Writes models as files that run without Keras: SavedModel, TFLite and ONNX."""
 
 import dataclasses
 import os
@@ -27,18 +27,19 @@ class Exported(NamedTuple):
     Attributes:
       path: The file, or the folder of the SavedModel.
       format: "tflite", "saved_model" or "onnx".
-      parameters: Parameters of the model.
-      nonzero: Those that are not zero.
+      parameters: Number of parameters of the model.
+      nonzero: Number of parameters that are not zero.
       bytes: Size on disk.
-      dense_bytes: Size that it has without sparse encoding; for a pruned network (not
-        a shrunk one) also that of the network before.
-      compressed_bytes: Size of what is on disk once it is deflated, as by zip or gzip.
-      sparse: Whether weights are stored in TFLite's sparse encoding: only where that is
-        smaller.
+      dense_bytes: Size without sparse encoding. If the network is pruned, but not
+        shrunk, this is also the size that the file of the dense network has.
+      compressed_bytes: Size after compression, as by zip or gzip.
+      sparse: Whether weights are stored in TFLite's sparse encoding. This is so only if
+        the file is smaller with it.
       difference: Largest absolute difference to the outputs of Keras, where they are
         finite.
       largest_output: Largest absolute output of Keras that is finite.
-      note: Why weights are stored dense though sparse would be smaller; usually empty.
+      note: Why weights are stored dense, although a sparse file would be smaller;
+        usually empty.
     """
 
     path: Path
@@ -54,7 +55,7 @@ class Exported(NamedTuple):
     note: str = ""
 
     def __str__(self) -> str:
-        """A few lines."""
+        """The result in a few lines."""
         return (
             f"{self.path} ({self.format}): {self.nonzero:,} of {self.parameters:,} "
             f"parameters are not zero\n"
@@ -74,32 +75,35 @@ def export(
 ) -> Exported:
     """Writes a model as a file that runs without Keras, and checks it by running it.
 
-    Each output must equal that of Keras, to 1e-4 of how much it varies over the data or
-    to what rounding does to it, and be infinite or NaN exactly where Keras's is. If
-    only TFLite's sparse encoding fails this check, the dense one is written.
+    Each output must be equal to that of Keras, up to 1e-4 of its variation over the
+    data, or up to the effect of rounding. It must be infinite or NaN exactly where the
+    output of Keras is. If only TFLite's sparse encoding fails this check, the dense
+    encoding is written.
 
     Args:
-      model: A built Sequential or functional Keras model: pruned, stripped or plain.
-        It is not changed; pruning wrappers are stripped.
-      path: Ends in `.tflite`: for TFLite, with sparse encoding where that is smaller.
-        Or in `.onnx`, for models of Keras 3 on TensorFlow or PyTorch, with the packages
-        of the extra "onnx". Or has no ending: folder of a SavedModel, whose signature
-        "serving_default" takes the inputs by name and gives `output_0`, `output_1` ...
-        It must not exist.
-      data: Real inputs to check the file with: an array `(n, ...)`, or one for each
-        input. Defaults to 8 of uniform noise in [0, 1), seeded.
+      model: A built Sequential or functional Keras model: pruned, stripped or plain. It
+        is not changed. Pruning wrappers are left out of the file.
+      path: Where to write; nothing may exist there yet. The ending decides on the
+        format. `.tflite`: TFLite, with sparse encoding if the file is smaller with it.
+        `.onnx`: ONNX, for models of Keras 3 on TensorFlow or PyTorch; this needs the
+        packages of the extra "onnx". No ending: the folder of a SavedModel, whose
+        signature "serving_default" takes the inputs by name and gives `output_0`,
+        `output_1` ...
+      data: Real inputs to check the file with: an array `(n, ...)`, or one array for
+        each input. Defaults to 8 samples of seeded, uniform noise in [0, 1).
 
     Returns:
-      Sizes, and the largest difference to Keras that was seen.
+      The sizes, and the largest difference to Keras in this check.
 
     Raises:
       TypeError: `model` is no Keras model.
       ModuleNotFoundError: A package for ONNX is missing.
-      ValueError: The ending is another one, `data` does not fit or is needed, TFLite
-        cannot express the model, it was quantised by tfmot, or the file does not
-        compute what Keras does. Nothing is written then.
+      ValueError: `path` has another ending; `data` does not fit; noise does not fit,
+        and `data` is not given; the format cannot express the model; tfmot has
+        quantised the model; or the file does not compute the same as Keras. Then
+        nothing is written.
       FileExistsError: There is something at `path`.
-      FileNotFoundError: Its folder does not exist.
+      FileNotFoundError: The folder of `path` does not exist.
     """
     if tf.distribute.has_strategy():
         raise ValueError("call export outside of the strategy's scope")
@@ -145,10 +149,10 @@ class _Written(NamedTuple):
     """A file that was written and checked.
 
     Attributes:
-      found: What `Comparison` gave.
-      dense_bytes: Its size with dense weights.
-      is_sparse: Whether its weights are stored sparse. Defaults to False.
-      note: What the user should know of it. Defaults to nothing.
+      found: The result of the `Comparison`: largest difference and largest output.
+      dense_bytes: Size of the file with dense weights.
+      is_sparse: Whether the weights are stored sparse. Defaults to False.
+      note: A note on the file for the user. Defaults to "".
     """
 
     found: tuple[float, float]
@@ -164,14 +168,14 @@ def _write_tflite(
     inputs: dict[str, np.ndarray],
     check: Comparison,
 ) -> _Written:
-    """Writes the smaller of the sparse and the dense file that computes what it should.
+    """Writes a TFLite file: the sparse one if smaller and correct, else the dense one.
 
     Args:
-      served: What is written.
-      path: What errors call the file.
-      aside: Where to write it.
-      inputs: Name to array, to run the file on.
-      check: What its outputs must pass.
+      served: The model to write.
+      path: Name of the file in error messages.
+      aside: Where to write the file.
+      inputs: Name of each input to an array, to run the file on.
+      check: The check that the outputs of the file must pass.
     """
     folder = aside.with_name("saved_model")
     _write_saved_model(served, folder)
@@ -193,7 +197,10 @@ def _write_tflite(
 
 
 def _check_not_quantised(model: Any) -> None:
-    """Refuses layers of tfmot that cannot be copied, and only TFLite understands."""
+    """Refuses a model with layers that tfmot has quantised.
+
+    Such layers cannot be copied, and only TFLite understands them.
+    """
     parts: Iterable[Any] = getattr(model, "_flatten_layers", tuple)()
     names = [
         part.name
@@ -225,7 +232,7 @@ def _check_float32(network: Network) -> None:
 
 
 def _input_names(served: Servable) -> list[str]:
-    """As a signature spells them."""
+    """The names of the inputs as a signature spells them."""
     names = [re.sub(r"\W", "_", name) for name in served.names]
     if len(set(names)) < len(names):
         raise ValueError(
@@ -236,7 +243,7 @@ def _input_names(served: Servable) -> list[str]:
 
 
 def _inputs(served: Servable, data: Any) -> dict[str, np.ndarray]:
-    """Input name to array, checked or made up."""
+    """Name of each input to its array: the given data, checked, or noise."""
     specs = served.specs
     shapes = [tuple(spec.shape) for spec in specs]
     if data is None:
@@ -290,7 +297,7 @@ def _write_saved_model(served: Servable, path: Path) -> None:
         outputs = served.function(list(inputs))
         return {f"output_{i}": y for i, y in enumerate(outputs)}
 
-    # The variables alone: with the model, Keras would write down its own structure.
+    # Only the variables: if the model were here, Keras would also write its structure.
     module = tf.Module()
     module.weights = served.variables
     module.serve = serve

@@ -16,8 +16,8 @@ from tf_synflow.checks import COMPRESSIONS
 from tf_synflow.files.whole import written_whole
 from tf_synflow.masks.types import Masks
 
-# More weights than any network of keras.applications has. Masks compress a
-# thousandfold, so the size of a file does not say how much memory it will take.
+# No network of keras.applications has more weights than this. Masks compress a
+# thousandfold, so the size of a file does not say how much memory its masks will take.
 LIMIT = 512 * 2**20
 
 _HEADERS = {
@@ -27,8 +27,9 @@ _HEADERS = {
 
 _END = struct.Struct("<4s6xH10x")  # a zip archive's last record, without a comment
 
-# What numpy and zipfile raise on damaged archives: a flipped bit may ask for a place
-# before the file's beginning, a password, or a compression that nobody knows.
+# The errors that numpy and zipfile raise for damaged archives. A flipped bit may point
+# to a place before the beginning of the file, ask for a password, or name an unknown
+# compression.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -51,7 +52,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
 
     Raises:
       TypeError: `masks` is not a mapping.
-      ValueError: It is empty, or an array is not boolean.
+      ValueError: `masks` is empty, or an array is not boolean.
       OSError: The file cannot be written.
     """
     if not isinstance(masks, Mapping):
@@ -70,7 +71,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
             raise ValueError(
                 f"the name {name!r} ends in .npy, which numpy cuts off: choose another"
             )
-    # Not np.savez: it takes some names, such as "file", for arguments of its own.
+    # Not np.savez: it takes some names, such as "file", as its own arguments.
     with (
         written_whole(path) as aside,
         zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -90,8 +91,9 @@ def load_masks(
 
     Args:
       path: The file.
-      like: A model that the masks are for: names and shapes must be those of its
-        weights, and `limit` does not count. Defaults to None: any names and shapes.
+      like: The model that the masks are for. Names and shapes must be those of its
+        weights, and `limit` is ignored. Defaults to None: any names and shapes are
+        accepted.
       limit: How many bytes the masks may take in memory, one byte a weight. Defaults
         to 512 MiB.
 
@@ -101,8 +103,8 @@ def load_masks(
     Raises:
       FileNotFoundError: There is no such file.
       TypeError: `like` is no Keras model.
-      ValueError: The file is damaged, no file of masks, larger than `limit`, or does
-        not fit the model.
+      ValueError: The file is damaged or is no file of masks, the masks are larger than
+        `limit`, or they do not fit the model.
     """
     shapes = None if like is None else _prunable_shapes(like)
     with open(path, "rb") as file:
@@ -123,7 +125,7 @@ def load_masks(
 
 @contextlib.contextmanager
 def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Says of whatever goes wrong in reading that the file is damaged."""
+    """Turns any error in reading into one that says that the file is damaged."""
     try:
         yield
     except _DAMAGE as error:
@@ -166,10 +168,10 @@ def _check_fit(
 
 
 def _checked_shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
-    """Name to shape, from the headers alone; refuses what is no archive of masks.
+    """Name to shape, from the headers alone; refuses other files than masks.
 
-    What a header and the archive's directory declare must agree. Reading then takes no
-    more than that: numpy and zipfile stop at what they declare.
+    For each mask, its header and the archive's directory must declare the same size.
+    Then reading takes no more memory: numpy and zipfile stop at the declared size.
     """
     _check_archive(file)
     shapes = {}
@@ -196,7 +198,7 @@ def _checked_shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Refuses what is no zip archive, or lists fewer members than it has."""
+    """Refuses a file that is no zip archive, or lists fewer members than it has."""
     if not zipfile.is_zipfile(file):
         raise ValueError("it is no zip archive")
     with zipfile.ZipFile(file) as archive:

@@ -19,46 +19,50 @@ def load_model(
 ) -> Any:
     """Reads a saved model of Keras 2 or Keras 3, pruned or not.
 
-    The file says which Keras wrote it, and the model is of that Keras.
+    The file says which Keras wrote it, and the model is read with that Keras.
 
-    Use it for pruned models of Keras 2 with activity regularizers, Keras masks, or (in
-    `.h5`) with registered layers of your own: Keras with tfmot's `prune_scope()` alone
-    loses the first and cannot read the others. `keras.models.load_model` of Keras 3
-    reads pruned models too, once `tf_synflow.keras3` is imported.
+    Use this function for pruned models of Keras 2 with activity regularizers, with
+    masks of time steps, or (in `.h5`) with registered layers of your own. Keras with
+    tfmot's `prune_scope()` alone loses activity regularizers, and cannot read the other
+    models. `keras.models.load_model` of Keras 3 reads pruned models too, once
+    `tf_synflow.keras3` is imported.
 
-    What the file names is looked at before Keras builds anything: a file may name
-    layers, initializers and so on of Keras, tfmot and this package, operators of
-    TensorFlow that compute, and what you registered or name here. Nothing else is
-    imported or called. (For a file of Keras 3 this is the safe mode of Keras itself.) A
-    `.keras` or `.h5` file may take 512 MiB of memory, or four times its own size if
-    that is more. The graph in a SavedModel is the exception: it is TensorFlow's to run,
-    and can read and write files when the model is called.
+    Before Keras builds anything, the classes and functions that the file names are
+    checked. A file may name layers, initializers and so on of Keras, tfmot and this
+    package, operators of TensorFlow that compute, and everything that you registered or
+    name here. Nothing else is imported or called. (For a file of Keras 3, the safe mode
+    of Keras itself checks the names.) A `.keras` or `.h5` file may take 512 MiB of
+    memory, or four times its own size if that is more. The graph in a SavedModel is not
+    checked: TensorFlow runs it, and it can read and write files when the model is
+    called.
 
     Args:
       path: A `.keras` or `.h5` file, or the folder of a SavedModel of Keras 2.
-      modules: Python modules to import before, which register classes of the user's own
-        (`keras.saving.register_keras_serializable`) or linear parts of them. A file may
-        name any class and function that is defined in them.
-      custom_objects: Classes and functions that the file may name, by name.
+      modules: Python modules to import first. They may register your own classes
+        (`keras.saving.register_keras_serializable`), or linear parts of your classes. A
+        file may name any class or function that is defined in these modules. Defaults
+        to none.
+      custom_objects: Classes and functions that the file may name, by name. Defaults to
+        None.
       safe_mode: Whether to check the file as above. Defaults to True. With False, a
-        file can run any code on this machine: use it for files of your own.
+        file can run any code on this machine: use False only for files of your own.
 
     Returns:
       The model, uncompiled. If it is pruned, its pruned weights stay zero in training,
-      as they do in what `prune` returns.
+      as in a model that `prune` returns.
 
     Raises:
       FileNotFoundError: There is nothing at `path`.
       ModuleNotFoundError: A module cannot be found.
-      ValueError: It is no Keras model that this version can read, one that cannot be
-        pruned, or one that names or takes more than it may.
+      ValueError: The file holds no Keras model that this version can read, the model
+        cannot be pruned, or the file names code or takes memory that is not allowed.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no model at {str(path)!r}")
     for module in modules:
         importlib.import_module(module)
-    # Either brings its Keras along.
+    # Each of these modules imports its own Keras.
     if keras_version(path).startswith("3."):
         from tf_synflow.keras3.loading import load
     else:
@@ -70,14 +74,14 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
     """Writes a model, whole or not at all.
 
     Args:
-      path: Ends in `.keras` or `.h5`; or has no ending, for the folder of a SavedModel.
-        It must not exist yet.
+      path: Where to write; nothing may exist there yet. `path` ends in `.keras` or
+        `.h5`, or it has no ending, for the folder of a SavedModel.
       model: A Keras model.
 
     Raises:
       FileExistsError: There is something at `path`.
-      FileNotFoundError: Its folder does not exist.
-      ValueError: It has another ending.
+      FileNotFoundError: The folder of `path` does not exist.
+      ValueError: `path` has another ending.
     """
     path = checked_output(path)
     check_form(path, model)
@@ -86,14 +90,14 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
 
 
 def check_form(path: str | os.PathLike[str], model: Any) -> None:
-    """Refuses a form that a model's Keras cannot write.
+    """Refuses a file format that a model's Keras cannot write.
 
     Args:
       path: See `save_model`.
       model: A Keras model.
 
     Raises:
-      ValueError: It is a SavedModel, of Keras 3.
+      ValueError: The format is SavedModel, and the model is of Keras 3.
     """
     if not Path(path).suffix and adapter_of(model).__name__.endswith("keras3"):
         raise ValueError(
@@ -108,8 +112,8 @@ def checked_output(
     """Refuses a path that a model cannot be written to.
 
     Args:
-      path: Where to.
-      endings: Which it may have; "" is the folder of a SavedModel.
+      path: Where to write.
+      endings: Endings that `path` may have; "" stands for the folder of a SavedModel.
 
     Raises:
       ValueError, FileExistsError, FileNotFoundError, PermissionError: See `save_model`.

@@ -12,18 +12,18 @@ import numpy as np
 
 from tf_synflow.checks import first_line
 
-# What Keras writes the file with, by its backend.
+# Backend to the package with which Keras writes the file.
 _WRITERS = {"tensorflow": "tf2onnx", "torch": "onnxscript"}
 
 
 def check(model: Any) -> None:
-    """Refuses what cannot be written as ONNX here.
+    """Checks that a model can be written as ONNX here.
 
     Args:
       model: A Keras model.
 
     Raises:
-      ValueError: It is of Keras 2, or of a backend for which Keras does not write ONNX.
+      ValueError: The model is of Keras 2, or Keras does not write ONNX on its backend.
       ModuleNotFoundError: A package is missing.
     """
     if not any(cls.__module__[:6] == "keras." for cls in type(model).__mro__):
@@ -50,15 +50,15 @@ def check(model: Any) -> None:
 
 
 def write(model: Any, path: Path) -> None:
-    """Writes a model that has been called before.
+    """Writes a model, which must have been called before, as an ONNX file.
 
     Raises:
-      ValueError: ONNX cannot express it.
+      ValueError: ONNX cannot express the model.
     """
     try:
         with _quiet():
             model.export(str(path), format="onnx", verbose=False)
-    # The writers have many classes of errors of their own.
+    # The packages that write ONNX have many classes of errors of their own.
     except Exception as error:
         raise ValueError(
             f"ONNX cannot express this model ({type(error).__name__}: "
@@ -72,7 +72,7 @@ def run(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     session = onnxruntime.InferenceSession(path.read_bytes())
     names = [tensor.name for tensor in session.get_inputs()]
-    # Writers spell the names in their own ways, and keep the order.
+    # The packages that write ONNX may spell the names differently, but keep the order.
     by_name = inputs if set(names) == set(inputs) else None
     given = by_name or dict(zip(names, inputs.values(), strict=True))
     outputs = session.run(None, given)
@@ -81,7 +81,7 @@ def run(path: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keeps back what the writers say about themselves."""
+    """Hides the messages of the packages that write ONNX."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -16,23 +16,24 @@ _FULLY_CONNECTED, _DENSIFY = 9, 124  # numbers of TFLite's operators
 
 
 def convert(folder: Path) -> tuple[bytes, bytes]:
-    """A SavedModel as TFLite files: sparse and dense."""
+    """Converts a SavedModel to two TFLite files: a sparse one and a dense one."""
     dense = _converted(folder, [])
     sparse = _converted(folder, [tf.lite.Optimize.EXPERIMENTAL_SPARSITY])
     return _with_whole_blocks(sparse, dense), dense
 
 
 def _with_whole_blocks(sparse: bytes, dense: bytes) -> bytes:
-    """Stores those kernels dense that TFLite's sparse encoding gets wrong.
+    """Stores a kernel dense where TFLite's sparse encoding of it is wrong.
 
-    For a Dense layer TFLite may store blocks of 4 inputs. It mixes the kernel up where
-    the number of inputs is no multiple of that, as with 1 to 3.
+    For a Dense layer, TFLite may store blocks of 4 inputs. It mixes up the kernel if
+    the number of inputs is no multiple of 4, for example 1 to 3.
     """
     right = flatbuffer_utils.convert_bytearray_to_object(bytearray(dense))
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(sparse))
     changed = False
     for graph, twin in zip(model.subgraphs, right.subgraphs, strict=True):
-        # A sparse file has the same operators, and some that unpack weights for them.
+        # A sparse file has the same operators as a dense one, and some that unpack
+        # weights.
         operators = [
             operator
             for operator in graph.operators
@@ -90,10 +91,10 @@ def run(file: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Says what can be done about an operation that TFLite does not have, or breaks."""
+    """Turns an error of TFLite into one that says what to do."""
     try:
         yield
-    # The converter has a class of its own for errors, the interpreter several.
+    # The converter and the interpreter raise several classes of errors.
     except Exception as error:
         raise ValueError(
             f"TFLite cannot express this model ({type(error).__name__}: "

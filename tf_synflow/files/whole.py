@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON whose damage is noticed."""
+"""Writes files whole or not at all, and notices damage to JSON files."""
 
 import contextlib
 import csv
@@ -14,18 +14,20 @@ from typing import Any
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path to write to, and renames it to `path` if all went well.
+    """Gives a temporary path to write to, and renames it to `path` at the end.
 
-    What is written aside may be a file or a directory. It lies in a temporary folder
-    beside `path`, on the same file system, so that the rename is atomic. An exception
-    leaves `path` as it was and nothing else behind. The content is on the disk before
-    the new name is, so that a power failure does not leave an empty file either.
+    The caller may write a file or a directory to the temporary path. This path lies in
+    a temporary folder beside `path`, on the same file system, so that the rename is
+    atomic. After an exception, `path` is as it was, and the temporary folder is
+    deleted. The content is on the disk before the rename, so that a power failure does
+    not leave an empty file either.
 
     Args:
       path: Where the finished file is to be. Its folder must exist.
 
     Yields:
-      The path to write to; it has the name of `path`, so endings are kept.
+      The path to write to. It has the same name and ending as `path`, in another
+      folder.
 
     Raises:
       FileNotFoundError: The folder of `path` does not exist.
@@ -55,7 +57,7 @@ def _to_disk(path: Path, below: bool = True) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        if not path.is_dir():  # not every file system can do it for a folder
+        if not path.is_dir():  # some file systems cannot do it for a folder
             raise
     finally:
         os.close(descriptor)
@@ -64,7 +66,9 @@ def _to_disk(path: Path, below: bool = True) -> None:
 def write_csv(
     path: str | os.PathLike[str], table: Sequence[Mapping[str, object]]
 ) -> None:
-    """Writes a table with a header, whole or not at all; nothing if it has no rows.
+    """Writes a table with a header, whole or not at all.
+
+    A table without rows is not written.
 
     Args:
       path: The file.
@@ -78,7 +82,7 @@ def write_csv(
 
 
 def digest(content: Any) -> str:
-    """The SHA-256 of what JSON can hold; the order of keys does not matter."""
+    """The SHA-256 of what JSON can hold, whatever the order of keys."""
     plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()
 
@@ -97,9 +101,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
     Args:
       path: The file, written whole or not at all.
-      content: What JSON can hold, without a key `digest`.
+      content: A dictionary that JSON can hold, without a key `digest`.
     """
-    # Digested as it will be read: JSON turns tuples into lists, and keys into strings.
+    # The digest is of the content as JSON gives it back: with lists for tuples, and
+    # strings for keys.
     plain = json.loads(json.dumps(content))
     with written_whole(path) as aside:
         text = json.dumps({**plain, "digest": digest(plain)}, indent=2)
@@ -107,11 +112,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a dictionary that `write_json` wrote; without the key `digest`.
+    """Reads a dictionary that `write_json` wrote, and removes the key `digest`.
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is damaged: it holds something else, or has another digest.
+      ValueError: The file is damaged: it holds no dictionary, or its digest is wrong.
     """
     content, sealed = read_either_json(path)
     if not sealed:
@@ -126,7 +131,7 @@ def read_either_json(path: Path) -> tuple[dict[str, Any], bool]:
     """Reads a dictionary that may have been written without a digest.
 
     Returns:
-      What `read_json` returns, and whether there was a digest.
+      The same dictionary as `read_json`, and whether the file had a digest.
 
     Raises:
       FileNotFoundError, ValueError: See `read_json`.
@@ -156,7 +161,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
     Args:
       path: The file. Its folder must exist.
-      text: What it is to hold.
+      text: The text.
     """
     with written_whole(path) as aside:
         aside.write_text(text, "utf-8")

@@ -1,6 +1,6 @@
-"""Everything that is particular to Keras 2 (tf_keras) and tfmot.
+"""The adapter for Keras 2 (tf_keras): all code that is particular to it and to tfmot.
 
-An adapter: the functions listed in `frameworks`, for models of tf_keras.
+It has the functions that `frameworks` lists.
 """
 
 from typing import Any
@@ -28,12 +28,12 @@ def scope(model: Any) -> Any:
 
 
 def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
-    """The network and the loss to take gradients of: themselves."""
+    """The network and the loss to take gradients with, which stay the same here."""
     return network, loss
 
 
 def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
-    """What a layer or a function of Keras gives for an array."""
+    """The output of a layer or a function of Keras for an array."""
     return np.asarray(function(tf.constant(array)))
 
 

@@ -1,4 +1,4 @@
-"""MultiHeadAttention of tf_keras with fewer units, and the scale of what it was."""
+"""MultiHeadAttention of tf_keras with fewer units, but queries scaled as before."""
 
 from typing import Any
 
@@ -15,8 +15,9 @@ def with_factor(config: dict[str, Any], factor: float) -> Any:
     """A new MultiHeadAttention whose queries are multiplied by a number.
 
     Args:
-      config: What `config_of` gave for one, with other sizes.
-      factor: The number; of 1 the layer is Keras's own.
+      config: The configuration of a MultiHeadAttention, as `config_of` returns it, with
+        other sizes.
+      factor: The number. If it is 1, the layer is Keras's own.
     """
     config = without_factor(config)
     if factor == 1:

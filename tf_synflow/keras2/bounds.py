@@ -1,4 +1,4 @@
-"""Bounds the variables of a saved model, before memory is taken for them."""
+"""Limits the size of a saved model's variables, before they take memory."""
 
 import contextlib
 import math
@@ -12,13 +12,13 @@ from tf_synflow.checks.saved_models import UntrustedFileError
 
 @contextlib.contextmanager
 def bounded_variables(allowed: int) -> Iterator[None]:
-    """Refuses to make variables that are too large together.
+    """Raises an error if variables made in the context are too large together.
 
     Args:
-      allowed: How many bytes they may take.
+      allowed: How many bytes the variables may take.
 
     Raises:
-      UntrustedFileError: Before a variable is made that would take more.
+      UntrustedFileError: The next variable would make them larger than `allowed`.
     """
     size = 0
 
@@ -26,7 +26,7 @@ def bounded_variables(allowed: int) -> Iterator[None]:
         nonlocal size
         shape, kind = arguments.get("shape"), arguments.get("dtype")
         if shape is not None and kind is not None:
-            sides = [side or 0 for side in tf.TensorShape(shape)]  # a table has none
+            sides = [side or 0 for side in tf.TensorShape(shape)]  # None for a table
             size += math.prod(sides) * tf.as_dtype(kind).size
         if size > allowed:
             raise UntrustedFileError(

@@ -33,27 +33,27 @@ def mask_variable(mask: np.ndarray) -> Any:
 
 @keras.saving.register_keras_serializable("tf_synflow")
 class KeepPruned(HoldsMask, keras.constraints.Constraint):
-    """Zeroes pruned weights after each update, so that nobody sees them otherwise.
+    """Zeroes pruned weights after each update.
 
     Keras optimizers apply a variable's constraint inside the training step, after the
-    update; so the zeros hold for whoever looks, whatever the order of callbacks, in
-    `train_on_batch` and in custom loops.
+    update. So pruned weights are zero after every step: for every callback in any
+    order, in `train_on_batch` and in custom loops.
 
-    Where tfmot's wrapper cannot hold a mask, this constraint is in the layer's
-    configuration, and so in its file, with the mask.
+    Where tfmot's wrapper cannot hold a mask, this constraint and its mask are in the
+    layer's configuration, and so in saved files.
     """
 
     def __init__(self, mask: Any, other: Any = None):
         """Makes the constraint.
 
         Args:
-          mask: Variable of the weight's shape, 1 where it is kept; or what `get_config`
-            wrote of it.
-          other: The constraint that the weight had before, applied first; or its
-            configuration.
+          mask: Variable of the weight's shape, 1 where the weight is kept; or the
+            packed mask that `get_config` wrote.
+          other: The constraint that the weight had before, which is applied first; or
+            the configuration of that constraint. Defaults to None.
 
         Raises:
-          ValueError: What `get_config` wrote is damaged.
+          ValueError: The packed mask is damaged.
         """
         if isinstance(mask, Mapping):
             mask = mask_variable(unpacked(mask))
@@ -63,18 +63,18 @@ class KeepPruned(HoldsMask, keras.constraints.Constraint):
     def __call__(self, w: Any) -> Any:
         """The constrained weight."""
         w = w if self.other is None else self.other(w)
-        # Not w * mask, which is NaN where a diverged weight is.
+        # Not w * mask: the product is NaN where a diverged weight is NaN or infinite.
         return tf.where(tf.cast(self.mask, tf.bool), w, tf.zeros_like(w))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as Keras saves them: the mask as packed, deflated bits."""
+        """The arguments as Keras saves them, with the mask as packed, deflated bits."""
         left_out = masks_are_left_out.get() or self.mask is None
         mask = None if left_out else packed(self.mask.numpy().astype(bool))
         return {"mask": mask, "other": keras.constraints.serialize(lasting(self.other))}
 
 
 class HoldZero(HoldsZero, keras.constraints.Constraint):
-    """Zeroes a variable at places of its last axis after each update."""
+    """Zeroes entries along a variable's last axis after each update."""
 
     def __call__(self, w: Any) -> Any:
         """The constrained variable."""
@@ -90,19 +90,22 @@ def hold_zero(variable: Any, kept: np.ndarray) -> None:
 
 
 def _set_constraint(variable: Any, constraint: Any) -> None:
-    variable = getattr(variable, "_variable", variable)  # an AutoCastVariable's own
+    variable = getattr(variable, "_variable", variable)  # inside an AutoCastVariable
     for component in getattr(variable, "values", [variable]):
         component._constraint = constraint
 
 
 @keras.saving.register_keras_serializable("tf_synflow")
 class KeepPrunedParts(JoinedMasks, keras.constraints.Constraint):
-    """The constraints of several weights whose layer has one setting for all."""
+    """Joins the constraints of weights for which their layer has one setting."""
 
     single = KeepPruned
 
     def __call__(self, w: Any) -> Any:
-        """The constrained weight: optimizers give the variable itself."""
+        """The constrained weight.
+
+        An optimizer passes the variable itself. Its name says which weight it is.
+        """
         name = getattr(w, "name", "").split(":")[0].split("/replica_")[0]
         part = self.part(name)
         return w if part is None else part(w)
@@ -112,13 +115,13 @@ def constrain(short: str, variable: Any, mask: Any) -> bool:
     """Gives a variable the constraint that keeps its pruned weights zero.
 
     Args:
-      short: Its name or short name.
+      short: Name or short name of the weight.
       variable: The weight: a plain, distributed or autocast variable.
-      mask: Variable of its shape, 1 where it is kept.
+      mask: Variable of the weight's shape, 1 where the weight is kept.
 
     Returns:
-      Whether that is new to the variable: a training function traced before does not
-      know of it.
+      Whether the constraint is new. A training function that was traced before does not
+      know a new constraint.
     """
     old, other = held_by(short, variable), variable.constraint
     if old is not None:
@@ -130,20 +133,23 @@ def constrain(short: str, variable: Any, mask: Any) -> bool:
 
 
 def write_into_settings(layer: Any) -> None:
-    """Has the configuration of a layer give the constraints of its weights."""
+    """Writes the constraints of a layer's weights into the layer's configuration."""
     configure(layer, layer_parts(layer), KeepPrunedParts, kind_of)
     _keep_backward(layer)
 
 
 def unconstrained(layer: Any) -> Any:
-    """An unbuilt layer, with the constraints that it had before it was pruned."""
+    """Gives an unbuilt layer the constraints from before pruning, and returns it."""
     release(layer)
     _keep_backward(layer)
     return layer
 
 
 def _keep_backward(layer: Any) -> None:
-    """Of a backward layer that the user gave, Keras keeps the configuration only."""
+    """Renews the configuration of a backward layer that the user gave.
+
+    Keras keeps nothing but this configuration.
+    """
     for inner in every_layer(layer):
         if hasattr(inner, "_backward_layer_config"):
             new = keras.saving.serialize_keras_object(inner.backward_layer)

@@ -1,4 +1,4 @@
-"""Copies of a model, layer by layer: the same function, sharing nothing."""
+"""Copies a model, layer by layer; the copy shares nothing with the model."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ class CopiedLayer(NamedTuple):
     """A layer and its copy.
 
     Attributes:
-      original: The layer copied, never a pruning wrapper.
+      original: The layer that was copied, never a pruning wrapper.
       layer: Its copy, with the same weights.
-      wrapper: What stands in the new model around the copy, or None.
+      wrapper: The wrapper around the copy in the new model, or None.
     """
 
     original: Any
@@ -35,7 +35,7 @@ def config_of(layer: Any) -> dict[str, Any]:
 
 
 def layer_from(layer_class: type, config: dict[str, Any]) -> Any:
-    """A new layer of a class from what `config_of` gave."""
+    """A new layer of a class, from a configuration that `config_of` returned."""
     return unconstrained(layer_class.from_config(config))
 
 
@@ -52,24 +52,25 @@ def copy_model(
     weights: Callable[[Any], bool] | None = None,
     inputs: Callable[[Any], list[tuple] | None] | None = None,
 ) -> tuple[Any, list[CopiedLayer]]:
-    """Copies a model, pruning wrappers taken off.
+    """Copies a model without its pruning wrappers.
 
     Args:
       network: The model, which is not changed.
-      make: Gives a new, unbuilt layer with the same weights for a layer. Defaults to
-        one of the same class and configuration.
-      wrap: From a layer and its copy, gives a wrapper to stand in the new model, or
-        None. Defaults to none.
-      weights: Whether a layer's weights are copied too; if not, they are as the layer
-        initialises them. Defaults to all.
-      inputs: For a nested model, the shapes of its inputs in the copy, batch axis
-        first; None: as they are. Defaults to None for all.
+      make: A function from a layer to a new, unbuilt layer with the same names of
+        weights. Defaults to a layer of the same class and configuration.
+      wrap: A function from a layer and its copy to a wrapper for the new model, or to
+        None. Defaults to no wrappers.
+      weights: A function that says whether to copy the weights of a layer. If not, the
+        new layer initialises them. Defaults to None: all are copied.
+      inputs: A function from a nested model to the shapes of its inputs in the copy,
+        batch axis first, or to None if they stay the same. Defaults to None: all stay
+        the same.
 
     Returns:
-      The new model, uncompiled and of the same class; and all layers copied.
+      The new model, which is uncompiled and of the same class, and all copied layers.
 
     Raises:
-      ValueError: A copy would not be the same, or would share a variable with it.
+      ValueError: A copy would differ from the model, or would share a variable with it.
     """
     model, make = network.model, make or same_layer
     check_ties(network, tf.Variable)
@@ -92,7 +93,7 @@ def copy_model(
             for tensor, shape in zip(nested.inputs, shapes, strict=True)
         ]
         new = keras.models.clone_model(nested, tensors, clone_function=copy)
-        new._trainable = nested._trainable  # its own flag; its layers have theirs
+        new._trainable = nested._trainable  # the model's own flag, not its layers'
         return new
 
     def copy_layer(layer: Any) -> Any:
@@ -107,7 +108,8 @@ def copy_model(
         return new if wrapper is None else wrapper
 
     with model.distribute_strategy.scope(), deep_graphs(2 * len(network.calls)):
-        # Keras calls each layer of the copy once; the tape sees what they compute with.
+        # Keras calls each layer of the copy once; the tape sees the variables they
+        # read.
         with tf.GradientTape() as tape:
             result = copy(model)
         initial.restore()
@@ -130,7 +132,7 @@ def _copy_weights(original: Any, layer: Any) -> None:
     for short, variable in layer_weights(original).items():
         variables[short].assign(variable.numpy())
     if hasattr(layer, "finalize_state"):
-        layer.finalize_state()  # Normalization computes with what it derives from them
+        layer.finalize_state()  # Normalization derives values from its weights
 
 
 def _copy_trainable(original: Any, layer: Any) -> None:
@@ -142,7 +144,10 @@ def _copy_trainable(original: Any, layer: Any) -> None:
 
 
 def _copy_vocabularies(original: Any, layer: Any) -> None:
-    """Copies what `adapt` learned: before the call, as it decides the layer's shape."""
+    """Copies what `adapt` learned.
+
+    This is done before the layer is called, because it decides the layer's shape.
+    """
     old, new = _lookups(original), _lookups(layer)
     if len(old) != len(new):
         raise ValueError(
@@ -158,14 +163,14 @@ def _copy_vocabularies(original: Any, layer: Any) -> None:
         vocabulary = one.get_vocabulary()
         if len(vocabulary) == one._token_start_index():
             continue  # nothing learned yet
-        # Keras pads the weights of "tf_idf" anew.
+        # Keras pads the weights of "tf_idf" again, so the old padding is cut off.
         of_documents = one.output_mode == "tf_idf"
         idf = one.idf_weights.numpy()[: len(vocabulary)] if of_documents else None
         other.set_vocabulary(vocabulary, idf)
 
 
 def _lookups(layer: Any) -> list[Any]:
-    """The layers with a vocabulary or with bins in a layer, itself included."""
+    """The layers with a vocabulary or bins: the layer itself, or layers inside it."""
     return [
         part
         for part in layer._flatten_layers()

@@ -19,19 +19,19 @@ from tf_synflow.network import Call, Network
 class Holder:
     """The masks of one model, for a callback; see `pruning.callbacks`.
 
-    `look` has to be called first, and again when somebody else may have pruned.
+    `look` has to be called first, and again when other code may have pruned the model.
     """
 
     def __init__(self, model: Any):
-        """Takes a model, built and compiled."""
+        """Takes a built and compiled model."""
         self._model = model
         self._flat = lay_flat(model)
         self._pairs: dict[str, tuple[Any, Any]] = {}
         self._wrapped: set[int] = set()
-        self._held: Masks = {}  # what `take` was given
+        self._held: Masks = {}  # the masks that `take` was given
 
     def look(self) -> None:
-        """Finds the masks that the model has, whoever wrote them."""
+        """Finds the masks that the model has now, whatever code wrote them."""
         self._pairs = mask_variables(self._flat.calls)
         self._wrapped = wrapped_weights(self._flat.calls)
 
@@ -45,17 +45,17 @@ class Holder:
         return {n: mask.numpy().astype(bool) for n, (_, mask) in self._pairs.items()}
 
     def count(self) -> tuple[int, int]:
-        """How many weights are kept, and how many there are."""
+        """How many weights are kept, and how many weights have masks."""
         masks = self.masks.values()
         kept = sum(int(np.count_nonzero(mask)) for mask in masks)
         return kept, sum(mask.size for mask in masks)
 
     def begin(self) -> None:
-        """Puts the constraints on, if they are not there yet."""
+        """Adds constraints that keep pruned weights at zero, if they are missing."""
         self._trace_again(hold(self._flat.calls))
 
     def take(self, masks: Masks) -> None:
-        """Writes masks into the wrappers, or makes variables for a plain model."""
+        """Writes masks into the wrappers, or into new variables without a wrapper."""
         pairs = mask_variables(self._flat.calls)
         with self._model.distribute_strategy.scope():
             for name, mask in masks.items():
@@ -70,7 +70,7 @@ class Holder:
         self._trace_again(any(new))
 
     def mend(self) -> int:
-        """Zeroes what is pruned; gives how many weights had come back."""
+        """Zeroes pruned weights; returns how many of them had come back."""
         back = sum(
             self._revived(name, weight, mask)
             for name, (weight, mask) in self._pairs.items()
@@ -79,14 +79,14 @@ class Holder:
         return back
 
     def zero(self) -> None:
-        """Zeroes what is pruned, in the weights and in their averages."""
+        """Zeroes pruned weights, and their averages in the optimizer."""
         for weight, mask in self._pairs.values():
             zero_pruned(weight, mask)
         self.zero_averages()
 
     @property
     def has_averages(self) -> bool:
-        """Whether the optimizer averages the weights, which no constraint reaches."""
+        """Whether the optimizer keeps averages, which no constraint reaches."""
         return bool(getattr(self._optimizer(), "use_ema", False))
 
     def _optimizer(self) -> Any:
@@ -95,11 +95,11 @@ class Holder:
         return getattr(optimizer, "inner_optimizer", optimizer)
 
     def zero_averages(self) -> None:
-        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        """Zeroes the averages of pruned weights that `use_ema=True` makes."""
         if not self._pairs or not self.has_averages:
             return
         optimizer = self._optimizer()
-        # Neither is there before the optimizer's first step.
+        # Neither attribute exists before the optimizer's first step.
         averages = getattr(optimizer, "_model_variables_moving_average", [])
         places = getattr(optimizer, "_index_dict", {})
         for weight, mask in self._pairs.values():
@@ -108,27 +108,27 @@ class Holder:
                 zero_pruned(averages[place], mask)
 
     def _revived(self, name: str, weight: Any, mask: Any) -> int:
-        """How many pruned weights have come back; an older mask is mended."""
+        """How many pruned weights have come back; an old mask is corrected."""
         now = mask.numpy().astype(bool)
         held = self._held.get(name, now)
         back = now & ~held
         if back.any():
             mask.assign((now & held).astype("float32"))
-        if id(weight) not in self._wrapped:  # a wrapper zeroes by itself, as needed
+        if id(weight) not in self._wrapped:  # a wrapper zeroes its weights itself
             back = (weight.numpy() != 0) & ~(now & held)
         return int(np.count_nonzero(back))
 
     def _trace_again(self, new: bool) -> None:
-        """A training step that was traced before knows of no new constraint."""
+        """Traces the training step again, so that it has the new constraints."""
         if new and self._model.train_function is not None:
             self._model.make_train_function(force=True)
 
 
 def hold(calls: tuple[Call, ...]) -> bool:
-    """Has the pruned weights of a model kept at zero by every training step.
+    """Adds constraints that keep the pruned weights of a model at zero in training.
 
     Returns:
-      Whether that is new to a weight; see `constrain`.
+      Whether a constraint is new; see `constrain`.
     """
     pairs = mask_variables(calls).items()
     new = [constrain(name, weight, mask) for name, (weight, mask) in pairs]

@@ -1,9 +1,10 @@
-"""The one place that imports tf_keras and tfmot, without leaving a trace.
+"""The one place that imports tf_keras and tfmot, without side effects.
 
-tfmot works with Keras 2 (`tf_keras`) only, and sets TF_USE_LEGACY_KERAS=1 as it is
+tfmot works with Keras 2 (`tf_keras`) only, and sets TF_USE_LEGACY_KERAS=1 when it is
 imported. TensorFlow decides at the first use of `tf.keras` which Keras that name means.
-So the name is used once before, which settles it as the user has it; and the variable
-is put back afterwards, for child processes inherit it.
+So this module uses the name before it imports tfmot: then the name means what the user
+has chosen. Afterwards the module resets the variable, because child processes inherit
+it.
 """
 
 import os

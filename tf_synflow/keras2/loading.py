@@ -1,4 +1,4 @@
-"""Reads saved models of tf_keras, after a look at what they name."""
+"""Reads saved models of tf_keras, after checks of the names in them."""
 
 import contextlib
 import zipfile
@@ -27,7 +27,7 @@ from tf_synflow.keras2.wrapping import PruneLowMagnitude
 
 _WEIGHTS = "model.weights.h5"
 
-# In .h5 files they are named without their package.
+# In .h5 files, these classes are named without their package.
 _OWN = {
     kind.__name__: kind
     for kind in (PruneLowMagnitude, KeepPruned, KeepPrunedParts, ScaledAttention)
@@ -83,17 +83,17 @@ def load(
     calls = lay_flat(model).calls
     hold(calls)
     for weight, mask in mask_variables(calls).values():
-        zero_pruned(weight, mask)  # tfmot alone saves what an update left there
+        zero_pruned(weight, mask)  # tfmot alone may have saved other values
     return model
 
 
 def _check_trust(
     path: Path, custom_objects: Mapping[str, Any], modules: Collection[str]
 ) -> int | None:
-    """Looks through a file; gives how many bytes it may take, None if that is unknown.
+    """Checks a file; returns how many bytes of memory it may take, or None if unknown.
 
     Raises:
-      UntrustedFileError: It names or takes more than it may.
+      UntrustedFileError: The file names code or takes memory that is not allowed.
     """
     if path.is_dir():
         trust = Trust(custom_objects, modules, by_module=False)
@@ -107,13 +107,14 @@ def _check_trust(
             check_config(parsed(node.metadata), trust)
         return None
     allowed = allowance(path.stat().st_size)
-    # Masks may be there too: at most 1.4 bits for the 32 bits of a weight.
+    # The configuration may have masks too: at most 1.4 bits for the 32 bits of a
+    # weight.
     longest = path.stat().st_size // 4
     if path.suffix == ".keras":
         trust = Trust(custom_objects, modules, by_module=True)
         with zipfile.ZipFile(path) as archive:
             config = parsed(archive.read("config.json"), longest)
-            # Keras does not read it either: the model is not compiled.
+            # Keras does not read compile_config either: the model is not compiled.
             check_config({**config, "compile_config": None}, trust)
             with archive.open(_WEIGHTS) as member, h5py.File(member) as file:
                 check_weights(file, allowed)

@@ -1,4 +1,4 @@
-"""A tf_keras model as a `Network`: nested models laid flat, wrappers looked through."""
+"""Reads a tf_keras model as a `Network`, without nested models and wrappers."""
 
 import dataclasses
 import inspect
@@ -41,17 +41,17 @@ def read(model: Any) -> Network:
 
 
 def with_masks(network: Network) -> Network:
-    """A network with the masks that it has now, which describe the weights as they are.
+    """A network with its present masks, which describe the weights as they are.
 
     Args:
-      network: What `lay_flat` gave.
+      network: A network that `lay_flat` returned.
     """
     wrapped = wrapped_weights(network.calls)
     masks, revived = {}, 0
     for name, (weight, mask) in mask_variables(network.calls).items():
         masks[name] = mask.numpy().astype(bool)
-        # A plain model computes with whatever is loaded into it. A wrapper zeroes what
-        # its mask says before it uses a weight.
+        # A plain model computes with a loaded weight, even if its mask prunes it. A
+        # wrapper zeroes pruned weights before its layer uses them.
         if id(weight) not in wrapped:
             back = (weight.numpy() != 0) & ~masks[name]
             revived += int(np.count_nonzero(back))
@@ -60,7 +60,7 @@ def with_masks(network: Network) -> Network:
 
 
 def lay_flat(model: Any) -> Network:
-    """Reads a model but for its masks."""
+    """Reads a model without its masks."""
     check_model(model)
     walk = _Walk({}, {}, [], {}, [])
     inputs = tuple(map(walk.new, model.inputs))
@@ -79,14 +79,15 @@ def lay_flat(model: Any) -> Network:
 
 
 def check_model(model: Any) -> None:
-    """Refuses what is not a built Sequential or functional tf_keras model.
+    """Checks that an object is a built Sequential or functional tf_keras model.
 
     Args:
       model: An object of tf_keras.
 
     Raises:
-      TypeError: Not a model: a layer, an optimizer ...
-      ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
+      TypeError: `model` is no model, but a layer, an optimizer ...
+      ValueError: `model` is subclassed, so that its layers cannot be listed, or it is
+        not built.
     """
     if not isinstance(model, keras.Model):
         expected = "expected a built Sequential or functional tf_keras model"
@@ -106,7 +107,8 @@ def check_model(model: Any) -> None:
             "whose layer calls cannot be listed; build it with the functional API, "
             "keras.Model(inputs, outputs), or keras.Sequential"
         )
-    # A functional model of a class with a `call` of its own runs that, not its graph.
+    # If the class of a functional model has its own `call`, Keras runs that, not the
+    # graph.
     if type(model).call not in (Functional.call, keras.Sequential.call):
         raise ValueError(
             f"model {model.name!r} is of the class {type(model).__name__}, which has a "
@@ -125,7 +127,7 @@ class _Walk(NamedTuple):
     nested: list[Nested]
 
     def new(self, tensor: Any) -> int:
-        """A number for a tensor."""
+        """A new number for a tensor."""
         number = len(self.shapes)
         self.shapes[number] = tuple(tensor.shape)
         self.dtypes[number] = tf.as_dtype(tensor.dtype).name
@@ -135,7 +137,7 @@ class _Walk(NamedTuple):
 def _visit(
     model: Any, prefix: str, inputs: tuple[int, ...], walk: _Walk
 ) -> tuple[int, ...]:
-    """Appends the calls of `model`, applied to `inputs`; gives its outputs."""
+    """Appends the calls of `model`, applied to `inputs`; returns its outputs."""
     numbers = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in _nodes(model):
         layer, wrapper = node.layer, None
@@ -168,7 +170,7 @@ def _call(
     places, given = list(node.call_args), dict(node.call_kwargs)
     masks = False
     if kind_of(layer) in TAKE_MASKS:
-        # Which time steps count, which tokens see which: nothing flows there.
+        # No signal flows through masks of time steps or of attention.
         names = list(inspect.signature(layer.call).parameters)
         for index, argument in enumerate(names[: len(places)]):
             if names_a_mask(argument) and _has_tensors(places[index]):
@@ -209,7 +211,10 @@ def _with_slots(arguments: Any, numbers: dict[int, int]) -> Any:
 
 
 def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]:
-    """What a nested model reads, in the order of its inputs; a dict goes by name."""
+    """The tensors that a nested model reads, in the order of its inputs.
+
+    A dictionary of tensors is read by name.
+    """
     given = node.call_args[0] if node.call_args else None
     tensors = tf.nest.flatten(node.keras_inputs)
     if isinstance(given, dict):
@@ -218,7 +223,7 @@ def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]
 
 
 def _nodes(model: Any) -> Iterator[Any]:
-    """The calls that Keras makes when it runs `model`, in its order."""
+    """The calls that Keras makes when it runs `model`, in their order."""
     by_depth = model._nodes_by_depth
     for depth in sorted(by_depth, reverse=True):
         for node in by_depth[depth]:
@@ -227,7 +232,7 @@ def _nodes(model: Any) -> Iterator[Any]:
 
 
 def layer_nodes(model: Any) -> Iterator[Any]:
-    """Keras's records of the calls of layers, those in nested models too."""
+    """Keras's records of the calls of layers, also of those in nested models."""
     for node in _nodes(model):
         if isinstance(node.layer, keras.Model):
             yield from layer_nodes(node.layer)
@@ -238,8 +243,8 @@ def layer_nodes(model: Any) -> Iterator[Any]:
 def mask_variables(calls: tuple[Call, ...]) -> dict[str, tuple[Any, Any]]:
     """Name to (weight variable, mask variable) of every pruned weight.
 
-    A mask is in the wrapper of its layer; or, where a plain model was pruned inside
-    `fit`, in the constraint of the weight.
+    A mask is in the wrapper of its layer; or, for example if a plain model was pruned
+    inside `fit`, in the constraint of its weight.
     """
     found = {}
     for call in calls:

@@ -1,4 +1,4 @@
-"""A tf_keras model as a function of TensorFlow, to write a file from."""
+"""Makes a function of TensorFlow from a tf_keras model, to write a file from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tf_synflow.network.copies import Servable
 
 
 def servable(network: Network) -> Servable:
-    """A model, plain, as a function of TensorFlow."""
+    """A plain model as a function of TensorFlow."""
     model = network.model
     return Servable(
         names=list(model.input_names),
@@ -22,11 +22,11 @@ def servable(network: Network) -> Servable:
 
 
 def outputs_of(model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs in inference mode, in a flat list."""
+    """The outputs of a model in inference mode, in a flat list of arrays."""
     return [part.numpy() for part in outputs_in(model, list(map(tf.constant, inputs)))]
 
 
 def outputs_in(model: Any, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs as tensors."""
+    """The outputs of a model in inference mode, in a flat list of tensors."""
     arranged = tf.nest.pack_sequence_as(model.input, inputs)
     return tf.nest.flatten(model(arranged, training=False))

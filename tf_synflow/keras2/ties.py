@@ -1,4 +1,4 @@
-"""Checks that a copy shares nothing with its model: no weight tied, none read."""
+"""Checks that the copy of a model neither has nor reads variables of the model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from tf_synflow.network import Network
 
 
 def check_ancillary(models: Iterable[Any]) -> None:
-    """Refuses a Sequential model with loss terms, on which Keras's own copy fails."""
+    """Refuses Sequential models with loss terms on tensors: Keras cannot copy these."""
     for part in models:
         if isinstance(part, keras.Sequential) and min(part._nodes_by_depth) < 0:
             raise ValueError(
@@ -22,7 +22,7 @@ def check_ancillary(models: Iterable[Any]) -> None:
 
 
 def check_einsum(network: Network) -> None:
-    """Refuses models that call `tf.einsum`, on which Keras's own copy fails."""
+    """Refuses models that call `tf.einsum`, because Keras cannot copy these."""
     names = [call.name for call in network.calls if call.kind == "tf.einsum"]
     if names:
         raise ValueError(
@@ -41,7 +41,7 @@ def check_shares_nothing(
     Args:
       model: The original.
       result: Its copy.
-      copies: All layers copied.
+      copies: All copied layers.
       read: The trainable variables that the layers of the copy read.
     """
     old = {id(part) for weight in model.weights for part in _parts(weight)}
@@ -67,7 +67,7 @@ def check_shares_nothing(
 
 
 def _parts(variable: Any) -> list[Any]:
-    """A variable and those that it stands for: cast, or one for each replica."""
+    """A variable, the variable that it casts, and its variables on the replicas."""
     inner = getattr(variable, "_variable", variable)
     return [variable, inner, *getattr(inner, "values", ())]
 

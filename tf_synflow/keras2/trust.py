@@ -1,11 +1,11 @@
-"""Looks through a saved model before Keras builds it.
+"""Checks the configuration of a saved model before Keras builds the model.
 
-Keras imports whatever module the configuration of a `.keras` file names and takes any
-function from it, by name: `os.system` as an activation, `exec` as an initializer. Its
-safe mode refuses Python bytecode in a `.keras` file, nothing else; and `.h5` files and
+Keras 2 imports any module that the configuration of a `.keras` file names, and takes
+any function from it by name: `os.system` as an activation, `exec` as an initializer.
+Its safe mode refuses only Python bytecode in a `.keras` file; `.h5` files and
 SavedModels have no safe mode. So everything that a configuration names has to be a
-class or function that computes, from Keras, tfmot or this package; one that the user
-registered; or one that the user names.
+class or function of one of three kinds: it computes, and comes from Keras, tfmot or
+this package; or the user registered it; or the user names it.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _PACKAGES = ("tf_keras", "tensorflow_model_optimization", "tf_synflow")
 # TensorFlow's own initializers, which some networks of keras.applications use.
 _MODULES = ("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2")
 
-# The parts of Keras that have functions which a layer or a loss may name.
+# The modules of Keras with functions that a layer or a loss may name.
 _FUNCTIONS = (
     "activations",
     "constraints",
@@ -35,8 +35,8 @@ _FUNCTIONS = (
     "regularizers",
 )
 
-# Where TensorFlow defines the operators that a layer may stand for. Not there: those
-# that read, write or download files, print to one, or call Python.
+# The modules of TensorFlow with operators that a layer may stand for. Operators that
+# read, write or download files, print to a file, or call Python are in other modules.
 _OPERATORS = {
     *("array_ops", "array_ops_stack", "bitwise_ops", "clip_ops", "image_ops_impl"),
     *("linalg_ops", "manip_ops", "math_ops", "nn_impl", "nn_ops", "random_ops"),
@@ -47,7 +47,7 @@ _OPERATORS = {
     *("stateless_random_ops", "weak_tensor_ops", "embedding_ops", "sparse_ops"),
 }
 
-# Keras's layers that take code or any method or operator of TensorFlow from the file.
+# Layers of Keras that take code, or any method or operator of TensorFlow, from a file.
 _RUNS_ANYTHING = {"TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
 
 _OPERATOR_LAYERS = {"TFOpLambda", "SlicingOpLambda"}
@@ -57,13 +57,14 @@ _VALUES = {"__tensor__", "__numpy__", "__bytes__"}
 
 @dataclasses.dataclass(frozen=True)
 class Trust:
-    """What the user vouches for, and how a format looks for what it names.
+    """What the user vouches for, and how a file format looks up names.
 
     Attributes:
       custom_objects: Classes and functions by name.
-      modules: Names of Python modules, with all that lie in them.
+      modules: Names of Python modules; the modules inside a package count too.
       by_module: Whether Keras imports the module that an entry names, as for `.keras`.
-        Older formats look among Keras's own and what is registered, by name.
+        For older formats, Keras looks up names among its own and registered classes and
+        functions.
     """
 
     custom_objects: Mapping[str, Any]
@@ -71,26 +72,26 @@ class Trust:
     by_module: bool
 
     def knows(self, name: Any) -> bool:
-        """Whether a name is one that the user registered or gave."""
+        """Whether the user registered or gave an object of this name."""
         return isinstance(name, str) and (
             name in self.custom_objects
             or keras.saving.get_registered_object(name) is not None
         )
 
     def vouches_for(self, module: str) -> bool:
-        """Whether the user named a module, or a package that it lies in."""
+        """Whether the user named a module, or a package that contains the module."""
         return any(module == m or module.startswith(f"{m}.") for m in self.modules)
 
 
 def check_config(config: Any, trust: Trust) -> None:
-    """Refuses a model's configuration that names what could run code.
+    """Refuses the configuration of a model if it names anything that could run code.
 
     Args:
-      config: What JSON made of it.
+      config: The parsed JSON.
       trust: What the user vouches for.
 
     Raises:
-      UntrustedFileError: It names something else than computation.
+      UntrustedFileError: The configuration names something that does not only compute.
     """
     waiting = [config]
     while waiting:
@@ -134,7 +135,7 @@ def _check_function(item: dict[str, Any], trust: Trust) -> None:
     module, name, alias = (item.get(x) for x in ("module", "config", "registered_name"))
     if trust.knows(name):
         return
-    # Keras takes it by the one name or by the other, where it writes "function" too.
+    # Keras may look up either name. (It may write "function" as the second one.)
     for either in (name, name if alias in (None, "function") else alias):
         if not (isinstance(either, str) and either.isidentifier() and module):
             raise _unknown(either, module)
@@ -143,7 +144,7 @@ def _check_function(item: dict[str, Any], trust: Trust) -> None:
 
 
 def _keras_has(module: str, function: str) -> bool:
-    """Whether it is a public function of a part of Keras that is for computing."""
+    """Whether a function is a public function of a Keras module in `_FUNCTIONS`."""
     own = module.removeprefix("tf_").removeprefix("keras.")
     parts = [part for part in _FUNCTIONS if module == "builtins" or part == own]
     return function not in ("get", "serialize", "deserialize") and any(
@@ -152,7 +153,7 @@ def _keras_has(module: str, function: str) -> bool:
 
 
 def _defined(module: str, function: str, item: dict[str, Any], trust: Trust) -> bool:
-    """Whether it is a function of a module that the user vouches for."""
+    """Whether a function is defined in a module that the user vouches for."""
     if not trust.vouches_for(module):
         return False
     found = keras_lookup(function, None, module, "function", item)
@@ -164,7 +165,7 @@ def _check_class(item: dict[str, Any], trust: Trust) -> None:
     name, config = item["class_name"], item.get("config")
     if name in trust.custom_objects or not isinstance(config, dict):
         return
-    kinds = {name}  # one of Keras's, where only its name says which
+    kinds = {name}  # a class of Keras, known by its name only
     if found is not None:
         kinds = {k.__name__ for k in found.__mro__ if k.__module__[:9] == "tf_keras."}
     if "Lambda" in kinds and not _known_function(config.get("function"), trust):
@@ -180,7 +181,7 @@ def _check_class(item: dict[str, Any], trust: Trust) -> None:
 
 
 def _known_function(function: Any, trust: Trust) -> bool:
-    """Whether the user vouches for it: being Keras's is not enough in a Lambda."""
+    """Whether the user vouches for a Lambda's function; Keras's own do not count."""
     if not isinstance(function, dict):
         return trust.knows(function)
     module = function.get("module")
@@ -191,7 +192,7 @@ def _known_function(function: Any, trust: Trust) -> bool:
 
 
 def _class(item: dict[str, Any], trust: Trust) -> type | None:
-    """The class that Keras will take; none if it is one of Keras's own, by name."""
+    """The class that Keras will use; None if Keras finds its own class by the name."""
     spec = item["class_name"] == "__typespec__"
     name = item.get("spec_name") if spec else item["class_name"]
     known = item.get("registered_name", name) if trust.by_module else name
@@ -200,8 +201,8 @@ def _class(item: dict[str, Any], trust: Trust) -> type | None:
         found = found or keras.saving.get_registered_object(known)
         return found if isinstance(found, type) else None
     module = item.get("module") if trust.by_module else None
-    # A dot would reach through a module to what that has imported. Where no module is
-    # given, functions answer to their names too; names of classes are capitalised.
+    # A dot in a name would reach objects that the module has imported. If no module is
+    # given, Keras also finds functions by name; names of classes are capitalised.
     if not name or not name.isidentifier() or not (module or name[0].isupper()):
         raise _unknown(name, module)
     if module is None:
@@ -218,7 +219,7 @@ def _class(item: dict[str, Any], trust: Trust) -> type | None:
     try:
         found = keras_lookup(name, known, module, "class", item)
     except TypeError:
-        return None  # there is none, as Keras is going to say
+        return None  # there is none; Keras will raise an error
     own = getattr(found, "__module__", "")
     if not isinstance(found, type) or not (
         own.partition(".")[0] in _PACKAGES
@@ -242,7 +243,7 @@ def _check_operator(symbol: Any) -> None:
 
 
 def _unwrapped_symbol(name: str) -> Any:
-    """What a public name of TensorFlow's or Keras's stands for, without decorators.
+    """The object behind a public name of TensorFlow or Keras, without decorators.
 
     Args:
       name: For example "math.add" or "keras.backend.mean".

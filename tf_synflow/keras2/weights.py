@@ -1,4 +1,4 @@
-"""The weights of a layer of tf_keras by their names, and which can be pruned."""
+"""The weights of a tf_keras layer by their names, and which of them can be pruned."""
 
 from typing import Any
 
@@ -13,9 +13,10 @@ from tf_synflow.network.layer_weights import (
 
 
 def kind_of(layer: Any) -> str | None:
-    """What tf_keras calls the class of a layer, or the operator that it stands for.
+    """The name of a layer's class in tf_keras, or of the operator that it stands for.
 
-    None for a class that is not tf_keras's own: a subclass may do something else.
+    None for a class that is not tf_keras's own, because a subclass may compute
+    something else.
     """
     cls = type(layer)
     if cls.__module__.partition(".")[0] != "tf_keras":
@@ -27,7 +28,7 @@ def kind_of(layer: Any) -> str | None:
 
 
 def layer_parts(layer: Any) -> dict[str, Part]:
-    """The weights of a layer by their short names, and where they are kept.
+    """The weights of a layer by their short names, each with the layer that keeps it.
 
     Args:
       layer: A built layer, no wrapper.
@@ -70,17 +71,20 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
       layer: A built layer, no wrapper.
 
     Returns:
-      Short name to variable; none if there are none.
+      Short name to variable; empty if no weight is pruned.
     """
     return pruned(layer_parts(layer), layer, kind_of)
 
 
 def weights_on_request(layer: Any) -> list[str]:
-    """Short names of the weights of a layer that are pruned on request."""
+    """Short names of a layer's weights that are pruned on request.
+
+    These weights are pruned only if `layer_types` names the class of the layer.
+    """
     return prunable(layer_parts(layer), layer, kind_of, ON_REQUEST)
 
 
-# Layers whose masks tfmot's wrapper holds, and which keep their function in it.
+# Layers whose masks tfmot's wrapper holds, and that compute the same in the wrapper.
 _WRAPPABLE = (
     *("Dense", "Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose"),
     *("SeparableConv1D", "SeparableConv2D"),
@@ -90,8 +94,9 @@ _WRAPPABLE = (
 def wrappable(layer: Any) -> bool:
     """Whether tfmot's wrapper can hold the masks of a layer.
 
-    It can hold those of a layer of the user's own that has `get_prunable_weights`, as
-    tfmot asks for. MultiHeadAttention breaks in it on every copy and load. Of the other
-    layers a constraint holds the masks as well as a wrapper would.
+    The wrapper can hold the masks of a user's own layer if this layer has the method
+    `get_prunable_weights`, which tfmot needs. MultiHeadAttention breaks in the wrapper
+    on every copy and load. For the other layers, a constraint holds the masks as well
+    as a wrapper would.
     """
     return kind_of(layer) in (None, *_WRAPPABLE) and bool(prunable_weights(layer))

@@ -1,4 +1,4 @@
-"""tfmot's wrappers: masks in a copy of a model, or zeros in a plain one."""
+"""Makes copies of a model: with masks in tfmot's wrappers, or plain with zeros."""
 
 import inspect
 from collections.abc import Callable
@@ -20,13 +20,14 @@ from tf_synflow.network.copies import Rebuilt
 
 
 class PruneLowMagnitude(TfmotWrapper):
-    """tfmot's wrapper, which also passes on what a layer gives besides its output.
+    """tfmot's wrapper, which here also passes on masks, losses and states of a layer.
 
-    tfmot's runs `layer.call` and so skips what Keras does around a call. What Keras has
-    to know of the layer, the wrapper says of itself here: how the layer treats Keras
-    masks, its activity regularizer, its state between batches.
+    tfmot's own class runs `layer.call`, and so skips what Keras does around a call.
+    This wrapper tells Keras the same about itself as the layer does: how it treats
+    masks of time steps, its activity regularizer, its state between batches.
 
-    It is saved under tfmot's name, so tfmot alone can read the files.
+    It is saved under the name of tfmot's class, so tfmot can read the files without
+    tf_synflow.
     """
 
     __module__ = TfmotWrapper.__module__
@@ -36,8 +37,8 @@ class PruneLowMagnitude(TfmotWrapper):
 
         Args:
           layer: The layer, not wrapped.
-          *args: What tfmot's wrapper takes.
-          **kwargs: What tfmot's wrapper takes.
+          *args: Positional arguments of tfmot's wrapper.
+          **kwargs: Keyword arguments of tfmot's wrapper.
         """
         super().__init__(layer, *args, **kwargs)
         self._activity_regularizer = layer.activity_regularizer
@@ -48,11 +49,11 @@ class PruneLowMagnitude(TfmotWrapper):
         self._call_spec.expects_mask_arg = spec.expects_mask_arg
         self._call_spec._context_arg_defaults["training"] = spec.default_training_arg
 
-    # tfmot's leaves out what the wrapper adds when it is called.
+    # tfmot's property leaves out the losses that the wrapper adds when it is called.
     losses = keras.layers.Layer.losses
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The Keras mask that the layer hands on."""
+        """The mask of time steps that the layer passes on."""
         return self.layer.compute_mask(inputs, mask)
 
     def reset_states(self, *args: Any) -> None:
@@ -61,7 +62,7 @@ class PruneLowMagnitude(TfmotWrapper):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """Makes a wrapper from what `get_config` gives."""
+        """Makes a wrapper from the configuration that `get_config` returned."""
         if reads_old_format():
             config = {**config, "layer": _in_old_form(config["layer"])}
         return super().from_config(config)
@@ -70,9 +71,9 @@ class PruneLowMagnitude(TfmotWrapper):
 def _in_old_form(config: Any) -> Any:
     """The configuration of a wrapped layer as the reader of .h5 files understands it.
 
-    Wrappers write the new form, where `class_name` is "Own" and `registered_name` is
-    "package>Own", and a function is a dictionary. The old form has "package>Own" for
-    `class_name`, and a function's name.
+    Wrappers write the new form: `class_name` is "Own", `registered_name` is
+    "package>Own", and a function is a dictionary. In the old form, `class_name` is
+    "package>Own", and a function is its name.
     """
     if isinstance(config, (list, tuple)):
         return type(config)(map(_in_old_form, config))
@@ -95,11 +96,11 @@ def rebuild(
     weights: Callable[[Any], bool] | None = None,
     inputs: Callable[[Any], list[tuple] | None] | None = None,
 ) -> Rebuilt:
-    """A copy of a model, layer by layer, its masked weights sparse.
+    """Copies a model, layer by layer, and prunes the weights that have masks.
 
     Args:
       network: The model, which is not changed.
-      masks: Name to mask, of the shapes in the copy.
+      masks: Name to mask, with the shape that the weight has in the copy.
       hold: Whether wrappers in the copy hold the masks. Defaults to True.
       make: See `copy_model`.
       weights: See `copy_model`.
@@ -127,7 +128,8 @@ def rebuild(
                 "keyword only, and tfmot's wrapper would not pass it on; write "
                 "call(self, inputs, training=None), without the *"
             )
-        # It casts the inputs of its layer, and would by the policy that is global now.
+        # The wrapper casts the inputs of its layer. By default it would use the global
+        # policy.
         schedule = _schedule(own[id(original)])
         return PruneLowMagnitude(layer, schedule, dtype=layer.dtype_policy)
 
@@ -156,8 +158,8 @@ def _schedule(masks: Masks) -> Any:
     """A tfmot schedule that records the sparsity and never fires.
 
     Training steps are counted from 1, so a schedule for step 0 only never changes the
-    masks. tfmot's own classes are the only ones that survive a save and a load, and
-    they want a sparsity below 1.
+    masks. Only tfmot's own schedule classes can be saved and loaded, and they need a
+    sparsity below 1.
     """
     kept = sum(int(mask.sum()) for mask in masks.values())
     size = sum(mask.size for mask in masks.values())
@@ -181,5 +183,5 @@ def _hold_in_wrapper(variables: dict[str, Any], wrapper: Any, masks: Masks) -> N
         if short in masks:
             mask.assign(masks[short].astype(mask.dtype.as_numpy_dtype))
         constrain(short, weight, mask)
-    # -1 makes tfmot demand its own callback; these masks need no step to be counted.
+    # At -1, tfmot demands its own callback. These masks need no count of steps.
     wrapper.pruning_step.assign(0)

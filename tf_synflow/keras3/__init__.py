@@ -1,6 +1,6 @@
-"""Everything that is particular to Keras 3, on any of its backends.
+"""The adapter for Keras 3: all code that is particular to it, on any backend.
 
-An adapter: the functions listed in `frameworks`, for models of Keras 3.
+It has the functions that `frameworks` lists.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ set_random_seed = keras.utils.set_random_seed
 
 
 def evaluated(function: Any, array: np.ndarray) -> np.ndarray:
-    """What a layer or a function of Keras gives for an array."""
+    """The output of a layer or a function of Keras for an array."""
     given = keras.ops.convert_to_tensor(array)
     return np.asarray(keras.ops.convert_to_numpy(function(given)))
 

@@ -1,4 +1,4 @@
-"""MultiHeadAttention of Keras 3 with fewer units, and the scale of what it was."""
+"""MultiHeadAttention of Keras 3 with fewer units, but queries scaled as before."""
 
 import math
 from typing import Any
@@ -18,11 +18,12 @@ def with_factor(config: dict[str, Any], factor: float) -> Any:
     """A new MultiHeadAttention whose queries are multiplied by a number.
 
     Args:
-      config: What `config_of` gave for one, with other sizes.
-      factor: The number; of 1 the layer is Keras's own.
+      config: The configuration of a MultiHeadAttention, as `config_of` returns it, with
+        other sizes.
+      factor: The number. If it is 1, the layer is Keras's own.
     """
     config = without_factor(config)
-    # Keras rounds 1 / sqrt(key_dim) to float32, whatever it computes in.
+    # Keras rounds 1 / sqrt(key_dim) to float32, whatever type it computes in.
     scale = 1 / math.sqrt(config["key_dim"])
     factor = float(np.float64(np.float32(factor * scale)) / np.float32(scale))
     if abs(factor - 1) < 1e-6:

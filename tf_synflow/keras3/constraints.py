@@ -21,19 +21,19 @@ from tf_synflow.network.constraint_settings import (
 
 @keras.saving.register_keras_serializable("tf_synflow")
 class KeepPruned(HoldsMask, keras.constraints.Constraint):
-    """Zeroes pruned weights after each update, so that nobody sees them otherwise.
+    """Zeroes pruned weights after each update.
 
     Keras's optimizers apply a variable's constraint inside the training step, after the
-    update. So the zeros hold whatever the optimizer, in `train_on_batch` and in custom
-    loops. An optimizer of another library, such as `torch.optim`, knows no constraints;
-    see `tf_synflow.zero_pruned`.
+    update. So pruned weights stay zero with every optimizer of Keras, in
+    `train_on_batch` and in custom loops. Optimizers of other libraries, such as
+    `torch.optim`, know no constraints; see `tf_synflow.zero_pruned`.
 
-    The mask is part of the constraint's configuration. So it travels with the layer's:
-    in `.keras` and `.h5` files, with pickle, and with `clone_model`, whose weights are
-    new and dense until they are set or trained.
+    The mask is part of the constraint's configuration, and so of the layer's
+    configuration. So `.keras` and `.h5` files, pickle and `clone_model` keep the mask.
+    `clone_model` makes new weights, which are dense until they are set or trained.
 
     Attributes:
-      mask: Boolean array of the weight's shape, True where it is kept.
+      mask: Boolean array of the weight's shape, True where the weight is kept.
       other: The constraint that the weight had before, applied first; or None.
     """
 
@@ -41,11 +41,12 @@ class KeepPruned(HoldsMask, keras.constraints.Constraint):
         """Makes the constraint.
 
         Args:
-          mask: See above; or what `get_config` wrote.
-          other: See above; or its configuration.
+          mask: See `KeepPruned`; or the packed mask that `get_config` wrote.
+          other: See `KeepPruned`; or the configuration of that constraint. Defaults to
+            None.
 
         Raises:
-          ValueError: What `get_config` wrote is damaged.
+          ValueError: The packed mask is damaged.
         """
         if isinstance(mask, dict):
             mask = unpacked(mask)
@@ -56,14 +57,15 @@ class KeepPruned(HoldsMask, keras.constraints.Constraint):
 
     def __call__(self, value: Any) -> Any:
         """The constrained weight."""
-        value = keras.ops.convert_to_tensor(value)  # it may be a variable
+        value = keras.ops.convert_to_tensor(value)  # `value` may be a variable
         if self.other is not None:
             value = self.other(value)
-        # Not value * mask, which is NaN where a diverged weight is.
+        # Not value * mask: the product is NaN where a diverged weight is NaN or
+        # infinite.
         return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, as Keras saves them: the mask as packed, deflated bits."""
+        """The arguments as Keras saves them, with the mask as packed, deflated bits."""
         left_out = masks_are_left_out.get() or self.mask is None
         mask = None if left_out else packed(self.mask)
         return {"mask": mask, "other": keras.constraints.serialize(lasting(self.other))}
@@ -71,12 +73,15 @@ class KeepPruned(HoldsMask, keras.constraints.Constraint):
 
 @keras.saving.register_keras_serializable("tf_synflow")
 class KeepPrunedParts(JoinedMasks, keras.constraints.Constraint):
-    """The constraints of several weights whose layer has one setting for all."""
+    """Joins the constraints of weights for which their layer has one setting."""
 
     single = KeepPruned
 
     def __call__(self, value: Any) -> Any:
-        """The constrained weight: optimizers give the variable itself."""
+        """The constrained weight.
+
+        An optimizer passes the variable itself. Its path says which weight it is.
+        """
         part = self.part(getattr(value, "path", ""))
         return keras.ops.convert_to_tensor(value) if part is None else part(value)
 
@@ -85,13 +90,13 @@ def constrain(name: str, variable: Any, mask: np.ndarray) -> bool:
     """Gives a weight the constraint that keeps its pruned entries zero.
 
     Args:
-      name: Its name or short name.
+      name: Name or short name of the weight.
       variable: The weight.
-      mask: Boolean array of its shape.
+      mask: Boolean array of the weight's shape, True where the weight is kept.
 
     Returns:
-      Whether it is new to the variable: a training function traced before does not
-      know of it.
+      Whether the constraint is new. A training function that was traced before does not
+      know a new constraint.
     """
     old, other = held_by(name, variable), variable.constraint
     if old is not None:
@@ -103,7 +108,7 @@ def constrain(name: str, variable: Any, mask: np.ndarray) -> bool:
 
 
 class HoldZero(HoldsZero, keras.constraints.Constraint):
-    """Zeroes a variable at places of its last axis after each update."""
+    """Zeroes entries along a variable's last axis after each update."""
 
     def __call__(self, w: Any) -> Any:
         """The constrained variable."""
@@ -119,16 +124,19 @@ def hold_zero(variable: Any, kept: np.ndarray) -> None:
 
 
 def write_into_settings(layer: Any) -> None:
-    """Has the configuration of a layer give the constraints of its weights."""
+    """Writes the constraints of a layer's weights into the layer's configuration."""
     configure(layer, layer_parts(layer), KeepPrunedParts, kind_of)
 
 
 def unconstrained(layer: Any) -> Any:
-    """An unbuilt layer or operation, with the constraints from before it was pruned."""
+    """Gives an unbuilt layer its constraints from before pruning, and returns it.
+
+    An operation is returned as it is.
+    """
     release(layer)
     parts = layer_parts(layer) if isinstance(layer, keras.layers.Layer) else {}
     for part in parts.values():
-        # A layer that wraps others is made with these built already.
+        # If a layer wraps other layers, these may be built already.
         held = held_by(part.variable.path, part.variable)
         if held is not None:
             part.variable.constraint = lasting(held.other)

@@ -1,11 +1,13 @@
-"""A Keras 3 model as a model of Keras 2, layer by layer.
+"""Converts a Keras 3 model to a Keras 2 model, layer by layer.
 
-Criteria that need data are computed in it. Their scores need second derivatives and
-float64, which Keras 3 has on no backend but TensorFlow: elsewhere its
-BatchNormalization computes in float32. Files that TensorFlow runs are written from it.
+Criteria that need data are computed in the Keras 2 model. Their scores need second
+derivatives and float64. Keras 3 has both only on the TensorFlow backend: on other
+backends, its BatchNormalization computes in float32. On these backends, files that
+TensorFlow runs are also written from the Keras 2 model.
 
-Layers are made anew by the names of their classes. So a class of the user's own cannot
-be converted, and what is made has to compute what the model computes.
+Each layer is created anew from the Keras 2 class of the same name. So a class of the
+user's own cannot be converted. The new model has to compute the same as the original;
+this is checked.
 """
 
 import inspect
@@ -20,23 +22,24 @@ from tf_synflow.keras3.weights import kind_of
 from tf_synflow.network import Call, Network, filled
 from tf_synflow.network.copies import deep_graphs
 
-# Ends the sentences of errors.
+# The end of many error messages.
 _WHERE = "in Keras 2, where this is computed"
 
-# Largest difference between the outputs, over the largest output. Kernels that sum in
-# another order differ by 1e-5 or so in deep networks; another function by far more.
+# Largest allowed difference between the outputs, over the largest output. In deep
+# networks, kernels that sum in another order differ by 1e-5 or so. A different function
+# differs by far more.
 _TOLERANCE = 1e-2
 
-# Settings that mean nothing to the layer's outputs in inference mode.
+# Settings that do not change a layer's outputs in inference mode.
 _MEANINGLESS = {"autocast", "value_range", "seed"}
 
-# Values that say what Keras 2 does anyway.
+# Values of settings for what Keras 2 does anyway.
 _USUAL = {"data_format": "channels_last", "rms_scaling": False}
 
-# Layers that hold what Keras 2 would have to learn anew.
+# Layers with content from `adapt`, which Keras 2 would have to learn anew.
 _ADAPTED = {"TextVectorization", "StringLookup", "IntegerLookup", "Discretization"}
 
-# Settings that Keras 2 takes without naming them among its arguments.
+# Settings that Keras 2 takes, although its constructors do not name them.
 _UNNAMED = {"zero_output_for_mask"}
 
 # Settings with another name in Keras 2.
@@ -44,17 +47,17 @@ _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
 
 def as_tf_keras(network: Network) -> Any:
-    """The model of Keras 2 that computes what a Keras 3 model computes.
+    """A Keras 2 model that computes the same as a Keras 3 model.
 
     Args:
       network: The Keras 3 model.
 
     Returns:
-      A functional tf_keras model, laid flat: layers inside nested models have their
-      path for a name, so that all weights have the names that they have in `network`.
+      A functional tf_keras model without nested models. A layer of a nested model has
+      its path as its name, so that all weights have the same names as in `network`.
 
     Raises:
-      ValueError: A layer cannot be converted (the error names it), or the model made
+      ValueError: A layer cannot be converted (the error names it), or the new model
         does not compute the same.
     """
     from tf_synflow.keras2.imports import keras as keras2
@@ -105,7 +108,7 @@ def output_names(model: Any) -> list[str]:
 
 
 def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[Any]:
-    """What the counterpart of a call gives."""
+    """The outputs of the Keras 2 counterpart of a call."""
     import tensorflow as tf
 
     known = {}
@@ -113,8 +116,9 @@ def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[A
         if id(call.layer) not in made:
             made[id(call.layer)] = _counterpart(call)
         known = inspect.signature(made[id(call.layer)].call).parameters
-    # Whether it is training is for the whole model to say, as in Keras 3. A layer that
-    # takes no mask as an argument gets it from the layers before.
+    # `training` is left out here: as in Keras 3, it is set for the whole model. A mask
+    # is left out if the layer takes none as an argument: the layer then gets the mask
+    # from the layers before it.
     options = {
         key: value
         for key, value in call.options.items()
@@ -135,7 +139,7 @@ def _called(call: Call, made: dict[int, Any], tensors: dict[int, Any]) -> list[A
 
 
 def _counterpart(call: Call) -> Any:
-    """A layer of Keras 2 of the same class name and settings, its weights not yet."""
+    """A Keras 2 layer of the same class name and settings; its weights are not set."""
     found = _namesake(call)
     if found is None or call.kind in {*_ADAPTED, "Lambda"}:
         raise ValueError(
@@ -178,7 +182,7 @@ def _counterpart(call: Call) -> Any:
 
 
 def _around(call: Call, found: type) -> Any:
-    """A layer that holds one other, or two directions of one."""
+    """The counterpart of a layer that holds another layer, or two directions of one."""
     if call.kind == "TimeDistributed":
         inner, settings = call.layer.layer, {}
     else:
@@ -209,7 +213,7 @@ def _arguments(layer_class: type) -> dict[str, Any]:
 
 
 def _namesake(call: Call) -> type | None:
-    """The class of Keras 2 that does what the class of a layer does."""
+    """The Keras 2 class that computes the same as the class of a layer, or None."""
     from tf_synflow.keras2.attention import ScaledAttention
     from tf_synflow.keras2.imports import keras as keras2
 
@@ -227,12 +231,13 @@ def _namesake(call: Call) -> type | None:
 
 
 def _activation(call: Call, function: Any) -> Any:
-    """The function of TensorFlow that is an activation of Keras 3."""
+    """The Keras 2 function that computes the same as an activation of Keras 3."""
     from tf_synflow.keras2.imports import keras as keras2
 
     for same in (hard_sigmoid, hard_silu, leaky_relu):
         if function is getattr(keras.activations, same.__name__):
-            # By its name it is found again when the copy is copied.
+            # When the copy is copied again, the function is found by its registered
+            # name.
             return keras2.saving.register_keras_serializable("tf_synflow")(same)
     name = getattr(function, "__name__", type(function).__name__)
     name = {"silu": "swish"}.get(name, name)
@@ -247,19 +252,19 @@ def _activation(call: Call, function: Any) -> Any:
 
 
 def hard_sigmoid(x: Any) -> Any:
-    """What Keras 3 calls so; Keras 2 has another function of this name."""
+    """The hard_sigmoid of Keras 3. Keras 2 has another function of this name."""
     import tensorflow as tf
 
     return tf.nn.relu6(x + 3) / 6
 
 
 def hard_silu(x: Any) -> Any:
-    """As Keras 3 has it."""
+    """The hard_silu of Keras 3."""
     return x * hard_sigmoid(x)
 
 
 def leaky_relu(x: Any) -> Any:
-    """As Keras 3 has it."""
+    """The leaky_relu of Keras 3."""
     import tensorflow as tf
 
     return tf.nn.leaky_relu(x, 0.2)
@@ -285,7 +290,7 @@ def _set_weights(call: Call, layer: Any) -> None:
 
 
 def _check_same(network: Network, model: Any) -> None:
-    """Compares the two on noise, where inputs can be made up."""
+    """Compares the outputs of both models on noise, if noise fits the inputs."""
     shapes = [network.shapes[number] for number in network.inputs]
     kinds = [network.dtypes[number] for number in network.inputs]
     if any(None in shape[1:] for shape in shapes) or not all(
@@ -297,7 +302,7 @@ def _check_same(network: Network, model: Any) -> None:
         generator.random((shape[0] or 2, *shape[1:])).astype(kind)
         for shape, kind in zip(shapes, kinds, strict=True)
     ]
-    for array in inputs:  # some are 0, as what is padded
+    for array in inputs:  # some entries are 0, like padding
         array[:, -1:] = 0
     want = outputs_of(network.model, inputs)
     have = model(inputs if len(inputs) > 1 else inputs[0], training=False)

@@ -1,4 +1,4 @@
-"""Copies of a Keras 3 model, layer by layer: the same function, sharing nothing."""
+"""Copies a Keras 3 model, layer by layer; the copy shares nothing with the model."""
 
 import contextlib
 import inspect
@@ -18,7 +18,7 @@ from tf_synflow.network import Network, check_ties
 from tf_synflow.network.constraint_settings import masks_left_out
 from tf_synflow.network.copies import InitialValues, deep_graphs
 
-# What a class of models may say of its own that a plain copy would lose.
+# Methods that a class of models may define, and that a plain copy would lose.
 _BEHAVIOUR = ("train_step", "test_step", "predict_step", "compute_loss", "call")
 
 
@@ -26,7 +26,7 @@ class CopiedLayer(NamedTuple):
     """A layer and its copy.
 
     Attributes:
-      original: The layer copied.
+      original: The layer that was copied.
       layer: Its copy, with the same weights.
     """
 
@@ -41,7 +41,7 @@ def config_of(layer: Any) -> dict[str, Any]:
 
 
 def layer_from(layer_class: type, config: dict[str, Any]) -> Any:
-    """A new layer of a class from what `config_of` gave."""
+    """A new layer of a class, from a configuration that `config_of` returned."""
     # The function of a Lambda comes from this process, not from a file.
     with SafeModeScope(False):
         return unconstrained(layer_class.from_config(config))
@@ -63,19 +63,21 @@ def copy_model(
 
     Args:
       network: The model, which is not changed.
-      make: Gives a new, unbuilt layer with the same weights for a layer. Defaults to
-        one of the same class and configuration.
-      weights: Whether a layer's weights are copied too; if not, they are as the layer
-        initialises them. Defaults to all.
-      inputs: For a nested model, the shapes of its inputs in the copy, batch axis
-        first; None: as they are. Defaults to None for all.
+      make: A function from a layer to a new, unbuilt layer with the same names of
+        weights. Defaults to a layer of the same class and configuration.
+      weights: A function that says whether to copy the weights of a layer. If not, the
+        new layer initialises them. Defaults to None: all are copied.
+      inputs: A function from a nested model to the shapes of its inputs in the copy,
+        batch axis first, or to None if they stay the same. Defaults to None: all stay
+        the same.
 
     Returns:
-      The new model, uncompiled; and all layers copied. Its class is the model's, if
-      that is made as `keras.Model(inputs, outputs)` is, and otherwise Keras's own.
+      The new, uncompiled model, and all copied layers. The new model has the class of
+      the original if that class is made like `keras.Model(inputs, outputs)`; otherwise
+      it has a class of Keras's own.
 
     Raises:
-      ValueError: A copy would not be the same, or would share a variable with it.
+      ValueError: A copy would differ from the model, or would share a variable with it.
     """
     make = make or same_layer
     check_ties(network, keras.Variable)
@@ -98,7 +100,7 @@ def copy_model(
     def copy_layer(layer: Any) -> Any:
         try:
             new = make(layer)
-        # Whatever a from_config raises; Keras makes a TypeError of most.
+        # A from_config may raise anything; Keras turns most errors into a TypeError.
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(
                 f"layer {layer.name!r} ({type(layer).__name__}) cannot be made anew "
@@ -144,7 +146,7 @@ def scope(model: Any) -> Any:
 
 
 def _input(tensor: Any, shape: tuple) -> Any:
-    """A new input like one of a model's."""
+    """A new input like the given input of a model."""
     layer = tensor._keras_history.operation
     name = layer.name if isinstance(layer, InputLayer) else tensor.name
     return keras.Input(
@@ -157,7 +159,7 @@ def _input(tensor: Any, shape: tuple) -> Any:
 
 
 def _made(model: Any, *arguments: Any) -> Any:
-    """A model of the same class and name from what its constructor takes."""
+    """A model of the same class and name, from the arguments of its constructor."""
     kind = type(model)
     base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
     if kind is not base and not _made_alike(kind, base):
@@ -175,7 +177,7 @@ def _made(model: Any, *arguments: Any) -> Any:
 
 
 def _made_alike(kind: type, base: type) -> bool:
-    """Whether a class takes just what Keras's own takes, and passes it on."""
+    """Whether a class takes the arguments of Keras's own class, and passes them on."""
     spec = inspect.getfullargspec(kind.__init__)
     if spec.varargs is not None and spec.varkw is not None:
         return True
@@ -188,15 +190,18 @@ def _made_alike(kind: type, base: type) -> bool:
 def _copy_weights(original: Any, layer: Any) -> None:
     variables = weights_like(original, layer)
     for short, variable in layer_weights(original).items():
-        # Not the variable itself: with JAX both would have one array, which training
-        # one of them takes away from the other.
+        # Not the variable itself: with JAX, both variables would then share one array,
+        # and training one model would take the array away from the other model.
         variables[short].assign(variable.numpy())
     if isinstance(layer, keras.layers.Normalization):
-        layer.finalize_state()  # it computes with what it derives from them
+        layer.finalize_state()  # it computes with values derived from its weights
 
 
 def _copy_vocabularies(original: Any, layer: Any) -> None:
-    """Copies what `adapt` learned: before the call, as it decides the layer's shape."""
+    """Copies what `adapt` learned.
+
+    This is done before the layer is called, because it decides the layer's shape.
+    """
     old, new = _adapted(original), _adapted(layer)
     if len(old) != len(new):
         raise ValueError(
@@ -213,13 +218,13 @@ def _copy_vocabularies(original: Any, layer: Any) -> None:
         if list(other.get_vocabulary()) == list(vocabulary):
             continue
         of_documents = one.output_mode == "tf_idf"
-        # Keras pads the weights of "tf_idf" anew.
+        # Keras pads the weights of "tf_idf" again, so the old padding is cut off.
         idf = one.idf_weights_const.numpy()[: len(vocabulary)] if of_documents else None
         other.set_vocabulary(vocabulary, idf)
 
 
 def _adapted(layer: Any) -> list[Any]:
-    """The layers with a vocabulary or with bins in a layer, itself included."""
+    """The layers with a vocabulary or bins: the layer itself, or layers inside it."""
     return [
         part
         for part in layer._flatten_layers()
@@ -232,7 +237,7 @@ def _copy_trainable(original: Any, layer: Any) -> None:
     """Freezes the layers inside a layer as they are frozen in the original."""
     old, new = list(original._flatten_layers()), list(layer._flatten_layers())
     if [type(part) for part in old] == [type(part) for part in new]:
-        for one, other in zip(old, new, strict=True):  # each before those inside it
+        for one, other in zip(old, new, strict=True):  # a layer before its inner layers
             other.trainable = one.trainable
     for one, other in zip(original.variables, layer.variables, strict=False):
         if one.trainable != other.trainable and one.name == other.name:

@@ -17,18 +17,18 @@ from tf_synflow.network import Network
 class Holder:
     """The masks of one model, for a callback; see `pruning.callbacks`.
 
-    `look` has to be called first, and again when somebody else may have pruned.
+    `look` has to be called first, and again when other code may have pruned the model.
     """
 
     def __init__(self, model: Any):
-        """Takes a model, built and compiled."""
+        """Takes a built and compiled model."""
         self._model = model
         self._flat = lay_flat(model)
         self._layers = self._flat.layers()
         self._held: Masks = {}
 
     def look(self) -> None:
-        """Finds the masks that the model has, whoever wrote them."""
+        """Finds the masks that the model has now, whatever code wrote them."""
         self._held = held_masks(self._flat.weights)
 
     def network(self) -> Network:
@@ -41,16 +41,16 @@ class Holder:
         return dict(self._held)
 
     def count(self) -> tuple[int, int]:
-        """How many weights are kept, and how many there are."""
+        """How many weights are kept, and how many weights have masks."""
         kept = sum(int(np.count_nonzero(mask)) for mask in self._held.values())
         return kept, sum(mask.size for mask in self._held.values())
 
     def begin(self) -> None:
-        """Gives each weight a constraint of its own, if a file joined some."""
+        """Gives each weight its own constraint, if the model's file has joined some."""
         self.take(self.masks)
 
     def take(self, masks: Masks) -> None:
-        """Has the weights of the model pruned by masks."""
+        """Prunes the weights of the model by masks."""
         new = False
         for name, mask in masks.items():
             weight = self._flat.weights[name]
@@ -60,12 +60,12 @@ class Holder:
                 write_into_settings(call.layer)
         self.look()
         self.zero()
-        # A training step that was traced before knows of no new constraint.
+        # A training step that was traced before does not know a new constraint.
         if new and self._model.train_function is not None:
             self._model.make_train_function(force=True)
 
     def mend(self) -> int:
-        """Zeroes what is pruned; gives how many weights had come back."""
+        """Zeroes pruned weights; returns how many of them had come back."""
         back = sum(
             int(np.count_nonzero(self._flat.weights[name].numpy()[~mask]))
             for name, mask in self._held.items()
@@ -74,22 +74,22 @@ class Holder:
         return back
 
     def zero(self) -> None:
-        """Zeroes what is pruned, in the weights and in their averages."""
+        """Zeroes pruned weights, and their averages in the optimizer."""
         for name, mask in self._held.items():
             zero_pruned(self._flat.weights[name], mask)
         self.zero_averages()
 
     @property
     def has_averages(self) -> bool:
-        """Whether the optimizer averages the weights, which no constraint reaches."""
+        """Whether the optimizer keeps averages, which no constraint reaches."""
         return bool(getattr(self._optimizer(), "use_ema", False))
 
     def zero_averages(self) -> None:
-        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        """Zeroes the averages of pruned weights that `use_ema=True` makes."""
         if not self._held or not self.has_averages:
             return
         optimizer = self._optimizer()
-        # They are not there before the optimizer is built.
+        # The averages do not exist before the optimizer is built.
         averages = getattr(optimizer, "_model_variables_moving_average", None)
         for name, mask in self._held.items() if averages else ():
             place = optimizer._get_variable_index(self._flat.weights[name])

@@ -1,7 +1,7 @@
 """The one place that imports Keras 3, with the private names that the adapter needs.
 
-They were tried with Keras 3.12 and 3.15. Which backend Keras 3 has (TensorFlow, JAX,
-PyTorch) is the user's choice, made before the first `import keras`.
+The private names were tried with Keras 3.12 and 3.15. The user chooses the backend of
+Keras 3 (TensorFlow, JAX, PyTorch), before the first `import keras`.
 """
 
 import keras

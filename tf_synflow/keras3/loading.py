@@ -1,9 +1,9 @@
-"""Reads saved models of Keras 3, after a look at what they hold.
+"""Reads saved models of Keras 3, after checks of their content.
 
-What a file may name is for Keras to say: in its safe mode Keras 3 takes modelling
-classes and functions of its own and registered ones only, and no Python bytecode. What
-it does not look at is looked at here: that the file is whole, how much memory it takes,
-and whether layers read other files.
+Keras 3 itself checks the names in a file: in its safe mode it accepts only its own
+modelling classes and functions, and registered ones, and no Python bytecode. This
+module checks the rest: whether the file is whole, how much memory it takes, and whether
+its layers read other files.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ def load(
 
 
 def _zero_pruned(model: Any) -> None:
-    """Zeroes what is pruned, whatever an optimizer left there."""
+    """Zeroes pruned weights, which an optimizer may have left nonzero."""
     weights = lay_flat(model).weights
     for name, mask in held_masks(weights).items():
         constrain(name, weights[name], mask)
@@ -107,14 +107,14 @@ def _defined(modules: Collection[str]) -> dict[str, Any]:
 
 
 def _check_contents(path: Path) -> int:
-    """Looks through a file; gives how many bytes it may take.
+    """Checks the content of a file; returns how many bytes of memory it may take.
 
     Raises:
-      UntrustedFileError: It takes more, or a layer of it reads another file.
+      UntrustedFileError: The file takes more, or one of its layers reads another file.
     """
     size = path.stat().st_size
     allowed = allowance(size)
-    # The masks are there too: at most 1.4 bits for the 32 bits of a weight.
+    # The configuration has the masks too: at most 1.4 bits for the 32 bits of a weight.
     longest = size // 4
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
@@ -151,16 +151,17 @@ def _check_config(config: Any, allowed: int) -> None:
 
 @contextlib.contextmanager
 def bounded_variables(allowed: int) -> Iterator[None]:
-    """Refuses to make variables that are too large together.
+    """Raises an error if variables made in the context are too large together.
 
-    Keras has no hook for this. So the constructor of its variables counts meanwhile
-    what this thread makes; one file is read at a time.
+    Keras has no hook for this. So, inside the context, the constructor of Keras's
+    variables counts the bytes of the variables that this thread makes. Only one file is
+    read at a time.
 
     Args:
-      allowed: How many bytes they may take.
+      allowed: How many bytes the variables may take.
 
     Raises:
-      UntrustedFileError: Before a variable is made that would take more.
+      UntrustedFileError: The next variable would make them larger than `allowed`.
     """
     size, reader = 0, threading.get_ident()
     make = keras.Variable.__init__

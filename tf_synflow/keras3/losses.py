@@ -1,4 +1,4 @@
-"""Losses of Keras 3 as losses of Keras 2, for the criteria that need data."""
+"""Converts losses of Keras 3 to Keras 2, for the criteria that need data."""
 
 import inspect
 from typing import Any
@@ -13,7 +13,7 @@ def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
 
     Args:
       network: The Keras 3 model; see `as_tf_keras`.
-      loss: What the user gave; or None: what the model is compiled with counts.
+      loss: The loss that the user gave. None: the loss that the model is compiled with.
 
     Raises:
       ValueError: The model or the loss cannot be converted.
@@ -28,7 +28,7 @@ def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
 
 
 def converted(loss: Any) -> Any:
-    """A loss, or a list or dictionary of losses, as Keras 2 has them."""
+    """Converts a loss, or a list or dictionary of losses, to Keras 2."""
     from tf_synflow.keras2.imports import keras as keras2
 
     if isinstance(loss, dict):
@@ -39,7 +39,7 @@ def converted(loss: Any) -> Any:
     if inspect.isfunction(loss) and loss.__module__.startswith("keras."):
         return _found(keras2, name)
     if not isinstance(loss, keras.losses.Loss):
-        return loss  # a name, a function of the user's own, or nothing
+        return loss  # a name, a function of the user's own, or None
     if type(loss).__module__.partition(".")[0] != "keras":
         raise ValueError(
             f"the loss {name} is a class of your own for Keras 3, and this is computed "
@@ -50,7 +50,7 @@ def converted(loss: Any) -> Any:
     known = inspect.signature(kind.__init__).parameters
     defaults = inspect.signature(type(loss).__init__).parameters
     settings = {}
-    # The configuration leaves some out.
+    # The configuration leaves some settings out.
     every = {**getattr(loss, "_fn_kwargs", {}), **loss.get_config()}
     for key, value in every.items():
         if key in ("reduction", "name", "dtype"):

@@ -1,10 +1,11 @@
 """Operations of Keras 3 (x + y, keras.ops.relu(x)) as operators of TensorFlow.
 
 Keras 3 records an operation with its settings as attributes: `ops.mean(x, axis=1)` is
-an object `Mean` with `axis` 1. Here each is translated into the TensorFlow function
-that computes the same, with its arguments. So everything that is known of TensorFlow's
-operators, which is all that Keras 2 has, serves Keras 3 too: their linear parts, what
-they make of channels, and how to run them.
+an object `Mean` with `axis` 1. Here each operation is translated into the TensorFlow
+function that computes the same, and its arguments. Models of Keras 2 have only
+operators of TensorFlow, so there are rules for these operators: for their linear parts,
+their channels, and how to run them. The translation makes the same rules serve Keras 3
+too.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from tf_synflow.keras3.translations import Translated
 
 
 class Operator:
-    """Stands for an operation where Keras 2 has a layer.
+    """Stands for an operation, in the place of a layer.
 
     Attributes:
       name: Name of the operation in its model.
@@ -34,16 +35,16 @@ class Operator:
         self.function = translated.function if translated else self._refused
 
     def call(self, *arguments: Any, **options: Any) -> Any:
-        """Computes it with TensorFlow."""
+        """Computes the operation with TensorFlow."""
         return self.function(*arguments, **options)
 
     def _refused(self, *arguments: Any, **options: Any) -> Any:
-        # Rules look for the translation first, so nobody comes here.
+        # Rules look for the translation first, so this is never called.
         raise NotImplementedError(f"{self.title} has no counterpart in TensorFlow here")
 
 
 def kind_of(operator: Operator) -> str:
-    """The kind of a call: "tf." and TensorFlow's name, or Keras's title."""
+    """The kind of a call: "tf." and the name in TensorFlow, or the operator's title."""
     if operator.symbol == operator.title:
         return operator.title
     return f"tf.{operator.symbol}"

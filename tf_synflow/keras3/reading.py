@@ -1,4 +1,4 @@
-"""A Keras 3 model as a `Network`: nested models laid flat."""
+"""Reads a Keras 3 model as a `Network`, in which nested models are laid flat."""
 
 import dataclasses
 import inspect
@@ -36,20 +36,20 @@ def read(model: Any) -> Network:
 
     Raises:
       TypeError: See `check_model`.
-      ValueError: See `check_model`; or a layer is quantised or has LoRA weights.
+      ValueError: See `check_model`; or a layer is quantised, or has LoRA weights.
     """
     return with_masks(lay_flat(model))
 
 
 def with_masks(network: Network) -> Network:
-    """A network with the masks that it has now, which describe the weights as they are.
+    """A network with its present masks; a pruned weight that is not 0 counts as kept.
 
     Args:
-      network: What `lay_flat` gave.
+      network: A network that `lay_flat` returned.
     """
     masks, revived = {}, 0
     for name, mask in held_masks(network.weights).items():
-        # The model computes with whatever is loaded into it.
+        # The model computes with a loaded weight, even if its mask prunes it.
         back = (network.weights[name].numpy() != 0) & ~mask
         revived += int(np.count_nonzero(back))
         masks[name] = mask | back
@@ -57,19 +57,19 @@ def with_masks(network: Network) -> Network:
 
 
 def held_masks(weights: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Name to mask of every weight whose constraint holds one."""
+    """Name to mask of every weight whose constraint holds a mask."""
     held = {name: held_by(name, variable) for name, variable in weights.items()}
     return {name: constraint.mask for name, constraint in held.items() if constraint}
 
 
 def lay_flat(model: Any, keras_masks: bool = False) -> Network:
-    """Reads a model but for its masks.
+    """Reads a model without its masks.
 
     Args:
       model: The model.
-      keras_masks: Whether Keras masks, which say which time steps count, are among the
-        arguments of calls, and what computes them among the calls. Nothing flows there.
-        Defaults to False.
+      keras_masks: Whether to include masks of time steps in the arguments of calls, and
+        the operations that compute these masks in the calls. No signal flows through
+        such masks. Defaults to False.
     """
     check_model(model)
     walk = _Walk({}, {}, [], {}, [], keras_masks)
@@ -89,14 +89,15 @@ def lay_flat(model: Any, keras_masks: bool = False) -> Network:
 
 
 def check_model(model: Any) -> None:
-    """Refuses what is not a built Sequential or functional Keras 3 model.
+    """Checks that an object is a built Sequential or functional Keras 3 model.
 
     Args:
       model: An object of Keras 3.
 
     Raises:
-      TypeError: Not a model: a layer, an optimizer ...
-      ValueError: A subclassed model, whose layers cannot be listed, or an unbuilt one.
+      TypeError: `model` is no model, but a layer, an optimizer ...
+      ValueError: `model` is subclassed, so that its layers cannot be listed, or it is
+        not built.
     """
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if not isinstance(model, keras.Model):
@@ -117,7 +118,8 @@ def check_model(model: Any) -> None:
             "whose layer calls cannot be listed; build it with the functional API, "
             "keras.Model(inputs, outputs), or keras.Sequential"
         )
-    # A functional model of a class with a `call` of its own runs that, not its graph.
+    # If the class of a functional model has its own `call`, Keras runs that, not the
+    # graph.
     if type(model).call not in (Functional.call, keras.Sequential.call):
         raise ValueError(
             f"model {model.name!r} is of the class {type(model).__name__}, which has a "
@@ -137,7 +139,7 @@ class _Walk(NamedTuple):
     keras_masks: bool
 
     def new(self, tensor: Any) -> int:
-        """A number for a tensor."""
+        """A new number for a tensor."""
         number = len(self.shapes)
         self.shapes[number] = tuple(tensor.shape)
         self.dtypes[number] = keras.backend.standardize_dtype(tensor.dtype)
@@ -147,7 +149,7 @@ class _Walk(NamedTuple):
 def _visit(
     model: Any, prefix: str, inputs: tuple[int, ...], walk: _Walk
 ) -> tuple[int, ...]:
-    """Appends the calls of `model`, applied to `inputs`; gives its outputs."""
+    """Appends the calls of `model`, applied to `inputs`; returns its outputs."""
     numbers = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in _nodes(model, set(numbers)):
         operation = node.operation
@@ -171,7 +173,7 @@ def _call(
     walk: _Walk,
 ) -> Call:
     operation = node.operation
-    # Keras masks (which time steps count) come as arguments too. Nothing flows there.
+    # Masks of time steps come as arguments too. No signal flows through them.
     given, places = dict(node.arguments.kwargs), list(node.arguments.args)
     if not walk.keras_masks:
         given = {k: None if is_mask(k, value) else value for k, value in given.items()}
@@ -207,7 +209,7 @@ def _call(
 
 
 def is_mask(key: str, value: Any) -> bool:
-    """Whether an argument of a call is a tensor that says which time steps count."""
+    """Whether an argument of a call is a tensor with a mask of time steps."""
     parts = value if isinstance(value, (list, tuple)) else [value]
     return names_a_mask(key) and any(
         isinstance(part, (keras.KerasTensor, Slot)) for part in parts
@@ -215,7 +217,7 @@ def is_mask(key: str, value: Any) -> bool:
 
 
 def _but_for_masks(calls: list[Call], outputs: tuple[int, ...]) -> tuple[Call, ...]:
-    """The calls without the operations that compute Keras masks only."""
+    """The calls without the operations that only compute masks of time steps."""
     needed, left = set(outputs), []
     for call in reversed(calls):
         if needed.intersection(call.outputs) or not isinstance(
@@ -240,7 +242,10 @@ def _with_slots(arguments: Any, numbers: dict[int, int]) -> Any:
 
 
 def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]:
-    """What a nested model reads, in the order of its inputs; a dict goes by name."""
+    """The tensors that a nested model reads, in the order of its inputs.
+
+    A dictionary of tensors is read by name.
+    """
     given = node.arguments.args[0] if node.arguments.args else None
     tensors = keras.tree.flatten(node.input_tensors)
     own = graph_of(model)._inputs_struct
@@ -252,18 +257,19 @@ def _by_input(model: Any, node: Any, numbers: dict[int, int]) -> tuple[int, ...]
 
 
 def graph_of(model: Any) -> Any:
-    """The functional model that a Sequential one is inside; another model itself."""
+    """The functional model inside a Sequential model; any other model itself."""
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _nodes(model: Any, known: set[int]) -> Iterator[Any]:
-    """The calls that Keras makes when it runs `model`, in its order."""
+    """The calls that Keras makes when it runs `model`, in their order."""
     by_depth = graph_of(model)._nodes_by_depth
     for depth in sorted(by_depth, reverse=True):
         for node in by_depth[depth]:
             if node.operation is None or node.is_input:
                 continue
-            # A model that begins at a tensor in the middle has nodes from before it.
+            # If a model begins at an inner tensor, its graph also has nodes from before
+            # it.
             if all(id(tensor) in known for tensor in node.input_tensors):
                 known.update(map(id, node.outputs))
                 yield node

@@ -1,4 +1,4 @@
-"""Pruned copies of a Keras 3 model: masks in the constraints of its layers."""
+"""Makes pruned copies of a Keras 3 model, with the masks in constraints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +22,11 @@ def rebuild(
     weights: Callable[[Any], bool] | None = None,
     inputs: Callable[[Any], list[tuple] | None] | None = None,
 ) -> Rebuilt:
-    """A copy of a model, layer by layer, its masked weights sparse.
+    """Copies a model, layer by layer, and prunes the weights that have masks.
 
     Args:
       network: The model, which is not changed.
-      masks: Name to mask, of the shapes in the copy.
+      masks: Name to mask, with the shape that the weight has in the copy.
       hold: Whether constraints in the copy hold the masks. Defaults to True.
       make: See `copy_model`.
       weights: See `copy_model`.
@@ -42,7 +42,7 @@ def rebuild(
         for original, layer in copies:
             path = paths.get(id(original))
             if path is None:
-                continue  # a layer whose call leads nowhere
+                continue  # no output depends on this layer
             for short, variable in weights_like(original, layer).items():
                 name = f"{path}/{short}"
                 found[name] = variable

@@ -1,4 +1,4 @@
-"""A Keras 3 model as a function of TensorFlow, to write a file from."""
+"""Makes a function of TensorFlow from a Keras 3 model, to write a file from."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from tf_synflow.network.copies import Servable
 
 
 def servable(network: Network) -> Servable:
-    """A model, plain, as a function of TensorFlow.
+    """A plain model as a function of TensorFlow.
 
-    On the TensorFlow backend it is the model itself, and on the others its counterpart
-    in Keras 2.
+    On the TensorFlow backend, the function runs the model itself. On other backends, it
+    runs the counterpart of the model in Keras 2.
 
     Raises:
-      ValueError: It has none; see `as_tf_keras`.
+      ValueError: The model has no counterpart; see `as_tf_keras`.
     """
     if keras.backend.backend() != "tensorflow":
         from tf_synflow import keras2

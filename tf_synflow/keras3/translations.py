@@ -1,8 +1,9 @@
-"""The tables by which operations of Keras 3 become operators of TensorFlow.
+"""Tables that translate operations of Keras 3 into operators of TensorFlow.
 
-`operations` says why. An operation without settings is in `_PLAIN`, with the function
-of TensorFlow that takes the same arguments. One with settings is in `_SET`, with a
-function that arranges the arguments for TensorFlow, or gives None where it cannot.
+`operations` says why. `_PLAIN` has the operations without settings, each with the
+function of TensorFlow that takes the same arguments. `_SET` has the operations with
+settings, each with a function that arranges the arguments for TensorFlow, or returns
+None if it cannot.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from tf_synflow.network import Slot
 
 
 class Translated(NamedTuple):
-    """A call of TensorFlow's that computes what an operation does.
+    """A call of a TensorFlow function that computes the same as an operation.
 
     Attributes:
-      symbol: TensorFlow's public name ("math.add"), or one that begins with "keras."
-        where TensorFlow has no function for it.
+      symbol: The function's public name in TensorFlow ("math.add"); or a name that
+        begins with "keras.", if TensorFlow has no such function.
       function: The function.
       arguments: Positional arguments.
       options: Arguments by keyword.
@@ -36,8 +37,8 @@ def translate(operation: Any, arguments: tuple, options: dict) -> Translated | N
 
     Args:
       operation: A Keras 3 `Operation` that is no layer.
-      arguments: What it is called with; tensors are `Slot`s.
-      options: Likewise, by keyword.
+      arguments: Positional arguments of the call, with a `Slot` for each tensor.
+      options: Arguments by keyword, likewise.
     """
     kind = type(operation)
     if not kind.__module__.startswith("keras.src.ops."):
@@ -68,9 +69,9 @@ def _reciprocal(x: Any) -> Any:
 
 
 def _of_two(function: Callable) -> Callable:
-    """A function of two tensors, of which the first may be a plain number too.
+    """Lets a function of two tensors take a plain number as its first argument.
 
-    TensorFlow would take 2 for an integer, and refuse 2 * x.
+    TensorFlow would make an integer of 2, and refuse 2 * x for a floating-point x.
     """
 
     def either(x: Any, y: Any) -> Any:
@@ -97,7 +98,7 @@ _PLAIN: dict[str, tuple[str, Callable]] = {
     "Reciprocal": ("math.reciprocal", _reciprocal),
     "Rsqrt": ("math.rsqrt", tf.math.rsqrt),
     "GetItem": ("__operators__.getitem", _getitem),
-    # Functions of single entries.
+    # Elementwise functions.
     "Negative": ("math.negative", tf.negative),
     "Absolute": ("math.abs", tf.abs),
     "Abs": ("math.abs", tf.abs),
@@ -125,7 +126,7 @@ _PLAIN: dict[str, tuple[str, Callable]] = {
     "HardSilu": ("keras.hard_silu", _hard_silu),
     "StopGradient": ("stop_gradient", tf.stop_gradient),
     "Copy": ("identity", tf.identity),
-    # What computes Keras masks.
+    # Functions that compute masks of time steps.
     "Equal": ("math.equal", _of_two(tf.equal)),
     "NotEqual": ("math.not_equal", _of_two(tf.not_equal)),
     "Greater": ("math.greater", _of_two(tf.greater)),
@@ -133,14 +134,14 @@ _PLAIN: dict[str, tuple[str, Callable]] = {
     "LogicalAnd": ("math.logical_and", tf.logical_and),
     "LogicalOr": ("math.logical_or", tf.logical_or),
     "LogicalNot": ("math.logical_not", tf.logical_not),
-    # Only the shape matters to these.
+    # These use only the shape of their argument.
     "ZerosLike": ("zeros_like", tf.zeros_like),
     "OnesLike": ("ones_like", tf.ones_like),
 }
 
 
 def _reduced(symbol: str, function: Callable) -> Callable:
-    """The translation of what reduces axes."""
+    """Translates an operation that reduces axes."""
 
     def translated(op: Any, x: Any) -> Translated | None:
         if getattr(op, "initial", None) is not None:
@@ -152,7 +153,7 @@ def _reduced(symbol: str, function: Callable) -> Callable:
 
 
 def _along(symbol: str, function: Callable, **names: str) -> Callable:
-    """The translation where settings go into arguments of TensorFlow's names."""
+    """Translates an operation whose settings are arguments of TensorFlow's function."""
 
     def translated(op: Any, *arguments: Any) -> Translated:
         options = {name: getattr(op, own) for name, own in names.items()}
@@ -162,7 +163,7 @@ def _along(symbol: str, function: Callable, **names: str) -> Callable:
 
 
 def _matmul(op: Any, x1: Any, x2: Any) -> Translated | None:
-    # TensorFlow multiplies no vectors.
+    # TensorFlow's matmul takes no vectors.
     if any(not isinstance(x, Slot) and np.ndim(x) < 2 for x in (x1, x2)):
         return None
     return Translated("linalg.matmul", tf.linalg.matmul, (x1, x2), {})
@@ -261,7 +262,7 @@ def _take(op: Any, x: Any, indices: Any) -> Translated | None:
     if op.axis is None:
         return None
     if not isinstance(indices, Slot):
-        indices = np.asarray(indices)  # TensorFlow counts from the front only
+        indices = np.asarray(indices)  # TensorFlow takes no negative indices
         if (indices < 0).any():
             return None
     return Translated("gather", tf.gather, (x, indices), {"axis": op.axis})

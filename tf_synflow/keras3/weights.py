@@ -1,4 +1,4 @@
-"""The weights of a layer of Keras 3 by their names, and which can be pruned."""
+"""The weights of a layer of Keras 3 by their names, and which of them can be pruned."""
 
 from typing import Any
 
@@ -14,9 +14,10 @@ from tf_synflow.network.layer_weights import (
 
 
 def kind_of(layer: Any) -> str | None:
-    """What Keras calls the class of a layer.
+    """The name of a layer's class in Keras.
 
-    None for a class that is not Keras's own: a subclass may do something else.
+    None for a class that is not Keras's own, because a subclass may compute something
+    else.
     """
     cls = type(layer)
     if cls.__module__.partition(".")[0] != "keras":
@@ -26,14 +27,14 @@ def kind_of(layer: Any) -> str | None:
 
 
 def layer_parts(layer: Any) -> dict[str, Part]:
-    """The weights of a layer by their short names, and where they are kept.
+    """The weights of a layer by their short names, each with the layer that keeps it.
 
     Args:
       layer: A built layer.
 
     Returns:
-      Short name ("kernel", "query/kernel") to `Part`, in the layer's order. The state
-      of random number generators is not among them.
+      Short name ("kernel", "query/kernel") to `Part`, in the layer's order. States of
+      random number generators are left out.
     """
     everything = [(_own_name(layer, v), v) for v in layer.weights]
     return parts_of(layer, _own_variables, everything)
@@ -45,7 +46,7 @@ def _own_variables(layer: Any) -> list[tuple[str, Any]]:
 
 
 def _own_name(layer: Any, variable: Any) -> str:
-    # Keras 2 has this name for it.
+    # The kernel has the name that it has in Keras 2.
     depthwise = (kind_of(layer) or "").startswith("DepthwiseConv")
     other = depthwise and variable.name == "kernel"
     return "depthwise_kernel" if other else variable.name
@@ -65,10 +66,10 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
     """The weights of a layer that are pruned.
 
     Args:
-      layer: A built layer, or what stands for an operation.
+      layer: A built layer, or the `Operator` of an operation.
 
     Returns:
-      Short name to variable; none if there are none.
+      Short name to variable; empty if no weight is pruned.
     """
     if isinstance(layer, operations.Operator):
         return {}
@@ -76,7 +77,10 @@ def prunable_weights(layer: Any) -> dict[str, Any]:
 
 
 def weights_on_request(layer: Any) -> list[str]:
-    """Short names of the weights of a layer that are pruned on request."""
+    """Short names of a layer's weights that are pruned on request.
+
+    These weights are pruned only if `layer_types` names the class of the layer.
+    """
     if isinstance(layer, operations.Operator):
         return []
     return prunable(layer_parts(layer), layer, kind_of, ON_REQUEST)

@@ -1,8 +1,9 @@
 """The networks of the papers, as functional Keras models that return logits.
 
-`VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are spelled as
-in `keras.applications`; `build("vgg16_bn", input_shape, classes)` takes a name. Each
-takes `keras="tf_keras"` or `keras="keras"`: which Keras builds the network.
+`VGG16(input_shape=(32, 32, 3), classes=10)`, `ResNet20(...)` and so on are named as in
+`keras.applications`; `build("vgg16_bn", input_shape, classes)` takes the name of a
+network. All these functions take `keras="tf_keras"` or `keras="keras"`, which says
+whether Keras 2 or Keras 3 builds the network.
 """
 
 import functools
@@ -50,7 +51,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     **{f"vgg{depth}_bn": functools.partial(vgg, depth) for depth in (11, 13, 16, 19)},
     "vgg13_bn_last": functools.partial(vgg, 13, batch_norm="last"),
     "vgg13_framework": vgg13_framework,
-    # Widths divided by four and by eight, for experiments on CPUs.
+    # A quarter and an eighth as wide, for experiments on CPUs.
     "vgg13_framework_quarter": functools.partial(
         vgg13_framework, width=1 / 4, name="vgg13_framework_quarter"
     ),
@@ -87,13 +88,15 @@ def build(
         "vgg13_bn_last" ("vgg13_bn" with BatchNormalization after ReLU),
         "vgg13_framework" (as arXiv 2009.11839 trains it; "vgg13_framework_quarter" and
         "..._eighth" are narrower), "vgg16_dropout" and "wide_resnet28_10" (as arXiv
-        2006.09358 does; "vgg16_dropout_quarter" is a quarter as wide), "mobilenet" or
-        "small_cnn".
+        2006.09358 trains them; "vgg16_dropout_quarter" is a quarter as wide),
+        "mobilenet" or "small_cnn".
       input_shape: `(height, width, channels)`.
       classes: Number of logits.
-      variant: "cifar", "tiny" or "imagenet". Defaults to what the image size says.
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Layers
-        have the same names and weights the same shapes. Defaults to "tf_keras".
+      variant: "cifar", "tiny" or "imagenet". Defaults to the variant for the image
+        size.
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Layers have the same names in both, and weights have the same shapes.
+        Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.

@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_synflow.models.parts import Parts, variant_for
 
-# Width and stride of the separable blocks, after a first convolution of 32.
+# Width and stride of the separable blocks, which follow a convolution of width 32.
 _BLOCKS = (
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
     *((512, 1),) * 5,
@@ -26,15 +26,17 @@ def mobilenet(
 ) -> Any:
     """Builds MobileNet-V1, which returns logits.
 
-    The first convolution has stride 1 for images up to 64 and stride 2 above.
+    The first convolution has stride 1 for images up to 64 pixels wide and high, and
+    stride 2 for larger images.
 
     Args:
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      variant: "cifar", "tiny" or "imagenet", for any image size. Defaults to None.
+      variant: "cifar", "tiny" or "imagenet", for any image size. Defaults to None: the
+        variant for the image size.
       name: Name of the model. Defaults to "mobilenet".
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
@@ -50,7 +52,7 @@ def mobilenet(
     x = layers.ReLU(name="stem_relu")(parts.batch_norm("stem_bn")(x))
     for number, (width, stride) in enumerate(_BLOCKS, 1):
         label, padding = f"block{number}", "same"
-        if stride > 1:  # on every side, as PyTorch does
+        if stride > 1:  # pad every side, as PyTorch does
             x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
             padding = "valid"
         x = layers.DepthwiseConv2D(
@@ -58,8 +60,8 @@ def mobilenet(
             stride,
             padding,
             use_bias=False,
-            # Each output reads 9 values. Of a kernel (3, 3, C, 1) Keras calls that
-            # the fan-out, and 9 C the fan-in.
+            # Each output reads 9 values. For a kernel (3, 3, C, 1), Keras calls 9 the
+            # fan-out, and 9 C the fan-in.
             depthwise_initializer=parts.he_normal("fan_out"),
             name=f"{label}_depthwise",
         )(x)

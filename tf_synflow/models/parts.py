@@ -1,4 +1,4 @@
-"""What the networks share: the choice of a form; and their parts, of either Keras."""
+"""Parts that the networks share, for Keras 2 and 3, and the choice of variants."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,7 +10,7 @@ VARIANTS = ("cifar", "tiny", "imagenet")
 
 
 def variant_for(input_shape: tuple[int, int, int], variant: str | None) -> str:
-    """The form of a network: as asked for, or as the image size has it."""
+    """The variant of a network: the given one, or the one for the image size."""
     if variant is not None:
         check_choice("variant", variant, VARIANTS)
         return variant
@@ -27,7 +27,7 @@ def check_depth(family: str, depth: int, depths: Collection[int]) -> None:
 def check_five_halvings(
     name: str, variant: str | None, input_shape: tuple[int, int, int]
 ) -> None:
-    """Checks what a VGG of one form, for images that are halved five times, is given.
+    """Checks the arguments of a VGG that has one variant and halves images five times.
 
     Raises:
       ValueError: Unknown variant, or the images are too small.
@@ -42,24 +42,24 @@ def check_five_halvings(
 
 
 class Parts:
-    """Layers and initialisers of one of the Kerases, as the papers' networks have them.
+    """Layers and initialisers of Keras 2 or Keras 3, as the papers' networks use them.
 
     Attributes:
-      keras: The Keras.
-      layers: Its layers.
+      keras: The package of Keras 2 or Keras 3.
+      layers: The layers of that package.
     """
 
     def __init__(self, keras: str):
-        """Takes a Keras by its name, "tf_keras" or "keras"."""
+        """Takes the name of a Keras: "tf_keras" or "keras"."""
         self.keras = keras_named(keras)
         self.layers = self.keras.layers
         self._is_keras_2 = keras == "tf_keras"
 
     def he_normal(self, fan: str) -> Any:
-        """He's normal initialiser without Keras's truncation; `fan` as Keras names it.
+        """He's normal initialiser without Keras's truncation.
 
-        Each layer needs one of its own: an unseeded initialiser used twice gives the
-        same values twice.
+        `fan` is Keras's name for the mode, such as "fan_in". Each layer needs its own
+        initialiser, because an unseeded initialiser gives the same values each time.
         """
         make = self.keras.initializers.VarianceScaling
         return make(2.0, fan, "untruncated_normal")
@@ -89,18 +89,19 @@ class Parts:
         )(x)
 
     def logits_dtype(self) -> str:
-        """That of the weights: float32 under mixed precision too.
+        """The type of the logits: that of the weights, so float32 in mixed precision.
 
-        The loss of the logits needs the digits.
+        The loss of the logits needs this precision.
         """
         if self._is_keras_2:
             return self.keras.mixed_precision.global_policy().variable_dtype
         return self.keras.config.dtype_policy().variable_dtype
 
     def batch_norm(self, name: str, momentum: float = 0.9) -> Any:
-        """BatchNorm as in PyTorch: epsilon 1e-5, average 0.9 old + 0.1 new.
+        """BatchNorm as in PyTorch, with epsilon 1e-5 and averages 0.9 old + 0.1 new.
 
-        `momentum` is the share of the old statistics, which PyTorch calls 1 - momentum.
+        `momentum` is the share of the old statistics. PyTorch calls this share
+        1 - momentum.
         """
         make = self.layers.BatchNormalization
         return make(momentum=momentum, epsilon=1e-5, name=name)
@@ -108,7 +109,7 @@ class Parts:
     def dropout(self, rate: float, name: str) -> Any:
         """Dropout whose random state is a variable.
 
-        So a continued run draws what it would have drawn.
+        So a run that continues draws the same numbers as an uninterrupted run.
         """
         stateful = {"rng_type": "stateful"} if self._is_keras_2 else {}
         return self.layers.Dropout(rate, name=name, **stateful)
@@ -125,16 +126,16 @@ class Parts:
     ) -> Any:
         """A convolution that pads `window // 2` on every side.
 
-        Keras's "same" pads one side only where the stride is 2; PyTorch pads both.
+        If the stride is 2, Keras's "same" pads one side only; PyTorch pads both sides.
 
         Args:
-          x: What it reads.
-          width: Number of its outputs.
-          window: Height and width of its kernel.
-          stride: In both directions.
-          kernel: An initialiser; or "fan_in" or "fan_out", for `he_normal`.
-          name: Its name.
-          bias: An initialiser. Defaults to None: there is no bias.
+          x: The input.
+          width: Number of output channels.
+          window: Height and width of the kernel.
+          stride: Stride in both directions.
+          kernel: Initialiser of the kernel; or "fan_in" or "fan_out", for `he_normal`.
+          name: Name of the layer.
+          bias: Initialiser of the bias. Defaults to None: there is no bias.
         """
         if isinstance(kernel, str):
             kernel = self.he_normal(kernel)

@@ -21,7 +21,7 @@ _STAGES = {
     152: ((3, 8, 36, 3), True),
 }
 
-# The paper's, and the smallest that there is, for experiments on CPUs.
+# The depths in the paper, and 8, the smallest depth, for experiments on CPUs.
 CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110, 1202)
 
 DEPTHS = (*_STAGES, *CIFAR_DEPTHS)
@@ -38,23 +38,24 @@ def resnet(
 ) -> Any:
     """Builds a residual network that returns logits.
 
-    Depths 20, 32, 44, 56, 110 and 1202 are the paper's for CIFAR: three stages of basic
-    blocks with 16, 32 and 64 channels; depth 8 has one block in each. Depths 18 to 152
-    have four stages of 64 to 512 channels; for images up to 64 their stem is a 3x3
-    convolution of stride 1 ("cifar" and "tiny" are the same), above that ("imagenet") a
-    7x7 convolution and a max pool, both of stride 2. Where the shape changes, the
-    shortcut is a 1x1 convolution and BatchNorm. Convolutions have no bias.
+    Depths 20, 32, 44, 56, 110 and 1202 are the paper's networks for CIFAR: three stages
+    of basic blocks with 16, 32 and 64 channels. Depth 8 has one block in each stage.
+    Depths 18, 34, 50, 101 and 152 have four stages of 64 to 512 channels. For images up
+    to 64 pixels, their stem is a 3x3 convolution of stride 1 ("cifar" and "tiny" are
+    the same). For larger images ("imagenet"), the stem is a 7x7 convolution and a max
+    pool, both of stride 2. Where the shape changes, the shortcut is a 1x1 convolution
+    and BatchNorm. Convolutions have no bias.
 
     Args:
       depth: 18, 34, 50, 101, 152, 8, 20, 32, 44, 56, 110 or 1202.
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
       width: Factor for the channels of every layer, the stem too. Defaults to 1.
-      variant: "cifar", "tiny" or "imagenet", for any image size; the CIFAR depths
-        have one form, "cifar". Defaults to None.
-      name: Name of the model. Defaults to "resnet20", "wide_resnet18" and the like.
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      variant: "cifar", "tiny" or "imagenet", for any image size. The CIFAR depths have
+        only the variant "cifar". Defaults to None: the variant for the image size.
+      name: Name of the model. Defaults to a name such as "resnet20" or "wide_resnet18".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
@@ -89,7 +90,7 @@ def resnet(
         classes, kernel_initializer=dense, name="classifier", dtype=parts.logits_dtype()
     )(x)
     name = name or f"{'wide_' if width > 1 else ''}resnet{depth}"
-    with deep_graphs(4 * depth):  # a convolution, its norm, ReLU and Add
+    with deep_graphs(4 * depth):  # 4: convolution, BatchNorm, ReLU, Add
         return parts.keras.Model(inputs, outputs, name=name)
 
 
@@ -99,7 +100,7 @@ def _stem(parts: Parts, x: Any, width: int, variant: str, fan: str) -> Any:
     x = parts.batch_norm("stem_bn")(x)
     x = parts.layers.ReLU(name="stem_relu")(x)
     if variant == "imagenet":
-        # After a ReLU, padding with zeros is padding with nothing.
+        # After a ReLU, padded zeros do not change the maximum.
         x = parts.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         x = parts.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     return x

@@ -15,17 +15,18 @@ def small_cnn(
 ) -> Any:
     """Builds a network that a CPU trains in seconds; it returns logits.
 
-    Two 3x3 convolutions of 16 and 32 channels, each with ReLU and a 2x2 max pool, a
-    hidden Dense layer of 64, and the logits. For 8x8x1 images and ten classes it has
-    13,706 parameters.
+    It has two 3x3 convolutions of 16 and 32 channels, each with ReLU and a 2x2 max
+    pool, a hidden Dense layer of 64 units, and a Dense layer for the logits. For 8x8x1
+    images and ten classes it has 13,706 parameters.
 
     Args:
       input_shape: `(height, width, channels)`, at least 4 x 4. Defaults to (8, 8, 1).
       classes: Number of logits. Defaults to 10.
-      variant: There is one form, "cifar". Defaults to None, which is the same.
+      variant: There is only one variant, "cifar". Defaults to None, which means the
+        same.
       name: Name of the model. Defaults to "small_cnn".
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.

@@ -36,21 +36,23 @@ def vgg(
 ) -> Any:
     """Builds a VGG network that returns logits.
 
-    The form follows the image size. Up to 32 ("cifar"): four max pools, a 2x2 average
-    pool and one Dense layer. Up to 64 ("tiny"): five max pools and two hidden Dense
-    layers of 1,024 with dropout. Above ("imagenet"): the same with 4,096.
+    The variant follows from the image size. Up to 32 pixels ("cifar"), the network has
+    four max pools, a 2x2 average pool and one Dense layer. Up to 64 pixels ("tiny"), it
+    has five max pools and two hidden Dense layers of 1,024 units with dropout. For
+    larger images ("imagenet"), the hidden layers have 4,096 units.
 
     Args:
       depth: 11, 13, 16 or 19.
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      batch_norm: Puts BatchNormalization after each convolution; "last", after its
-        ReLU. (The network of arXiv 2009.11839, which has that too, differs in more: see
-        `vgg_framework`.) Defaults to True.
-      variant: "cifar", "tiny" or "imagenet", whatever the image size. Defaults to None.
-      name: Name of the model. Defaults to "vgg16_bn" and the like.
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      batch_norm: Whether to put BatchNormalization after each convolution. "last" puts
+        it after the ReLU of each convolution. (So does the network of arXiv 2009.11839,
+        but it differs in other ways too: see `vgg_framework`.) Defaults to True.
+      variant: "cifar", "tiny" or "imagenet", for any image size. Defaults to None: the
+        variant for the image size.
+      name: Name of the model. Defaults to a name such as "vgg16_bn".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.
@@ -81,7 +83,7 @@ def vgg(
             if batch_norm == "last":
                 x = parts.batch_norm(f"block{block}_bn{number}")(x)
         if block == 5 and small:
-            # "same" changes nothing at 32x32; it lets 28x28 images through.
+            # For 32x32 images, "same" changes nothing. For 28x28 images, it is needed.
             x = layers.AveragePooling2D(2, padding="same", name="avg_pool")(x)
         else:
             x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_synflow.models.parts import Parts, check_five_halvings
 
-# Convolutions of each of the five blocks, and how wide they are.
+# Number and width of the convolutions in each of the five blocks.
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 _HIDDEN = 512
@@ -25,25 +25,26 @@ def vgg16_dropout(
 ) -> Any:
     """Builds the VGG-16 of gRDA's paper, which returns logits.
 
-    Thirteen 3x3 convolutions with biases in five blocks, each of which ends in a max
-    pool; then two hidden Dense layers of 512, and before each of them Dropout of a
-    half. There is no BatchNormalization. For 32x32x3 images and ten classes it has
-    15,245,130 parameters.
+    The network has thirteen 3x3 convolutions with biases, in five blocks. Each block
+    ends in a max pool. Then there are two hidden Dense layers of 512 units. Dropout of
+    rate 0.5 stands before each of them. There is no BatchNormalization. For 32x32x3
+    images and ten classes it has 15,245,130 parameters.
 
-    A new network starts as the paper's. The kernels of the convolutions are drawn from
-    N(0, 2 / (9 outputs)) and their biases are 0. Kernels and biases of the Dense layers
-    are uniform up to 1 / sqrt(inputs), which is what PyTorch does by default.
+    The initial weights are drawn as in the paper. The kernels of the convolutions are
+    drawn from N(0, 2 / (9 outputs)) and their biases are 0. Kernels and biases of the
+    Dense layers are uniform up to 1 / sqrt(inputs), as PyTorch draws them by default.
 
     Args:
       input_shape: `(height, width, channels)`, at least 32 x 32. Defaults to (32, 32,
         3).
       classes: Number of logits. Defaults to 10.
-      variant: There is one form, "cifar". Defaults to None, which is the same.
+      variant: There is only one variant, "cifar". Defaults to None, which means the
+        same.
       name: Name of the model. Defaults to "vgg16_dropout".
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
-      width: Factor for the channels and units of every layer but the last, which are
-        rounded down; a quarter gives a network that a CPU can train. Defaults to 1.
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
+      width: Factor for the channels and units of every layer but the last. The results
+        are rounded down. With a quarter, a CPU can train the network. Defaults to 1.
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.

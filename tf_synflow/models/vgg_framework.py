@@ -1,8 +1,8 @@
 """VGG-13 as the gradient flow framework trains it.
 
-It differs from the VGG-13 in `vgg.py` in four ways: its convolutions have no bias,
-BatchNormalization comes after ReLU, the fifth pool is a max pool like the others, and
-all kernels start as PyTorch's default has them, about 2.4 times smaller.
+It differs from the VGG-13 in `vgg.py` in four ways. Its convolutions have no bias.
+BatchNormalization comes after ReLU. The fifth pool is a max pool like the others. And
+kernels are drawn as PyTorch does by default: their values are about 2.4 times smaller.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -13,7 +13,7 @@ from typing import Any
 
 from tf_synflow.models.parts import Parts, check_five_halvings
 
-_WIDTHS = (64, 128, 256, 512, 512)  # of the five blocks, two convolutions in each
+_WIDTHS = (64, 128, 256, 512, 512)  # of the blocks; each has two convolutions
 
 
 def vgg13_framework(
@@ -30,12 +30,13 @@ def vgg13_framework(
       input_shape: `(height, width, channels)`, at least 32 x 32. Defaults to
         (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      width: Factor for the channels of every layer, which are rounded down. Defaults to
-        1.
-      variant: "cifar", the only form that there is. Defaults to None.
+      width: Factor for the channels of every layer. The results are rounded down.
+        Defaults to 1.
+      variant: There is only one variant, "cifar". Defaults to None, which means the
+        same.
       name: Name of the model. Defaults to "vgg13_framework".
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.

@@ -1,9 +1,9 @@
-"""Wide residual networks whose blocks begin with the normalisation.
+"""Wide residual networks whose blocks begin with BatchNorm.
 
 References:
   Zagoruyko, Komodakis. Wide residual networks. BMVC 2016. arXiv 1605.07146.
   Chao, Wang, Xing, Cheng. Directional pruning of deep neural networks. NeurIPS 2020.
-  arXiv 2006.09358 (biases, strides and initial values are as that paper trains it).
+  arXiv 2006.09358 (biases, strides and initial values are those of this paper).
 """
 
 from typing import Any
@@ -27,26 +27,27 @@ def wide_resnet(
     """Builds a wide residual network that returns logits.
 
     A block is BatchNorm - ReLU - 3x3 convolution - BatchNorm - ReLU - 3x3 convolution,
-    and its input is added at the end. Where the shape changes, in the first block of
-    each stage, the second convolution has the stride, and what is added is a 1x1
-    convolution of the block's input as it is, before BatchNorm and ReLU. Every
-    convolution has a bias. BatchNorm, ReLU and the mean over all places come before the
-    Dense layer. The paper's Dropout between the two convolutions has rate 0, so there
-    is none.
+    and the block's input is added at the end. The shape changes in the first block of
+    each stage. There the second convolution has the stride. The block's input, as it is
+    before BatchNorm and ReLU, goes through a 1x1 convolution before it is added. Every
+    convolution has a bias. BatchNorm, ReLU and the mean over all positions come before
+    the Dense layer. The paper's Dropout between the two convolutions has rate 0, so it
+    is left out here.
 
-    The last BatchNorm keeps 0.1 of its old statistics at each step, all others 0.9: the
-    paper trains it so. All kernels and biases start uniform up to 1 / sqrt(inputs),
-    which is what PyTorch does by default.
+    As in the paper, the last BatchNorm keeps 0.1 of its old statistics at each step,
+    and all others keep 0.9. Kernels and biases are drawn uniform up to
+    1 / sqrt(inputs), as PyTorch does by default.
 
     Args:
       depth: 6 n + 4, with n blocks in each of the three stages. Defaults to 28.
-      width: The stages have 16, 32 and 64 channels times this. Defaults to 10.
+      width: Factor for the 16, 32 and 64 channels of the stages. Defaults to 10.
       input_shape: `(height, width, channels)`. Defaults to (32, 32, 3).
       classes: Number of logits. Defaults to 10.
-      variant: There is one form, "cifar". Defaults to None, which is the same.
-      name: Name of the model. Defaults to "wide_resnet28_10" and the like.
-      keras: "tf_keras" (Keras 2) or "keras" (Keras 3): which Keras builds it. Defaults
-        to "tf_keras".
+      variant: There is only one variant, "cifar". Defaults to None, which means the
+        same.
+      name: Name of the model. Defaults to a name such as "wide_resnet28_10".
+      keras: The Keras that builds the network: "tf_keras" (Keras 2) or "keras" (Keras
+        3). Defaults to "tf_keras".
 
     Returns:
       A `keras.Model` from `(batch, *input_shape)` to `(batch, classes)`.

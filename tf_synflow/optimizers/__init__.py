@@ -1,6 +1,6 @@
-"""The papers' optimizers, for both Kerases: SGD as PyTorch has it, and GRDA.
+"""The papers' optimizers, for Keras 2 and Keras 3: SGD as in PyTorch, and GRDA.
 
-Beside them `GaripovDecay`, the learning rate that GRDA's paper trains with.
+The module also has `GaripovDecay`, the learning rate schedule of GRDA's paper.
 
 References:
   Chao, Wang, Xing, Cheng. Directional pruning of deep neural networks. NeurIPS 2020.
@@ -27,7 +27,7 @@ def SGD(
     keras: str = "tf_keras",
     **kwargs: Any,
 ) -> Any:
-    """Makes SGD as PyTorch writes it, and so as the papers train.
+    """Makes SGD as PyTorch defines it; the papers train with this form.
 
     With gradients g_n, learning rates lr_n, momentum m and b_0 = 0,
 
@@ -36,19 +36,21 @@ def SGD(
         w_n = w_{n-1} - lr_n (d_n + m b_n)   (with Nesterov momentum)
         w_n = w_{n-1} - lr_n b_n             (without)
 
-    `keras.optimizers.SGD` differs in two ways: its `weight_decay` is decoupled (it is
-    not a part of the gradient, and momentum does not see it), and its momentum holds
-    steps, not gradients, so that a change of the learning rate comes late.
+    `keras.optimizers.SGD` differs in two ways. Its `weight_decay` is decoupled: it is
+    not a part of the gradient, and does not enter the momentum. And its momentum holds
+    steps, not gradients, so that a change of the learning rate takes effect late.
 
     Args:
       learning_rate: A float or a `LearningRateSchedule`. Defaults to 0.1.
       momentum: m, within [0, 1). Defaults to 0.9.
-      nesterov: Which momentum. Defaults to True.
-      l2: Weight decay, >= 0: the gradient of `l2 / 2 |w|^2`, of every trainable
-        variable, BatchNormalization's and biases too. Defaults to 0.
+      nesterov: Whether the momentum is Nesterov momentum. Defaults to True.
+      l2: Weight decay, >= 0: the gradient of `l2 / 2 |w|^2` is added for every
+        trainable variable, also for biases and those of BatchNormalization. Defaults to
+        0.
       keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
         to "tf_keras".
-      **kwargs: Others of `keras.optimizers.Optimizer`, such as `name` or `clipnorm`.
+      **kwargs: Other arguments of `keras.optimizers.Optimizer`, such as `name` or
+        `clipnorm`.
 
     Returns:
       An optimizer of that Keras.
@@ -70,25 +72,29 @@ def GRDA(
 ) -> Any:
     """Makes the optimizer of directional pruning: SGD whose weights become zero.
 
-    It trains and prunes at once: with learning rates lr_n, gradients g_n and v_0 = w_0,
+    It trains and prunes at the same time. With learning rates lr_n, gradients g_n and
+    v_0 = w_0,
 
         l_n = l_{n-1} + c lr_n^(mu + 1/2) (n^mu - (n-1)^mu)
         v_n = v_{n-1} - lr_n g_n
         w_n = sign(v_n) max(|v_n| - l_n, 0)
 
-    so w_n is 0 wherever stochastic gradient descent would have kept |v_n| within the
-    threshold l_n. At a constant lr, l_n = c lr^(1/2 + mu) n^mu; written with increments
-    it survives a change of the learning rate.
+    v_n changes like the weights in stochastic gradient descent. So w_n is 0 wherever
+    |v_n| stays within the threshold l_n. At a constant lr, l_n = c lr^(1/2 + mu) n^mu.
+    The threshold is written as a sum of increments so that the learning rate may
+    change.
 
-    There is no momentum and no weight decay; the threshold applies to every trainable
-    variable. The zeros are in the weights that the model computes with: they need no
-    mask, and can come back. `tf_synflow.SparsityCallback` logs how many there are.
+    There is no momentum and no weight decay. The threshold applies to every trainable
+    variable. The model computes with the zeros themselves. They need no mask, and a
+    weight that is zero can become nonzero again. `tf_synflow.SparsityCallback` logs the
+    share of zeros.
 
-    Its state is v and l for each variable. A model saved with it loads once
-    `tf_synflow.optimizers` is imported, after Keras, and goes on training as if it had
-    not stopped, from `.keras` and `.h5` files and checkpoints. (From a SavedModel or
-    `.weights.h5` Keras restores no optimizer's state.) The weights follow from v: what
-    else sets them in the middle of training (`set_weights`) lasts until the next step.
+    The state of the optimizer is v and l for each variable. A model that was saved with
+    this optimizer can be loaded once Keras and, after it, `tf_synflow.optimizers` are
+    imported. From `.keras` and `.h5` files and checkpoints, training goes on as if it
+    had not stopped. (From a SavedModel or a `.weights.h5` file, Keras restores no
+    optimizer state.) Each step computes the weights from v. So if other code sets
+    weights during training (`set_weights`), their values last only until the next step.
 
     ```python
     model.compile(tf_synflow.optimizers.GRDA(0.1, c=5e-4, mu=0.51), loss)
@@ -96,13 +102,13 @@ def GRDA(
     ```
 
     Args:
-      learning_rate: lr, a float or a `LearningRateSchedule`; as for plain SGD. Defaults
+      learning_rate: lr, a float or a `LearningRateSchedule`, as for plain SGD. Defaults
         to 0.1.
       c: Strength of the threshold, >= 0; 0 is plain SGD. The paper has 0 < c < 0.005.
         Defaults to 5e-4.
       mu: How fast the threshold grows, within (0, 1). The paper recommends 0.501, 0.51
-        or 0.55, and its theory needs more than 0.5; its grid has 0.4 too. Defaults to
-        0.51.
+        or 0.55, and its theory needs more than 0.5; its experiments also try 0.4.
+        Defaults to 0.51.
       keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
         to "tf_keras".
       **kwargs: `name`, `clipnorm`, `clipvalue`, `global_clipnorm` or `jit_compile` of
@@ -122,7 +128,7 @@ def GRDA(
 def GaripovDecay(
     learning_rate: float, epochs: int, steps: int, *, keras: str = "tf_keras"
 ) -> Any:
-    """Makes the learning rate of Garipov et al., constant within an epoch.
+    """Makes the learning rate schedule of Garipov et al., constant within an epoch.
 
     In epoch e, counted from 1, with a = e / epochs, the learning rate is multiplied by
 
@@ -131,9 +137,9 @@ def GaripovDecay(
         0.01                           where 0.9 < a
 
     Args:
-      learning_rate: In the first half of the epochs.
-      epochs: How many there are, >= 1.
-      steps: Steps of an epoch, >= 1.
+      learning_rate: Learning rate in the first half of the epochs.
+      epochs: Number of epochs, >= 1.
+      steps: Number of steps in an epoch, >= 1.
       keras: "tf_keras" for models of Keras 2, "keras" for models of Keras 3. Defaults
         to "tf_keras".
 
@@ -152,8 +158,8 @@ def _module(keras: str) -> Any:
     return importlib.import_module(f"tf_synflow.optimizers.{_MODULES[keras]}")
 
 
-# A saved model that was trained with one of them can be loaded once Keras knows its
-# class. What is not loaded yet is not imported for that.
+# Keras has to know the class of an optimizer to load a model that was saved with it. So
+# the classes are defined now for each Keras that is imported already.
 for _name in _MODULES:
     if _name in sys.modules:
         _module(_name)

@@ -1,4 +1,4 @@
-"""Checks of the optimizers' arguments, the same for both Kerases."""
+"""Checks of the optimizers' arguments, the same for Keras 2 and Keras 3."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ def check_sgd(learning_rate: Any, momentum: float, l2: float) -> None:
     """Refuses arguments of SGD that are out of range.
 
     Raises:
-      ValueError: One of them is.
+      ValueError: An argument is out of range.
     """
     _check_rate(learning_rate)
     if not 0 <= momentum < 1:
@@ -25,7 +25,7 @@ def check_grda(
     """Refuses arguments of GRDA that are out of range, or that it does not have.
 
     Raises:
-      ValueError: There is one.
+      ValueError: An argument is out of range, or GRDA does not have it.
     """
     _check_rate(learning_rate)
     if not 0 <= c < float("inf"):
@@ -45,7 +45,7 @@ def check_garipov(learning_rate: float, epochs: int, steps: int) -> None:
 
     Raises:
       TypeError: A count is no whole number.
-      ValueError: One of them is out of range.
+      ValueError: A number is out of range.
     """
     _check_rate(learning_rate)
     check_count("epochs", epochs)

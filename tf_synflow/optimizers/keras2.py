@@ -29,7 +29,7 @@ class GRDA(keras.optimizers.Optimizer):
         self.mu = float(mu)
 
     def _build_learning_rate(self, learning_rate: Any) -> Any:
-        """Like the base class, but a number is kept as float64, as it was given."""
+        """Does the same as the base class, but keeps a number in float64."""
         if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return super()._build_learning_rate(learning_rate)
         with tf.init_scope():
@@ -78,7 +78,7 @@ class GRDA(keras.optimizers.Optimizer):
         rise = -(step**self.mu) * tf.math.expm1(self.mu * tf.math.log1p(-1 / step))
         level = threshold + self.c * rate ** (self.mu + 0.5) * rise
         threshold.assign(level)
-        # v_0 = w_0, also where weights were loaded after the optimizer was built.
+        # v_0 = w_0, even if weights were loaded after the optimizer was built.
         before = tf.where(step > 1, dual, variable)
         value = before - tf.cast(rate, variable.dtype) * gradient
         dual.assign(value)

@@ -2,7 +2,7 @@
 
 Not every backend computes in float64. So GRDA keeps its threshold l, a sum of very many
 small increments, in two numbers: the sum, and what rounding has taken from it so far
-(Kahan's summation). They are float32, or float64 for a variable that is float64.
+(Kahan's summation). Both numbers are float32, or float64 for a float64 variable.
 """
 
 from typing import Any
@@ -103,8 +103,8 @@ class GRDA(keras.optimizers.Optimizer):
         level = threshold + more
         self.assign(lost, (level - threshold) - more)
         self.assign(threshold, level)
-        # v_0 = w_0, also where weights were loaded after the optimizer was built.
-        # As tensors: JAX takes no variables for the arguments of a traced function.
+        # v_0 = w_0, even if weights were loaded after the optimizer was built. Both are
+        # tensors here: JAX takes no variables as arguments of a traced function.
         dual_now, weights = map(ops.convert_to_tensor, (dual, variable))
         start = ops.where(step > 1, dual_now, weights)
         slope = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)

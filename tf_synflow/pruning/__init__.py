@@ -1,1 +1,1 @@
-"""What users call: prune, rewinding, filter rounds, callbacks, ablations."""
+"""Functions for users: pruning, rewinding, filter rounds, callbacks, ablations."""

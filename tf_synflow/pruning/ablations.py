@@ -2,7 +2,8 @@
 
 If a network trains as well after its masks are shuffled within each layer, or after its
 weights are drawn anew, the criterion has found no more than how many weights each layer
-needs. (The third of these checks, inverted scores, is `PruningPolicy(invert=True)`.)
+needs. (A third check of this kind, with inverted scores, is
+`PruningPolicy(invert=True)`.)
 
 References:
   Frankle, Dziugaite, Roy, Carbin. Pruning neural networks at initialization: why are we
@@ -22,8 +23,8 @@ def shuffle(masks: Mapping[str, np.ndarray], seed: int = 0) -> Masks:
     """Shuffles each mask within its weight tensor.
 
     Args:
-      masks: Name to boolean array, as `policy.masks` gives. It is not changed.
-      seed: Seeds the order. Defaults to 0.
+      masks: Name to boolean array, as `PruningPolicy.masks` returns. It is not changed.
+      seed: Seed of the new order. Defaults to 0.
 
     Returns:
       New masks, each of the same shape with as many True as before.
@@ -39,7 +40,7 @@ _STREAM = 2718
 
 
 def _unseeded(layer: Any) -> Any:
-    """A new layer like it, whose initialisers have no seed of their own."""
+    """A new layer of the same configuration, with unseeded initialisers."""
     adapter = frameworks.adapter_of(layer)
 
     def strip(config: Any) -> Any:
@@ -61,20 +62,21 @@ def reinitialise(model: Any, seed: int = 0) -> Any:
     Args:
       model: A built Sequential or functional Keras model, pruned or not. It is not
         changed.
-      seed: Seeds what is drawn, by `keras.utils.set_random_seed`; seeds of the
-        initialisers themselves do not count. Defaults to 0.
+      seed: Determines the seed for `keras.utils.set_random_seed`, and so the new
+        weights. Seeds that the initialisers themselves have are ignored. Defaults to 0.
 
     Returns:
-      A new, uncompiled model: every weight as its layer initialises it, under the same
-      masks. What a layer such as Normalization has learned by `adapt` is kept.
+      A new, uncompiled model with the same masks. Each layer has initialised its
+      weights anew. Only what layers such as Normalization have learned by `adapt` is
+      kept.
 
     Raises:
       TypeError: `model` is no Keras model.
-      ValueError: It is subclassed or not built.
+      ValueError: `model` is subclassed or not built.
     """
     network = frameworks.read(model)
     adapter = frameworks.adapter_of(model)
-    # Not `seed` itself: it may well be what the model was made with.
+    # Not `seed` itself: the model may have been made with the same seed.
     (fresh_seed,) = np.random.SeedSequence([seed, _STREAM]).generate_state(1)
     adapter.set_random_seed(int(fresh_seed))
     adapted = {id(c.layer) for c in network.calls if hasattr(c.layer, "adapt")}

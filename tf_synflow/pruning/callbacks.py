@@ -18,10 +18,11 @@ from tf_synflow.reporting.report import Report
 
 
 class Callback:
-    """A Keras callback that belongs to no Keras: `fit` of any of them takes it.
+    """A callback without a base class of Keras, for `fit` of Keras 2 and Keras 3.
 
-    It has the methods that Keras calls, and they do nothing. So importing this library
-    does not import a Keras that is not used.
+    It has the methods that Keras calls. In this class, these methods do nothing.
+    Because Keras is not needed here, importing the library imports no Keras that is not
+    used.
     """
 
     params: Any = None
@@ -37,16 +38,17 @@ class Callback:
 
     @property
     def model(self) -> Any:
-        """The model that is trained, its variables as they are now.
+        """The model that is trained, with the present values of its variables.
 
-        With JAX, Keras 3 keeps them elsewhere in the middle of an epoch, until asked.
+        With JAX, Keras 3 keeps these values elsewhere during an epoch, until it is
+        asked for them.
         """
         if (sync := getattr(self._model, "jax_state_sync", None)) is not None:
             sync()
         return self._model
 
     def __getattr__(self, name: str) -> Any:
-        """Gives hooks that a subclass does not have: they do nothing."""
+        """Gives a function that does nothing for each hook that a subclass lacks."""
         if name.startswith("on_"):
             return lambda *args, **kwargs: None
         # Keras 2 asks whether it has to call the hooks of batches.
@@ -58,33 +60,35 @@ class Callback:
 
 
 class PruningCallback(Callback):
-    """The one callback that pruning needs, also in place of `UpdatePruningStep`.
+    """The one callback that pruning needs; it also replaces `UpdatePruningStep`.
 
-    Pruned weights are zero whenever anyone can look: after each batch, in a
-    `ModelCheckpoint` placed before or after this callback, with `use_ema=True`, at the
-    end of training. It may stand anywhere among the callbacks, and there may be several
-    (one for each step of pruning in turn).
+    Pruned weights are zero whenever other code can read them: after each batch, in a
+    `ModelCheckpoint` before or after this callback, with `use_ema=True`, and at the end
+    of training. This callback may stand anywhere in the list of callbacks. The list may
+    have several of them, one for each step of pruning.
 
-    Without a ratio it keeps a pruned model pruned. With a ratio it prunes the model at
-    the beginning of an epoch; a plain compiled model stays plain, the same object, and
-    only its weights become sparse:
+    Without a ratio, the callback keeps a pruned model pruned. With a ratio, it prunes
+    the model at the beginning of an epoch. A plain compiled model stays plain, and
+    stays the same object; only its weights become sparse:
 
     ```python
     model.fit(dataset, callbacks=[tf_synflow.PruningCallback(ratio=100)])
     ```
 
-    It adds `density` (kept over prunable weights, 0 to 1) to the logs of each epoch,
-    for the progress bar, the history and the callbacks that come after it.
+    The callback adds `density` (kept over prunable weights, 0 to 1) to the logs of each
+    epoch. The progress bar, the history and all later callbacks get this value.
 
-    A pruned weight stays pruned, whatever puts weights back. If
+    A pruned weight stays pruned, even if another callback restores old weights. If
     `EarlyStopping(restore_best_weights=True)` restores an epoch from before pruning,
-    this callback zeroes the pruned weights of that epoch and warns: what is left was
-    never trained as a pruned network. `EarlyStopping(start_from_epoch=epoch)` looks at
-    the pruned epochs only. (Zeroing is this callback's last act in `fit`. If another
+    this callback zeroes the pruned weights again. It also warns, because the remaining
+    weights were never trained as a pruned network.
+    `EarlyStopping(start_from_epoch=epoch)` looks at the pruned epochs only. (This
+    callback zeroes pruned weights for the last time at the end of `fit`. If another
     callback looks at the weights in its `on_train_end`, the order has to be:
-    EarlyStopping, this callback, the other.) `ModelCheckpoint(save_best_only=True)` may
-    have saved its best epoch before pruning too; loaded into a plain model, that file
-    gives dense weights, and `report` and `get_masks` say so.
+    EarlyStopping, this callback, the other callback.) The best epoch that
+    `ModelCheckpoint(save_best_only=True)` saves may be from before pruning too. If its
+    file is loaded into a plain model, the weights are dense; `report` and `get_masks`
+    say so.
     """
 
     def __init__(
@@ -98,14 +102,16 @@ class PruningCallback(Callback):
         """Makes the callback; an instance can serve several calls of `fit`.
 
         Args:
-          ratio: What to prune to; see `PruningPolicy.masks`. Defaults to None: keep a
+          ratio: How much to prune; see `PruningPolicy.masks`. Defaults to None: keep a
             pruned model pruned.
           policy: How to prune. Defaults to `PruningPolicy()`.
-          data: For criteria that need it. Defaults to None.
-          epoch: The epoch, counted from 0, at whose beginning to prune. Defaults to 0.
+          data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults
+            to None.
+          epoch: The model is pruned at the beginning of this epoch, counted from 0.
+            Defaults to 0.
           log_dir: Folder for TensorBoard: `density`, `effective_density` and
             `dead_channels` of each layer and of the network, after each epoch. Defaults
-            to None: no events.
+            to None: nothing is written.
 
         Raises:
           TypeError: `ratio` is no number, `policy` no PruningPolicy, or `epoch` no
@@ -140,7 +146,7 @@ class PruningCallback(Callback):
         return self._holder.masks if self._holder else {}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Takes hold of the masks there are."""
+        """Finds the masks of the model, and starts to keep pruned weights at zero."""
         self._to_prune = self.ratio is not None
         self._report = None
         if self.log_dir is not None:
@@ -157,22 +163,22 @@ class PruningCallback(Callback):
         self._mend()
         self._holder.begin()
         if self._to_prune:
-            # Now, and not after the epochs that come before pruning.
+            # Check this now, not after the epochs that come before pruning.
             self._task().check(self.ratio)
         self._come_last()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Prunes, if this is the epoch for it."""
-        self._mend()  # what another callback put back since the last epoch
+        """Prunes the model, if it has to be pruned in this epoch."""
+        self._mend()  # another callback may have put weights back
         # Not ==: training that is resumed after that epoch has to be pruned as well.
         if self._to_prune and epoch >= self.epoch:
             self._to_prune = False
             self._holder.take(self._task().masks(self.ratio))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Zeroes what no constraint reaches: the averages of `use_ema=True`."""
+        """Zeroes the averages of pruned weights, which no constraint reaches."""
         if self._holder.has_averages:
-            _ = self.model  # brings them up to date
+            _ = self.model  # brings the variables up to date
             self._holder.zero_averages()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -186,7 +192,7 @@ class PruningCallback(Callback):
             self._log(epoch)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Zeroes once more, whatever an optimizer did at the end of training."""
+        """Zeroes pruned weights again: an optimizer may change weights at the end."""
         self._mend()
         if self._writer is not None:
             self._writer.close()
@@ -199,9 +205,11 @@ class PruningCallback(Callback):
             )
 
     def _come_last(self) -> None:
-        """Zeroes after `on_train_end` of every callback: EarlyStopping restores there.
+        """Zeroes pruned weights again after the `on_train_end` of every callback.
 
-        Keras calls the History of a `fit` after the callbacks that the user gave.
+        EarlyStopping restores weights in its `on_train_end`. Keras calls the History
+        object of `fit` after the callbacks that the user gave, so this method uses that
+        object.
         """
         history = getattr(self.model, "history", None)
         if history is None:
@@ -218,7 +226,7 @@ class PruningCallback(Callback):
     def _log(self, epoch: int) -> None:
         """Writes TensorBoard's events."""
         kept, _ = self._holder.count()
-        # A pruned weight stays pruned, so other masks are masks of another size.
+        # A pruned weight stays pruned. So if the masks change, they keep fewer weights.
         if self._report is None or kept != self._reported:
             self._report, self._reported = report_of(self._holder.network()), kept
         whole = self._report.totals
@@ -234,12 +242,12 @@ class PruningCallback(Callback):
         self._writer.flush()
 
     def _task(self) -> Any:
-        """The model as it is now, and how to prune it."""
+        """The task of pruning the model as it is now."""
         policy = self.policy or PruningPolicy()
         return policy.task(self._holder.network(), self.data)
 
     def _mend(self) -> None:
-        """Zeroes what is pruned, and warns if it had come back."""
+        """Zeroes pruned weights, and warns if some of them had come back."""
         _ = self.model  # brings its variables up to date
         back = self._holder.mend()
         if back:
@@ -264,12 +272,12 @@ def sparsity(model: Any) -> float:
 
 
 class SparsityCallback(Callback):
-    """Adds `sparsity` to the logs of each epoch, for the history and what comes after.
+    """Adds `sparsity` to the logs of each epoch, for the history and later callbacks.
 
-    It is the fraction, 0 to 1, of all trainable weights (kernels, biases and
-    normalisation alike) that are exactly zero: what an optimizer such as
-    `tf_synflow.optimizers.GRDA` has pruned. It changes nothing. Place it before the
-    callbacks that are to see the number.
+    `sparsity` is the fraction, 0 to 1, of all trainable weights (also biases and
+    weights of normalisation layers) that are exactly zero. An optimizer such as
+    `tf_synflow.optimizers.GRDA` makes weights zero. This callback does not change the
+    model. Place it before the callbacks that use the number.
     """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

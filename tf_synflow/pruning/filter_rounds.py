@@ -1,4 +1,4 @@
-"""Filters pruned in rounds: train a little, remove a share, shrink, again.
+"""Prunes filters in rounds: a round trains, removes some filters, and shrinks.
 
 References:
   Lubana, Dick. A gradient flow framework for analyzing network pruning. ICLR 2021.
@@ -34,11 +34,11 @@ def prune_filters(
     zero_added: bool = False,
     whole_percents: bool = False,
 ) -> Any:
-    """Prunes whole filters in rounds, and gives a smaller network without masks.
+    """Prunes whole filters in rounds, and returns a smaller network without masks.
 
-    Of R rounds that remove the share p in all, round k trains the network that is left,
-    and removes `p_k = p / (k p + R (1 - p))` of the filters that it has. Weights go on
-    from where training has brought them.
+    R rounds together remove the share p of the filters. Round k trains the network as
+    it is then, and removes the share `p_k = p / (k p + R (1 - p))` of its filters. All
+    other weights keep their trained values.
 
     ```python
     def train(network):
@@ -54,33 +54,38 @@ def prune_filters(
     Args:
       model: A built Sequential or functional Keras model, not pruned. It is not
         changed.
-      ratio: As for `PruningPolicy.masks`, but of filters: `>= 1`, those that may be
-        pruned over those kept; `0 <= ratio < 1`, the fraction removed.
-      train: Trains the model that it is given, in place: a plain, uncompiled one. It is
-        called once for each round.
+      ratio: As for `PruningPolicy.masks`, but it counts filters. `>= 1`: filters that
+        may be pruned over filters kept. `0 <= ratio < 1`: the fraction of the filters
+        removed.
+      train: A function that trains a model in place. It is called once for each round.
+        Its argument is a plain, uncompiled model.
       rounds: R, at least 1. Defaults to 1.
-      policy: How to score; its granularity is "filter". Its `iterations` do not count,
-        for each round scores once. Defaults to filters by "magnitude".
-      data: For criteria that need it. Defaults to None.
-      zero_added: For ResNets, as the paper counts there. All filters of convolutions
-        count, those of the first one too, which stay. Filters that are added to those
-        of other layers are zeroed, with the scale and offset of their
-        BatchNormalization, and training keeps them so: they save no computation. A
-        layer keeps one filter at least; there is no limit of 95 %. Defaults to False.
-      whole_percents: What is left after each round is cut down to a whole percentage of
-        the filters, as the authors' program has it for ResNets: 60 % in five rounds
-        leaves 38 %, not 40. Defaults to False.
+      policy: How to score; its granularity must be "filter". Its `iterations` are
+        ignored, because each round scores once. Defaults to the criterion "magnitude"
+        for filters.
+      data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults to
+        None.
+      zero_added: Whether to count filters as the paper does for ResNets. All filters of
+        convolutions count. Those of the first convolution count too, but all of them
+        stay. Filters whose channels are added to those of other layers are not taken
+        out. They are zeroed, with the scale and offset of their BatchNormalization, and
+        stay zero in training; this saves no computation. A layer keeps at least one
+        filter; the limit of 95 % does not apply. Defaults to False.
+      whole_percents: Whether the share of filters that is left after each round is
+        rounded down to a whole percentage, as in the authors' program for ResNets. For
+        example, removing 60 % in five rounds then leaves 38 %, not 40 %. Defaults to
+        False.
 
     Returns:
-      A new, uncompiled model with fewer filters, trained so far. With `zero_added`, its
-      variables have constraints that keep zeroed filters at zero; a copy of it, or a
-      file, has the zeros but not the constraints.
+      A new, uncompiled model with fewer filters and the trained weights. With
+      `zero_added`, its variables have constraints that keep zeroed filters at zero. A
+      copy of the model, or a file, has the zeros but not the constraints.
 
     Raises:
       TypeError: See `PruningPolicy.masks`; or `train` is no function, or `rounds` no
         whole number.
-      ValueError: See `PruningPolicy.masks`; `rounds` is below 1, `model` is pruned
-        already, or the policy is not one of filters.
+      ValueError: See `PruningPolicy.masks`; or `rounds` is below 1, `model` is pruned
+        already, or the policy does not prune filters.
     """
     counting = Counting(zero_added, whole_percents)
     return in_rounds(model, ratio, train, rounds, policy, data, counting)[0]
@@ -102,9 +107,9 @@ class Counting(NamedTuple):
         """How many filters are left after a round.
 
         Args:
-          number: Of the round, counted from 1.
+          number: Number of the round, counted from 1.
           rounds: R.
-          removed: p, the share that is removed in all.
+          removed: p, the share that all rounds together remove.
           total: The number of filters.
         """
         shares = [
@@ -128,7 +133,7 @@ def in_rounds(
     data: Any,
     counting: Counting = Counting(),  # noqa: B008 (it cannot be changed)
 ) -> tuple[Any, Masks]:
-    """What `prune_filters` gives, and the masks of `model` that led there."""
+    """What `prune_filters` returns, and the masks of `model` for the same pruning."""
     policy = policy or PruningPolicy("magnitude", granularity="filter")
     _check(train, rounds, policy)
     removed = pruned_fraction(ratio)
@@ -145,7 +150,7 @@ def in_rounds(
     masks: Masks = {}
     for number in range(1, rounds + 1):
         train(small)
-        again = dataclasses.replace(policy, seed=policy.seed + number)  # of "random"
+        again = dataclasses.replace(policy, seed=policy.seed + number)  # for "random"
         task = counting.task(again, frameworks.read(small), data)
         filters, every = task.filters, task.start
         zeroed = {n: kept_filters(masks[n]) for n in filters.added if masks}
@@ -153,7 +158,7 @@ def in_rounds(
         kept = counting.kept_after(number, rounds, removed, total)
         left = task.left([[(list(filters.sizes), kept)]], fewest)
         masks = filters.weight_masks(left, task.start)
-        # A channel that others add to stays, whoever adds nothing to it.
+        # A channel that several layers add to stays, even if some of them add nothing.
         cut = {n: flags for n, flags in left.items() if n not in filters.added}
         network = dataclasses.replace(
             task.problem.network, masks=filters.weight_masks(cut, every)

@@ -14,16 +14,16 @@ def get_masks(model: Any) -> Masks:
     """The masks of a pruned model.
 
     Args:
-      model: A model that `prune` or `apply_masks` gave, or one loaded from its file; or
-        a plain model that `PruningCallback(ratio=...)` pruned inside `fit`.
+      model: A model that `prune` or `apply_masks` returned, such a model loaded from a
+        file, or a plain model that `PruningCallback(ratio=...)` pruned inside `fit`.
 
     Returns:
-      Name ("conv1/kernel") to boolean array of the weight's shape, True where it is
-      kept, in the order in which the model applies its layers.
+      Name ("conv1/kernel") to boolean array of the weight's shape, True where the
+      weight is kept. The names are in the order in which the model applies its layers.
 
     Raises:
       TypeError: `model` is no Keras model.
-      ValueError: It has no masks.
+      ValueError: `model` has no masks.
     """
     masks = frameworks.read(model).masks
     if not masks:
@@ -37,19 +37,20 @@ def get_masks(model: Any) -> Masks:
 
 
 def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
-    """Gives a copy of a model that is pruned by the masks.
+    """Returns a copy of a model, pruned by masks.
 
     Args:
       model: A built Sequential or functional Keras model, pruned or not. It is not
-        changed, and shares nothing with what is returned.
-      masks: Name ("conv1/kernel") to array of the weight's shape, True or 1 where it is
-        kept. Weights that are not named are not pruned. For a model that is pruned
-        already, the masks may remove more but not bring weights back.
+        changed, and the new model shares nothing with it.
+      masks: Name ("conv1/kernel") to array of the weight's shape, True or 1 where the
+        weight is kept. Weights without a mask here are not pruned. If the model is
+        pruned already, the masks may remove more weights, but may not bring pruned
+        weights back.
 
     Returns:
-      A new, uncompiled model, its weights already sparse. Of Keras 2: tfmot
-      `PruneLowMagnitude` wrappers around the layers named hold the masks. Of Keras 3:
-      constraints of plain layers hold them.
+      A new, uncompiled model, whose weights are already sparse. In Keras 2, tfmot
+      `PruneLowMagnitude` wrappers around the layers of the named weights hold the
+      masks. In Keras 3, the layers stay plain, and constraints hold the masks.
 
     Raises:
       TypeError: `model` is no Keras model or `masks` no mapping.
@@ -65,24 +66,25 @@ def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
 
 
 def masked(network: Network, masks: Mapping[str, np.ndarray]) -> Any:
-    """What `apply_masks` gives, for a network that was read already."""
+    """Does what `apply_masks` does, for a model that was read already."""
     adapter = frameworks.adapter_of(network.model)
     return adapter.rebuild(network, _checked(network, masks)).model
 
 
 def strip(model: Any) -> Any:
-    """Gives the plain Keras model that is left of a pruned one.
+    """Returns a plain Keras model with the weights of a pruned model.
 
     Args:
-      model: A pruned model (a plain one is copied). It is not changed.
+      model: A pruned model, which is not changed. A plain model is copied.
 
     Returns:
-      A new, uncompiled model without masks, which needs nothing but Keras to load.
-      Its pruned weights are zero; nothing keeps them so if it is trained further.
+      A new, uncompiled model without masks. A file of this model can be loaded with
+      Keras alone. Its pruned weights are zero, but nothing keeps them at zero in
+      further training.
 
     Raises:
       TypeError: `model` is no Keras model.
-      ValueError: It is subclassed or not built.
+      ValueError: `model` is subclassed or not built.
     """
     return frameworks.stripped(frameworks.read(model))
 
@@ -90,8 +92,9 @@ def strip(model: Any) -> Any:
 def zero_pruned(model: Any) -> int:
     """Sets the pruned weights of a model to zero again.
 
-    Keras's own optimizers keep them zero by themselves. Those of other libraries know
-    nothing of constraints. After each of their steps, call this:
+    Keras's own optimizers keep pruned weights at zero. Optimizers of other libraries do
+    not know Keras's constraints. Call this function after each step of such an
+    optimizer:
 
     ```python
     optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1)  # KERAS_BACKEND=torch
@@ -104,11 +107,11 @@ def zero_pruned(model: Any) -> int:
       model: A pruned model, which is changed.
 
     Returns:
-      How many weights had come back.
+      How many pruned weights had come back.
 
     Raises:
       TypeError: `model` is no Keras model.
-      ValueError: It has no masks.
+      ValueError: `model` has no masks.
     """
     holder = frameworks.adapter_of(model).Holder(model)
     holder.look()
@@ -121,7 +124,7 @@ def zero_pruned(model: Any) -> int:
 
 
 def _checked(network: Network, masks: Mapping[str, np.ndarray]) -> Masks:
-    """The masks as boolean arrays in the model's order, joined with those it has."""
+    """The masks as boolean arrays in the model's order, with those it has already."""
     if not masks:
         raise ValueError("masks is empty: there is nothing to prune by")
     unknown = [name for name in masks if name not in network.maskable]

@@ -25,20 +25,21 @@ def prune(
     ```
 
     Args:
-      model: A built Sequential or functional Keras model. It is left as it was, bit
-        for bit. A pruned model goes on from its masks.
-      ratio: `>= 1`: the compression ratio rho, prunable weights over kept ones.
+      model: A built Sequential or functional Keras model. It stays the same, bit for
+        bit. If it is pruned already, pruning goes on from its masks.
+      ratio: `>= 1`: the compression ratio rho, prunable weights over kept weights.
         `0 <= ratio < 1`: the fraction of the prunable weights removed.
       policy: How to prune. Defaults to `PruningPolicy(**settings)`.
-      data: For criteria that need it. Defaults to None.
+      data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults to
+        None.
       **settings: Arguments of `PruningPolicy` (`criterion=`, `iterations=`, `exclude=`
         ...), in place of a policy.
 
     Returns:
-      A new, uncompiled model of the same Keras, its weights already sparse. Of Keras 2:
-      tfmot `PruneLowMagnitude` wrappers around its prunable layers hold the masks. Of
-      Keras 3: plain layers, whose constraints hold them. It shares nothing with
-      `model`.
+      A new, uncompiled model of the same Keras, whose weights are already sparse. In
+      Keras 2, tfmot `PruneLowMagnitude` wrappers around its prunable layers hold the
+      masks. In Keras 3, its layers stay plain, and constraints hold the masks. The new
+      model shares nothing with `model`.
 
     Raises:
       TypeError: See `PruningPolicy.masks`; or both a policy and settings are given.

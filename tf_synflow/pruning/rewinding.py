@@ -1,4 +1,4 @@
-"""Iterative pruning with rewinding: train, prune, go back to the first weights, again.
+"""Iterative pruning with rewinding: train, prune, restore the initial weights, repeat.
 
 References:
   Frankle, Carbin. The lottery ticket hypothesis: finding sparse, trainable neural
@@ -26,11 +26,12 @@ def prune_with_rewinding(
     policy: PruningPolicy | None = None,
     data: Any = None,
 ) -> Any:
-    """Prunes a network by what training makes of it, and rewinds it to its start.
+    """Prunes a network by its trained weights, and rewinds it to its initial weights.
 
-    Level l of n trains the network that is left from its initial weights, prunes it to
-    density (1/rho)^(l/n), or as the policy's schedule says, and rewinds the weights
-    that are left to their initial values, bit for bit, BatchNormalization too.
+    There are n levels. Level l trains the pruned network from its initial weights, and
+    prunes it further to density (1/rho)^(l/n), or as the policy's schedule says. Then
+    it sets all remaining weights, also those of BatchNormalization, to their initial
+    values, bit for bit.
 
     ```python
     def train(network):
@@ -45,13 +46,14 @@ def prune_with_rewinding(
       model: A built Sequential or functional Keras model, pruned or not. It is not
         changed.
       ratio: See `PruningPolicy.masks`.
-      train: Trains the model that it is given, in place: a wrapped, uncompiled one, as
-        `prune` returns. It is called once for each level.
+      train: A function that trains a model in place. It is called once for each level.
+        Its argument is an uncompiled, pruned model, as `prune` returns.
       levels: n, at least 1.
-      policy: How to score the trained network; its `iterations` do not count, for each
-        level scores once. Defaults to `PruningPolicy("magnitude")`: iterative magnitude
-        pruning.
-      data: For criteria that need it. Defaults to None.
+      policy: How to score the trained network. Its `iterations` are ignored, because
+        each level scores once. Defaults to `PruningPolicy("magnitude")`: iterative
+        magnitude pruning.
+      data: Data for the criteria that need it; see `PruningPolicy.score`. Defaults to
+        None.
 
     Returns:
       A new, uncompiled, pruned model with the initial weights, ready to be trained.

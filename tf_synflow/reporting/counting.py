@@ -28,21 +28,22 @@ def report(model: Any) -> Report:
 
     Args:
       model: A built Sequential or functional Keras model: pruned, stripped or plain.
-        A weight counts as kept if its mask says so; or, where there is no mask or the
-        model computes without it, if it is not zero. It is not changed.
+        The model is not changed. A weight counts as kept if its mask keeps it, or if it
+        is not zero and no mask is applied to it.
 
     Returns:
       The `Report`.
 
     Raises:
       TypeError: `model` is no Keras model.
-      ValueError: It is subclassed or not built, or nothing in it could be pruned.
+      ValueError: `model` is subclassed or not built, or no weight of it could be
+        pruned.
     """
     return report_of(frameworks.read(model))
 
 
 def report_of(network: Network, plan: ChannelPlan | None = None) -> Report:
-    """What `report` gives, of a network that was read, and its plan if there is one."""
+    """The report of a network that was read already; `plan` is computed if None."""
     plan = plan or ChannelPlan(network)
     masks = _kept(network)
     if not masks:
@@ -81,7 +82,7 @@ def report_of(network: Network, plan: ChannelPlan | None = None) -> Report:
 
 
 def _kept(network: Network) -> Masks:
-    """Name to mask of every prunable weight: the mask it has, or where it is not 0."""
+    """Name to mask of every prunable weight: its mask, or True where it is not 0."""
     return {
         name: network.masks[name]
         if name in network.masks
@@ -142,7 +143,8 @@ def _totals(
     sizes = {name: math.prod(v.shape) for name, v in network.weights.items()}
     size, kept = (sum(row[key] for row in rows) for key in ("size", "kept"))
     every = sum(sizes.values())
-    # A size that is not fixed makes a total unknown; a layer of no known kind does not.
+    # If the multiply-adds of a prunable weight are unknown, so is the total. Unknown
+    # multiply-adds of other weights are left out.
     known = all(row["macs"] is not None for row in rows)
     macs = sum(sizes[name] * (uses or 0) for name, uses in positions.items())
     pruned = sum(row["macs"] - row["sparse_macs"] for row in rows) if known else 0

@@ -1,7 +1,7 @@
-"""Pages of HTML that stand alone: one file, which fetches nothing.
+"""HTML pages, each in one file that loads nothing else.
 
-What goes into a page is escaped unless it is `Html`, which only `element` and `join`
-make. So the name of a layer cannot become a part of the page. The page also tells the
+Text that goes into a page is escaped, unless it is `Html`. Only `element` and `join`
+make `Html`. So the name of a layer cannot act as HTML code. The page also tells the
 browser to load nothing and to run no script but its own.
 """
 
@@ -25,13 +25,13 @@ class Html(str):
 
 
 def element(tag: str, *content: str, **attributes: str) -> Html:
-    """An element.
+    """An HTML element.
 
     Args:
-      tag: Its name.
-      *content: What is in it; escaped unless it is `Html`.
-      **attributes: Their values are escaped. `_` at the end of a name is left out
-        (`class_`), and `_` inside of it becomes `-`.
+      tag: Name of the element.
+      *content: Content of the element; it is escaped unless it is `Html`.
+      **attributes: Attributes of the element; their values are escaped. `_` at the end
+        of a name is left out (`class_`), and `_` inside a name becomes `-`.
     """
     names = {name: name.rstrip("_").replace("_", "-") for name in attributes}
     head = "".join(
@@ -41,7 +41,7 @@ def element(tag: str, *content: str, **attributes: str) -> Html:
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Parts one after the other; escaped unless they are `Html`."""
+    """Joins parts into one text; each part is escaped unless it is `Html`."""
     return Html(
         between.join(
             part if isinstance(part, Html) else html.escape(part) for part in parts
@@ -54,8 +54,8 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-      value: What the table is sorted by. None if it is not known.
-      shown: What is shown. Defaults to the value, with commas if it is a number.
+      value: The value that the table is sorted by. None if it is not known.
+      shown: The text in the cell. Defaults to the value, with commas if it is a number.
     """
 
     value: int | float | str | None
@@ -76,12 +76,12 @@ class Cell:
 def table(
     titles: Mapping[str, bool], rows: Sequence[Sequence[Cell]], marked: set[int]
 ) -> Html:
-    """A table that a click on a title sorts.
+    """A table; a click on the title of a column sorts it.
 
     Args:
-      titles: For each column its title, and whether it holds text.
+      titles: Title of each column to whether the column holds text.
       rows: The cells of each row.
-      marked: Rows that are coloured as a warning, counted from 0.
+      marked: Numbers of the rows that are coloured as a warning, counted from 0.
     """
     head = [
         element(
@@ -106,7 +106,7 @@ def table(
         element("tbody", join(body, "\n")),
         class_="sortable",
     )
-    # Can be scrolled with the keyboard where it is wider than the window.
+    # If the table is wider than the window, it can be scrolled with the keyboard.
     return element("div", inside, class_="scroll", tabindex="0")
 
 
@@ -115,8 +115,9 @@ def bar(text: str, length: float, mark: float | None = None) -> Html:
 
     Args:
       text: The number.
-      length: Of the bar, from 0 to 1.
-      mark: Where a second number is marked on the bar, from 0 to 1.
+      length: Length of the bar, from 0 to 1.
+      mark: Place on the bar where a second number is marked, from 0 to 1. Defaults to
+        None: no mark.
     """
     inside = [element("div", class_="fill", style=f"width:{100 * length:.1f}%")]
     if mark is not None:
@@ -126,7 +127,7 @@ def bar(text: str, length: float, mark: float | None = None) -> Html:
 
 
 def card(label: str, value: str, *details: str) -> Html:
-    """A total: what it is, how much, and lines that say more."""
+    """A box for a total: a label, the value, and lines with details."""
     return element(
         "div",
         element("div", label, class_="label"),
@@ -140,7 +141,7 @@ def page(title: str, parts: Sequence[str]) -> str:
     """A whole page.
 
     Args:
-      title: Of the window.
+      title: Title of the window.
       parts: What the page shows, from top to bottom.
     """
     template, style, script = (

@@ -54,7 +54,7 @@ def report_page(
 
 
 def _lowest_decade(layers: Sequence[Mapping[str, Any]]) -> int:
-    """The exponent at which bars begin: every bar of a kept weight has a length."""
+    """The power of 10 at which bars begin, so low that every kept layer has a bar."""
     kept = [row["effective_density"] or row["density"] for row in layers if row["kept"]]
     return min([-1, *(math.ceil(math.log10(density)) - 1 for density in kept)])
 

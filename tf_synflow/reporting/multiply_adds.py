@@ -1,9 +1,10 @@
 """How many multiply-adds a network takes for one input.
 
-A multiply-add (MAC) is one weight times one number, added up: a convolution uses each
-weight once for each position of its output, a transposed one for each position of its
-input, Dense for each position before the last axis, a recurrent layer for each time
-step; zeros that are padded on count as well, as is usual.
+A multiply-add (MAC) multiplies one weight by one number and adds the product to a sum.
+A convolution uses each weight once for each position of its output, a transposed
+convolution once for each position of its input. A Dense layer uses each weight once for
+each position in the axes before the last, a recurrent layer once for each time step.
+Products with padded zeros count as well, as is usual.
 """
 
 import math
@@ -23,7 +24,7 @@ _BY_INPUT = (
     *("SimpleRNN", "GRU", "LSTM"),
 )
 
-# Weights that are added, looked up, or applied once a channel.
+# Weights that are added, looked up, or applied to one channel each.
 _FREE = (
     *("bias", "embeddings", "reverse_embeddings", "gamma", "beta", "moving_mean"),
     *("moving_variance", "mean", "variance", "alpha"),
@@ -37,9 +38,10 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
       network: The network.
 
     Returns:
-      Name to number of uses, over all calls of its layer: multiply-adds are the size of
-      a weight times its uses. None where a layer is of no known kind or a size is not
-      fixed. And the names of the layers for which that is so.
+      First, the name of each weight to the number of its uses in all calls of its
+      layer. The multiply-adds of a weight are its size times this number. The number is
+      None if the kind of the layer is not known, or if a size is not fixed. Second, the
+      names of the layers with such weights.
     """
     positions: dict[str, int | None] = {}
     uncounted: list[str] = []
@@ -62,7 +64,7 @@ def uses_of_weights(network: Network) -> tuple[dict[str, int | None], list[str]]
 
 
 def _projects_back(call: Call, short: str) -> bool:
-    """Whether a weight is the embeddings by which a layer scores each word."""
+    """Whether a weight is the matrix by which a ReversibleEmbedding scores words."""
     if call.kind != "ReversibleEmbedding" or not is_reversed(call):
         return False
     tied = "reverse_embeddings" not in call.weights

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Formats numbers for people."""
 
 
 def percent(fraction: float | None) -> str:
-    """A share of 1, in percent with four digits; "?" if it is not known."""
+    """A fraction, in percent with four digits; "?" if it is not known."""
     return "?" if fraction is None else f"{100 * fraction:.4g} %"
 
 

@@ -1,4 +1,4 @@
-"""Pictures: matplotlib without a screen, and that of a report."""
+"""Matplotlib without a screen, and the picture of a report."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def report_figure(
 
     Args:
       path: The file, .png or .svg.
-      title: Above the picture.
+      title: Text above the picture.
       layers: See `Report.layers`.
       totals: See `Report.totals`.
     """

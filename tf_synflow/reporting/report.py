@@ -16,26 +16,27 @@ class Report:
 
     Attributes:
       model: Name of the model.
-      layers: A dictionary for each prunable weight tensor: `name`, `shape`, `size` and
-        `kept` (weights), `density` (kept / size), `effective` (weights that lie on a
-        path from input to output), `effective_density`, `channels` and `dead_channels`
-        (output channels in all, and those on no path), `macs` and `sparse_macs`
-        (multiply-adds for one input, of all weights and of those kept; a layer that is
-        called twice counts twice).
-      totals: `prunable` and `parameters`, dictionaries of `size`, `kept`, `density` and
-        `compression` (size / kept; None if nothing is kept) over the prunable weights
-        and over all parameters; `not_prunable`, the `size` of all other parameters, and
-        the `kernels` among them that stay dense, name to size; `shrunk`, the
-        `parameters` and `macs` left once `shrink` has taken out dead channels, and
-        `unfed_channels`, those of them that are read, though nothing feeds them;
-        `effective` and `effective_density` of the prunable ones; `channels`,
-        `dead_channels`; `macs`, `sparse_macs` and `speedup`, their ratio, which is
-        theoretical, over all layers, prunable or not;
-        `uncounted`, the layers whose multiply-adds are not known and not in it;
-        `emptied`, the weight tensors of which nothing is left; `connected`, whether
-        every output can still be reached from an input. What cannot be known is None
-        (the reason is in `notes`).
-      notes: Sentences on what could not be found out.
+      layers: A dictionary for each prunable weight tensor. `name` and `shape` are those
+        of the tensor. `size` and `kept` are the numbers of all weights and of kept
+        weights, and `density` is kept / size. `effective` is the number of weights on a
+        path from input to output, and `effective_density` is effective / size.
+        `channels` and `dead_channels` are the numbers of all output channels and of
+        those on no path. `macs` and `sparse_macs` are the multiply-adds for one input,
+        of all weights and of kept weights. A layer that is called twice counts twice.
+      totals: A dictionary for the whole network. `prunable` and `parameters` are
+        dictionaries of `size`, `kept`, `density` and `compression` (size / kept; None
+        if nothing is kept), for the prunable weights and for all parameters.
+        `not_prunable` has the `size` of all other parameters, and their `kernels` that
+        stay dense, name to size. `shrunk` has the `parameters` and `macs` that are left
+        once `shrink` has taken out dead channels; its `unfed_channels` is the number of
+        those channels that are read, though nothing feeds them. `effective`,
+        `effective_density`, `channels` and `dead_channels` are those of the prunable
+        weights. `macs` and `sparse_macs` are those of all layers, prunable or not, and
+        `speedup` is their ratio, which is theoretical. `uncounted` lists the layers
+        whose multiply-adds are not known and not included. `emptied` lists the weight
+        tensors with no kept weight. `connected` says whether every output can still be
+        reached from an input. A value that cannot be known is None; `notes` say why.
+      notes: Sentences about values that are not known or need an explanation.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Report:
         self.notes = notes
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as plain Python objects."""
+        """The report as plain Python objects."""
         return {
             "model": self.model,
             "layers": self.layers,
@@ -61,11 +62,11 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """All of it, as JSON."""
+        """The report as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, path: str | PathLike[str]) -> None:
-        """Draws the density of each layer, and the effective one, to a PNG or SVG file.
+        """Draws the density and effective density of each layer to a PNG or SVG file.
 
         Raises:
           FileNotFoundError: The folder of `path` does not exist.

@@ -8,7 +8,7 @@ from tf_synflow.experiments.data.digits import digits, digits_8x8
 from tf_synflow.experiments.data.imagenet import ImageNet, imagenet
 
 PUBLIC = ("cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
-# Those that fit in memory.
+# The data sets that fit in memory.
 IN_MEMORY = ("digits", "digits_8x8", *PUBLIC)
 DATASETS = (*IN_MEMORY, "imagenet2012")
 
@@ -22,17 +22,18 @@ def load(
 
     Args:
       name: One of `DATASETS`.
-      data_dir: Folder of tensorflow_datasets, or None for its own. For "tiny_imagenet"
-        also the official archive, zip or folder.
-      download: Whether what is not there is fetched. Defaults to True.
+      data_dir: Folder of tensorflow_datasets. For "tiny_imagenet", it may also be the
+        official archive, as a zip file or folder. Defaults to None: the usual folder of
+        tensorflow_datasets.
+      download: Whether to download the data set if it is not there. Defaults to True.
 
     Returns:
       The data set.
 
     Raises:
       ValueError: There is no data set of that name, or the archive is not one.
-      FileNotFoundError: It is not there, and is not to be fetched.
-      OSError: It cannot be fetched.
+      FileNotFoundError: The data set is not there, and `download` is False.
+      OSError: The data set cannot be downloaded.
     """
     check_choice("dataset", name, DATASETS)
     if name == "digits":
@@ -54,7 +55,7 @@ def load_arrays(
     """Loads a data set that fits in memory; see `load`.
 
     Raises:
-      ValueError: There is no such data set, or it does not fit.
+      ValueError: There is no such data set, or it does not fit in memory.
     """
     check_choice("dataset", name, IN_MEMORY)
     images = load(name, data_dir, download)

@@ -1,9 +1,9 @@
-"""What a data set is here, and the batches that training and testing take from it.
+"""Data sets in memory, and their batches for training and testing.
 
-A batch of training images is a function of the seed and of the number of its step
-alone: which images are in it, how they are cropped and whether they are mirrored. So a
-run that continues at some epoch sees what an undisturbed run sees, and so do any number
-of replicas that share a batch.
+A batch of training images depends only on the seed and the number of its step. This is
+true for the choice of images, their crops and their mirroring. So a run that continues
+at some epoch sees the same images as an undisturbed run. Any number of replicas that
+share a batch see the same images too.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ TEST_BATCH = 256
 
 
 class Share(NamedTuple):
-    """Which part of every global batch a process feeds, as slices for its replicas.
+    """The part of every global batch that a process feeds to its replicas.
 
     Attributes:
-      first: Number of its first replica among all.
-      replicas: How many replicas it has.
-      of: How many there are in all.
+      first: Number of the process's first replica among all replicas. Defaults to 0.
+      replicas: How many replicas the process has. Defaults to 1.
+      of: How many replicas all processes have. Defaults to 1.
     """
 
     first: int = 0
@@ -37,8 +37,8 @@ def check_part(purpose: str, count: int, of: int) -> None:
     """Refuses a number of training images that cannot be taken.
 
     Raises:
-      TypeError: It is no whole number.
-      ValueError: It is below 1, or there are not so many.
+      TypeError: `count` is no whole number.
+      ValueError: `count` is below 1, or above the number of images.
     """
     check_count(f"the number of images to {purpose}", count)
     if count > of:
@@ -51,13 +51,14 @@ class Dataset(NamedTuple):
     Attributes:
       train: `(x, y)`: images `(n, height, width, channels)`, uint8 or float32, and int
         labels `(n,)`.
-      test: The same for the images that are kept for testing.
+      test: The same for the test images.
       classes: Number of classes; labels are 0 ... classes - 1.
-      scale: What images are divided by first; 255 for uint8.
-      mean: Of each channel, subtracted then.
-      std: Of each channel, divided by last.
-      padding: If above 0, training images are padded by so many black pixels and
-        cropped back at random. Defaults to 0.
+      scale: Number by which images are divided first; 255 for uint8. Defaults to 1.
+      mean: Mean of each channel, which is subtracted next. Defaults to 0.
+      std: Standard deviation of each channel, by which images are divided last.
+        Defaults to 1.
+      padding: Number of black pixels that are added on each side of training images
+        before they are cropped back at random. Defaults to 0.
       mirrored: Whether training images are mirrored left to right at random. Defaults
         to False.
     """
@@ -77,28 +78,30 @@ class Dataset(NamedTuple):
         return self.train[0].shape[1:]
 
     def first(self, count: int) -> "Dataset":
-        """The same with only the first training images, which are in no order.
+        """The same data set with only the first training images.
+
+        The images are in no particular order.
 
         Args:
           count: How many, from 1 to the number of training images.
 
         Raises:
-          TypeError: It is no whole number.
-          ValueError: There are not so many.
+          TypeError: `count` is no whole number.
+          ValueError: `count` is below 1, or above the number of training images.
         """
         check_part("train on", count, len(self.train[0]))
         images, labels = self.train
         return self._replace(train=(images[:count], labels[:count]))
 
     def resized(self, size: int) -> "Dataset":
-        """The same with square images of this height and width, by averages of areas.
+        """The same data set with images resized to squares, by averages of areas.
 
         Args:
-          size: In pixels, at least 1.
+          size: Height and width in pixels, at least 1.
 
         Raises:
-          TypeError: It is no whole number.
-          ValueError: It is below 1.
+          TypeError: `size` is no whole number.
+          ValueError: `size` is below 1.
         """
         check_count("the size of the images", size)
         train, test = (
@@ -110,14 +113,15 @@ class Dataset(NamedTuple):
     def scaled_by(
         self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
     ) -> "Dataset":
-        """The same with another mean and deviation of the channels.
+        """The same data set with another mean and deviation of the channels.
 
         Args:
-          mean: One number for all channels, or one for each; None: as it is.
+          mean: One number for all channels, or one for each channel; None: no change.
           std: Likewise, above 0.
 
         Raises:
-          ValueError: There is another number of them, or one is out of its range.
+          ValueError: The count of numbers does not fit the channels, or a number is out
+            of its range.
         """
         channels = self.input_shape[-1]
         for what, given in (("mean", mean), ("std", std)):
@@ -134,7 +138,7 @@ class Dataset(NamedTuple):
         return self._replace(mean=mean or self.mean, std=std or self.std)
 
     def steps(self, batch_size: int) -> int:
-        """Steps of an epoch; the last one has what is left."""
+        """Number of steps in an epoch; the last step has the images that are left."""
         return -(-len(self.train[0]) // batch_size)
 
     def normalised(self, images: Any) -> Any:
@@ -148,17 +152,17 @@ class Dataset(NamedTuple):
         """Batches for training, epoch after epoch without end.
 
         Args:
-          batch_size: Images of a step, over all replicas.
+          batch_size: Number of images in a step, over all replicas.
           seed: Seeds the order, the crops and the mirroring.
           first_epoch: The epoch to begin with, counted from 0. Defaults to 0.
-          share: The part of each batch that is wanted. Defaults to all of it.
+          share: The part of each batch that is wanted. Defaults to the whole batch.
 
         Returns:
-          `(images, labels)`: float32 `(batch, height, width, channels)` and int; for
-          each step one element, or one for each replica of the share.
+          `(images, labels)`: float32 `(batch, height, width, channels)` and int. Each
+          step gives one element for each replica of the share.
 
         Raises:
-          ValueError: The last batch of an epoch has an image, but not one for each
+          ValueError: The last batch of an epoch has images, but too few for one on each
             replica.
         """
         last = len(self.train[0]) % batch_size
@@ -167,7 +171,7 @@ class Dataset(NamedTuple):
                 f"the last batch of an epoch would have {last} images, too few for "
                 f"{share.of} replicas; choose another batch size than {batch_size}"
             )
-        # On the host, once: a tensor would otherwise become part of the graph.
+        # Made once, on the host: otherwise the arrays would become part of the graph.
         with tf.device("CPU:0"):
             images, labels = (tf.constant(array) for array in self.train)
         steps = self.steps(batch_size)
@@ -181,8 +185,9 @@ class Dataset(NamedTuple):
                 tf.range(start, end), [seed, epoch], len(images) - 1
             )
             draws = tf.random.stateless_uniform((3, end - start), [seed, step])
-            # As many for each replica, or the mean of their means would not be that of
-            # the batch; up to of - 1 of the last images of an epoch are left out.
+            # Each replica gets the same number of images: otherwise, the mean of the
+            # replicas' means would not be the mean of the batch. So up to of - 1 of the
+            # last images of an epoch are left out.
             size = (end - start) // share.of
             begin = (share.first + part) * size
             chosen = chosen[begin : begin + size]
@@ -224,7 +229,7 @@ class Dataset(NamedTuple):
 
         Raises:
           TypeError: `count` is no whole number.
-          ValueError: There are not so many.
+          ValueError: `count` is below 1, or above the number of training images.
         """
         images, labels = self.train
         check_part("score by", count, len(images))

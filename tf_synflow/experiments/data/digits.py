@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn brings along: real data without a network.
+"""Handwritten digits that come with scikit-learn: real data without a download.
 
 References:
   Alpaydin, Kaynak. Optical recognition of handwritten digits. UCI Machine Learning
@@ -29,7 +29,9 @@ def digits() -> Dataset:
 
 
 def digits_8x8() -> Dataset:
-    """The digits as they are, 8x8x1, scaled to [0, 1]; the same 360 for testing.
+    """The digits in their own size, 8x8x1, scaled to [0, 1]; 360 kept for testing.
+
+    The test images are the same as in `digits`.
 
     Raises:
       ModuleNotFoundError: scikit-learn is not installed.
@@ -39,7 +41,7 @@ def digits_8x8() -> Dataset:
 
 
 def _images() -> tuple[np.ndarray, Any]:
-    """The images, (1797, 8, 8, 1), and what makes a data set of them."""
+    """The images, (1797, 8, 8, 1), and a function that makes a data set of images."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split

@@ -1,4 +1,4 @@
-"""ImageNet, which fits in no memory: decoded, cropped and shuffled as it is read."""
+"""ImageNet, which is decoded, cropped and shuffled while it is read from files."""
 
 import os
 from typing import Any
@@ -18,12 +18,12 @@ _BUFFER = 16_384  # images shuffled together, still compressed
 
 
 class ImageNet:
-    """The same as a `Dataset`, from files.
+    """ImageNet, with the methods of a `Dataset`, but read from files.
 
     Training images are cropped at random (8 % to all of the area, aspect 3:4 to 4:3),
     resized to 224x224 and mirrored at random; test images are resized to 256 pixels on
     the shorter side and cropped in the middle. Order, crops and mirroring follow from
-    the seed, the epoch and the place in it.
+    the seed, the epoch and the place of the image in the epoch.
 
     Attributes:
       classes: 1,000.
@@ -39,15 +39,15 @@ class ImageNet:
         self._count = int(train.cardinality())
 
     def first(self, count: int) -> "ImageNet":
-        """The same with only the first training images; see `Dataset.first`."""
+        """The same data set with fewer training images; see `Dataset.first`."""
         check_part("train on", count, self._count)
         return ImageNet(self._train.take(count), self._test)
 
     def scaled_by(self, mean: Any, std: Any) -> "ImageNet":
-        """The same: its mean and deviation are those of all published networks.
+        """The same data set: mean and deviation are always those of published networks.
 
         Raises:
-          ValueError: Others are asked for.
+          ValueError: `mean` or `std` is given.
         """
         if mean is not None or std is not None:
             raise ValueError(
@@ -57,7 +57,7 @@ class ImageNet:
         return self
 
     def steps(self, batch_size: int) -> int:
-        """Steps of an epoch; what is left over after whole batches is dropped."""
+        """Number of steps in an epoch; images after the last whole batch are unused."""
         if batch_size > self._count:
             raise ValueError(
                 f"batch_size={batch_size} is larger than the {self._count} training "
@@ -74,13 +74,15 @@ class ImageNet:
         process, processes = share.first // share.replicas, share.of // share.replicas
 
         def crop(epoch: Any, place: Any, example: Any) -> tuple[Any, Any]:
-            # Place and epoch in one number: stateless draws take two.
+            # Place and epoch are joined in one number, because stateless draws take a
+            # seed of two numbers.
             draw = [seed, epoch * self._count + place]
             return _random_crop(example["image"], draw), example["label"]
 
         def epoch(number: Any) -> tf.data.Dataset:
-            # Of this function's graph alone: were it 0, as the run's may be, TensorFlow
-            # would compare the seed below with 0, which a tensor does not allow.
+            # This is the seed of this function's graph only. If it were 0, as the seed
+            # of the run may be, TensorFlow would compare the seed below with 0, and a
+            # tensor does not allow this.
             tf.compat.v1.set_random_seed(1)
             order = self._train.shuffle(
                 _BUFFER, seed=seed + number, reshuffle_each_iteration=False
@@ -107,7 +109,7 @@ class ImageNet:
     def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Training images with their labels; see `Dataset.sample`.
 
-        They are drawn from a buffer of 16,384, not from all images.
+        The images are drawn from a buffer of 16,384 images, not from all images.
         """
         check_part("score by", count, self._count)
         chosen = self._train.shuffle(_BUFFER, seed=seed).take(count)
@@ -120,7 +122,7 @@ def imagenet(data_dir: str | os.PathLike[str] | None) -> ImageNet:
     """Opens ImageNet as tfds has prepared it.
 
     Raises:
-      FileNotFoundError: It is not there.
+      FileNotFoundError: ImageNet is not there.
     """
     import tensorflow_datasets as tfds
 
@@ -131,7 +133,7 @@ def imagenet(data_dir: str | os.PathLike[str] | None) -> ImageNet:
             builder.as_dataset(split=split, shuffle_files=False, decoders=skip)
             for split in ("train", "validation")
         )
-    except AssertionError as error:  # so does tfds say that there are no files
+    except AssertionError as error:  # tfds raises this if there are no files
         raise FileNotFoundError(
             f"there is no imagenet2012 in {str(builder.data_dir)!r}. It cannot be "
             "downloaded without an account: get ILSVRC2012_img_train.tar and "

@@ -1,4 +1,4 @@
-"""Public data sets through tensorflow_datasets, as the papers take them.
+"""Public data sets through tensorflow_datasets, as the papers use them.
 
 CIFAR and Tiny ImageNet are padded by 4 pixels, cropped at random and mirrored; MNIST
 and Fashion-MNIST are taken as they are.
@@ -18,7 +18,7 @@ from tf_synflow.experiments.data.tiny_imagenet import TinyImagenet, archive_at
 
 
 class Facts(NamedTuple):
-    """What is known of a data set beforehand."""
+    """What is known of a data set before it is loaded."""
 
     classes: int
     mean: tuple[float, ...]
@@ -44,16 +44,17 @@ def public(
     """Loads one of `FACTS` into memory.
 
     Args:
-      name: Its name.
-      data_dir: Folder of tfds, or None for its own, `~/tensorflow_datasets`. For Tiny
-        ImageNet also the official archive: the zip or the folder unpacked.
-      download: Whether to fetch what is not there.
+      name: Name of the data set.
+      data_dir: Folder of tfds, or None for its usual folder, `~/tensorflow_datasets`.
+        For Tiny ImageNet, it may also be the official archive: the zip file or the
+        unpacked folder.
+      download: Whether to download the data set if it is not there.
 
     Raises:
-      FileNotFoundError: It is not there, and is not to be fetched.
-      OSError: It cannot be fetched.
-      ValueError: What was given for an archive of Tiny ImageNet is not one; or what
-        was prepared before is damaged.
+      FileNotFoundError: The data set is not there, and `download` is False.
+      OSError: The data set cannot be downloaded.
+      ValueError: The given archive of Tiny ImageNet is no such archive; or the data set
+        that was prepared before is damaged.
     """
     facts = FACTS[name]
     builder = _builder(name, data_dir)
@@ -78,7 +79,7 @@ def public(
 
 
 def _builder(name: str, data_dir: Any) -> Any:
-    import tensorflow_datasets as tfds  # seconds, which the digits need not wait for
+    import tensorflow_datasets as tfds  # slow, and the digits do not need it
 
     if name != "tiny_imagenet":
         return tfds.builder(name, data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""Tiny ImageNet as a data set of tensorflow_datasets, which has none of its own.
+"""Tiny ImageNet as a data set of tensorflow_datasets, which does not include it.
 
 References:
   Stanford CS231n. Tiny ImageNet visual recognition challenge, 2015: 200 classes of
@@ -30,12 +30,12 @@ def archive_at(path: str | os.PathLike[str] | None) -> Path | None:
       path: A file; or a folder, which may hold the folder tiny-imagenet-200.
 
     Returns:
-      The zip, or the folder with wnids.txt in it. None if `path` is None or any other
-      folder, there or not, which is then one of tfds.
+      The zip file, or the folder with wnids.txt in it. None if `path` is None, or any
+      other folder, which may not exist yet: then it is a folder of tfds.
 
     Raises:
-      FileNotFoundError: `path` ends in .zip, and there is nothing.
-      ValueError: It is a file that is not the archive.
+      FileNotFoundError: `path` ends in .zip, and there is no such file.
+      ValueError: `path` is a file, but not the archive.
     """
     if path is None:
         return None
@@ -83,7 +83,7 @@ class _Archive:
         return self.zip.read(f"{_FOLDER}/{name}")
 
     def digest(self) -> str:
-        """Differs whenever a file does: by its checksum, or by its size and time."""
+        """A digest of all files: of checksums in a zip, else of sizes and times."""
         if self.zip is None:
             stats = [(name, (self.path / name).stat()) for name in self.names()]
             what: list[tuple] = [
@@ -97,8 +97,8 @@ class _Archive:
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     """Tiny ImageNet: splits "train" and "validation", features "image" and "label".
 
-    Labels are positions in wnids.txt, in alphabetical order. The official test images
-    have no labels, and are left out.
+    The names in wnids.txt are sorted alphabetically; a label is a name's place in that
+    order. The official test images have no labels, and are left out.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -107,13 +107,15 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         """Makes the builder.
 
         Args:
-          archive: What `archive_at` found. Defaults to None: it is downloaded.
-          **kwargs: Of `tfds.core.GeneratorBasedBuilder`; `data_dir` is where it is
-            prepared.
+          archive: The archive that `archive_at` found. Defaults to None: the archive is
+            downloaded.
+          **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The data set is
+            prepared in `data_dir`.
         """
         self.archive = archive
         if archive is not None:
-            # An archive of one's own may be a part; it must not pass for the whole.
+            # A user's archive may be only a part of the data set. It must not be taken
+            # for the whole.
             name = f"archive_{_Archive(archive).digest()}"
             kwargs["config"] = tfds.core.BuilderConfig(name=name)
         super().__init__(**kwargs)
@@ -133,7 +135,8 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        # Read where it is: tfds would unpack two archives of one name to one place.
+        # The archive is read where it is: tfds would unpack two archives of one name to
+        # one place.
         archive = _Archive(self.archive or Path(dl_manager.download(URL)))
         labels = _labels(archive)
         return {
@@ -144,7 +147,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, images: Callable, archive: _Archive, labels: dict[str, int]
     ) -> Iterator:
-        """Name of a file to what tfds keeps of it."""
+        """Gives the name of each file, with the image and label that tfds keeps."""
         for path, name in images(archive, labels):
             content = archive.read(path)
             _check_image(archive, path, content)

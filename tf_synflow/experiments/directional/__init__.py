@@ -1,4 +1,4 @@
-"""Directional pruning shown: GRDA's solution beside those of SGD and of magnitude.
+"""Compares GRDA's solution with SGD's, and with SGD's solution pruned by magnitude.
 
 `flat` sees a network as a function of one vector of weights. `solutions` trains, and
 prunes by magnitude. `paths` and `curvature` measure what lies between two solutions.

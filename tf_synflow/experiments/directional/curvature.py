@@ -1,4 +1,4 @@
-"""How much of a difference lies where the loss curves most."""
+"""Measures how much of a difference of weights lies where the loss curves most."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from tf_synflow.experiments.directional.flat import FlatNetwork, Vector
 
 
 def eigsh() -> Any:
-    """SciPy's solver by Lanczos' method, or a plain word on how to get it."""
+    """SciPy's Lanczos eigenvalue solver; an error says how to install SciPy."""
     try:
         from scipy.sparse.linalg import eigsh
     except ModuleNotFoundError as error:
@@ -23,14 +23,14 @@ def eigsh() -> Any:
 def top_eigenvectors(
     flat: FlatNetwork, vector: Vector, count: int, tolerance: float = 1e-4
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues of the Hessian of the training loss.
+    """The largest eigenvalues, and eigenvectors, of the Hessian of the training loss.
 
     Args:
       flat: The network.
-      vector: Its weights.
+      vector: Weights of the network.
       count: How many eigenvalues, fewer than there are weights.
-      tolerance: How far H u may be from the eigenvalue times u, over the eigenvalue.
-        Defaults to 1e-4.
+      tolerance: Allowed distance of H u from the eigenvalue times u, over the
+        eigenvalue. Defaults to 1e-4.
 
     Returns:
       The eigenvalues, the largest first, and an array `(weights, count)` whose columns
@@ -44,7 +44,7 @@ def top_eigenvectors(
         matvec=lambda v: flat.hessian_times(v.ravel()),
         dtype="f8",
     )
-    # SciPy would begin at random, and each time elsewhere.
+    # Without v0, SciPy would begin at another random vector each time.
     start = np.random.default_rng(0).standard_normal(flat.size)
     values, vectors = eigsh()(operator, count, which="LA", v0=start, tol=tolerance)
     order = np.argsort(-values)
@@ -54,8 +54,9 @@ def top_eigenvectors(
 def share(difference: Vector, vectors: np.ndarray) -> float:
     """The share of a vector's length that lies in the span of orthonormal columns.
 
-    It is |P d| / |d|, and 0 for d = 0. (The paper's plot of it shows less, by the root
-    of the number of columns: there |d|^2 was counted once for each of them.)
+    The share is |P d| / |d|, and 0 for d = 0. (The paper's plot shows smaller shares,
+    by a factor of the root of the number of columns: it counts |d|^2 once for each
+    column.)
     """
     length = float(np.linalg.norm(difference))
     return float(np.linalg.norm(vectors.T @ difference)) / length if length else 0.0

@@ -15,11 +15,11 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def directional_figure(path: Path, title: str, tables: Tables) -> None:
-    """Draws the ways to SGD's solution, the shares over the epochs, and the zeros.
+    """Draws the paths to SGD's solution, the shares over the epochs, and the zeros.
 
     Args:
       path: .png or .svg.
-      title: Above the picture.
+      title: Text above the picture.
       tables: See `study`.
     """
     plt = pyplot()

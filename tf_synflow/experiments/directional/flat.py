@@ -19,7 +19,7 @@ class Quality(NamedTuple):
 
     Attributes:
       loss: Mean cross-entropy.
-      accuracy: Share of the images that are classified rightly, 0 to 1.
+      accuracy: Share of the images that are classified correctly, 0 to 1.
     """
 
     loss: float
@@ -29,25 +29,26 @@ class Quality(NamedTuple):
 class FlatNetwork:
     """A network's loss, its gradient and its Hessian at any vector of weights.
 
-    All are those of the network in inference mode, over the images as they are, without
-    crops and mirroring.
+    The network is in inference mode, and images are used as they are, without crops and
+    mirroring.
 
     Attributes:
       names: Name of each trainable weight, in the order in which the vector has them.
-      shapes: Their shapes.
+      shapes: Shape of each trainable weight, in the same order.
       size: Length of the vector.
     """
 
     def __init__(self, model: Any, data: Dataset):
-        """Takes a network of Keras 2, whose weights are set anew with each question.
+        """Takes a network of Keras 2; most methods set its weights.
 
         Args:
-          model: The network; it returns logits. In float64 all is computed so.
+          model: The network; it returns logits. If it is in float64, all results are
+            computed in float64.
           data: The images.
 
         Raises:
-          ValueError: It has BatchNormalization, whose statistics belong to one vector
-            of weights and not to those around it.
+          ValueError: The network has BatchNormalization. Its statistics belong to one
+            vector of weights, and not to other vectors near it.
         """
         norms = [x.name for x in model.layers if "BatchNorm" in type(x).__name__]
         if norms:
@@ -89,16 +90,17 @@ class FlatNetwork:
         return Quality(*(float(number) for number in sums / count))
 
     def gradient(self, vector: Vector, x: Any, y: Any) -> Vector:
-        """The gradient of the mean loss over a batch, as the network gets it."""
+        """The gradient of the mean loss over a batch of normalised images."""
         self.set(vector)
         slope = self._sloped(tf.cast(x, self._type), y)
         return _joined(slope) / len(y)
 
     def hessian_times(self, direction: Vector) -> Vector:
-        """The Hessian of the mean training loss, at the weights set last, times one.
+        """The product of the Hessian of the mean training loss and a direction.
 
-        It is the gradient of g'v with v held fixed (Pearlmutter 1994), so that the
-        Hessian itself is never formed.
+        The Hessian is that at the weights that were set last. The product is the
+        gradient of g'v with v held fixed (Pearlmutter 1994), so that the Hessian itself
+        is never formed.
         """
         parts = [tf.constant(part, self._type) for part in self._split(direction)]
         total = np.zeros(self.size)

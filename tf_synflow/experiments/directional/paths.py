@@ -18,7 +18,7 @@ Curve = Callable[[float], Vector]
 
 
 def straight(first: Vector, last: Vector) -> Curve:
-    """The line from one to the other: `first` at t = 0, `last` at t = 1."""
+    """The straight line from `first` at t = 0 to `last` at t = 1."""
     return lambda t: (1 - t) * first + t * last
 
 
@@ -39,22 +39,22 @@ def fitted_middle(
     seed: int,
     progress: Any,
 ) -> Vector:
-    """The middle of a Bezier curve of low loss, found by SGD; the ends stay.
+    """The middle point of a Bezier curve of low loss, found by SGD; the ends are fixed.
 
-    It begins in the middle of the straight line. Each batch draws a t within 0 and 1
-    and moves the middle down the gradient of the loss at B(t), with momentum 0.9 and
-    the learning rate of Garipov et al.
+    The middle point begins in the middle of the straight line. For each batch, a t
+    within 0 and 1 is drawn, and the middle point moves down the gradient of the loss at
+    B(t), with momentum 0.9 and the learning rate of Garipov et al.
 
     Args:
       flat: The network.
       first: Where the curve begins.
       last: Where it ends.
       data: The training images.
-      epochs: Passes over them.
-      batch_size: Images a step.
-      learning_rate: In the first half of the epochs.
+      epochs: Number of passes over the training images.
+      batch_size: Number of images in a step.
+      learning_rate: Learning rate in the first half of the epochs.
       seed: Seeds t, and the order of the images.
-      progress: Is told of each epoch, by `update()`.
+      progress: A progress bar; its `update()` is called after each epoch.
     """
     middle = (first + last) / 2
     moved = np.zeros_like(middle)
@@ -74,15 +74,16 @@ def fitted_middle(
 
 
 def along(flat: FlatNetwork, curve: Curve, points: int) -> list[dict[str, float]]:
-    """What the network does along a curve.
+    """Losses and accuracies of the network along a curve.
 
     Args:
       flat: The network.
-      curve: From t to the weights.
+      curve: Function from t to the weights.
       points: How many values of t, from 0 to 1 at equal distances.
 
     Returns:
-      For each `t`: `train_loss`, `train_accuracy`, `test_loss` and `test_accuracy`.
+      A row for each `t`, with `train_loss`, `train_accuracy`, `test_loss` and
+      `test_accuracy`.
     """
     rows = []
     for t in np.linspace(0, 1, points):

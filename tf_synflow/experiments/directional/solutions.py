@@ -1,4 +1,4 @@
-"""What is compared: networks that SGD and GRDA train, and one pruned by magnitude."""
+"""Makes the networks to compare: trained by SGD or GRDA, or pruned by magnitude."""
 
 from collections.abc import Collection
 from typing import Any
@@ -22,10 +22,10 @@ def train(
       data: The images. Their order follows from the recipe's seed alone.
       recipe: How to train; all of it is used but `seen`.
       keep: After how many epochs to keep the weights; 0 is before training.
-      progress: Is told of each epoch, by `update()`.
+      progress: A progress bar; its `update()` is called after each epoch.
 
     Returns:
-      From the number of epochs to all trainable weights in one vector.
+      Number of epochs to all trainable weights in one vector.
     """
     steps = data.steps(recipe.batch_size)
     rule = optimizer(recipe, steps)
@@ -58,11 +58,12 @@ def _vector(variables: list[Any]) -> Vector:
 
 
 def pruned_by_magnitude(vector: Vector, zeros: int) -> Vector:
-    """The same weights, the smallest set to 0.
+    """The same weights, with the smallest ones set to 0.
 
     Args:
       vector: All weights.
-      zeros: How many are to be 0. Of equal ones the earlier go first.
+      zeros: Number of weights to set to 0. Among equal weights, earlier ones come
+        first.
     """
     found = vector.copy()
     found[np.argsort(np.abs(vector), kind="stable")[:zeros]] = 0

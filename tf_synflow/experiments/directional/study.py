@@ -1,4 +1,4 @@
-"""All of it: trains the networks, and measures what lies between their solutions."""
+"""Trains the networks, and measures what lies between their solutions."""
 
 import contextlib
 import dataclasses
@@ -39,13 +39,14 @@ class Settings:
       c: Strength of GRDA's threshold.
       mus: Growths of the threshold, one GRDA network for each.
       recipe: How all networks are trained; its momentum and its `grda` are replaced.
-      looks: After how many epochs to look at the curvature; the last epoch is always
-        among them.
+      looks: Numbers of epochs after which to measure the curvature. The last epoch is
+        always added.
       eigenvectors: How many of the Hessian's top eigenvectors to take. Defaults to 10,
-        as the paper does.
-      points: At how many places to look at each path. Defaults to 61, likewise.
+        as in the paper.
+      points: Number of places at which to measure each path. Defaults to 61, as in the
+        paper.
       curve_epochs: Passes over the images to fit each Bezier curve. Defaults to 100.
-      curve_learning_rate: For that. Defaults to 0.02.
+      curve_learning_rate: Learning rate for this fit. Defaults to 0.02.
     """
 
     model: str
@@ -62,7 +63,7 @@ class Settings:
         """Refuses settings that cannot be carried out, before anything is done.
 
         Raises:
-          ValueError: With what is wrong.
+          ValueError: A setting is wrong; the error names it.
         """
         if not self.mus or len(set(self.mus)) < len(self.mus):
             raise ValueError(f"expected one mu or more, all different, got {self.mus}")
@@ -83,14 +84,16 @@ class Settings:
 
 
 class Tables(NamedTuple):
-    """What comes out, each a table.
+    """The results, as tables.
 
     Attributes:
-      networks: For each network its zeros, its losses and accuracies, the largest
-        training loss on the ways to SGD's solution, and the share of its difference to
-        SGD in the top eigenvectors, beside that of a random direction.
-      paths: Losses and accuracies along each path, t from 0 to 1, where SGD is.
-      shares: The shares, epoch by epoch.
+      networks: A row for each network: its zeros, its losses and accuracies, the
+        largest training loss on the paths to SGD's solution, and the share of its
+        difference to SGD's solution that lies in the top eigenvectors. The share of a
+        random direction is also given.
+      paths: Losses and accuracies along each path, with t from 0 to 1. SGD's solution
+        is at t = 1.
+      shares: The same shares for each epoch.
       layers: The zeros of each weight tensor.
     """
 
@@ -103,20 +106,20 @@ class Tables(NamedTuple):
 def study(
     data: Dataset, settings: Settings, progress: Callable[[int, str], Any]
 ) -> Tables:
-    """Trains by SGD and by GRDA from the same weights, and compares what comes out.
+    """Trains by SGD and by GRDA from the same weights, and compares the solutions.
 
     Args:
       data: The images.
       settings: What to do.
-      progress: From a total and a description makes a bar with `update()`, which is a
-        context manager, as `tqdm` is.
+      progress: A function from a total and a description to a progress bar. The bar is
+        a context manager with a method `update()`, like `tqdm`.
 
     Raises:
       ModuleNotFoundError: SciPy is not installed.
       ValueError: A setting is out of its range, or the network does not fit.
     """
     settings.check()
-    eigsh()  # If it is not there, say so before the work is done.
+    eigsh()  # If SciPy is missing, say so before the work is done.
     with _in_float64():
         model = models.build(settings.model, data.input_shape, data.classes)
     flat = FlatNetwork(model, data)
@@ -137,7 +140,7 @@ def study(
 
 @contextlib.contextmanager
 def _in_float64() -> Iterator[None]:
-    """Networks that are made meanwhile compute in float64."""
+    """Makes networks that are built in this context compute in float64."""
     policy, floatx = keras.mixed_precision.global_policy(), keras.backend.floatx()
     keras.backend.set_floatx("float64")
     keras.mixed_precision.set_global_policy("float64")
@@ -157,7 +160,7 @@ def _trained(
     rules += [(settings.c, mu) for mu in settings.mus]
     found = []
     for rule in rules:
-        # The same weights to begin with, and the same draws of Dropout.
+        # All networks begin with the same weights, and have the same draws of Dropout.
         keras.utils.set_random_seed(recipe.seed)
         model = models.build(settings.model, data.input_shape, data.classes)
         name = "SGD" if rule is None else f"GRDA, mu {rule[1]:g}"
@@ -204,7 +207,7 @@ def _compared(
     settings: Settings,
     progress: Any,
 ) -> tuple[Table, Table, Table]:
-    """The tables `networks`, without the shares, `paths` and `layers`."""
+    """The tables `networks` (still without the shares), `paths` and `layers`."""
     last = settings.recipe.epochs
     end = sgd[last]
     networks = [{**_described(flat, "sgd", None, end), **_nothing_between()}]

@@ -1,4 +1,4 @@
-"""A network that is set, pruned, measured and trained many times, but traced once."""
+"""A network that is restored, pruned, measured and trained often, but traced once."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ class Training:
     """How the network is trained: plain momentum 0.9 at a constant learning rate.
 
     Attributes:
-      batch_size: Images of a step.
+      batch_size: Number of images in a step.
       learning_rate: The rate of every step.
-      weight_decay: As an L2 gradient; see `optimizers.SGD`.
+      weight_decay: Weight decay, added to the gradient; see `optimizers.SGD`.
       temperature: T, which divides the logits in the loss.
       seed: Seeds the order of the images. Defaults to 0.
     """
@@ -33,14 +33,14 @@ class Training:
 
 
 class State(NamedTuple):
-    """How a network stands.
+    """The loss and the gradient of a network.
 
     Attributes:
       loss: The mean loss at the temperature of training.
-      gradient: The squared 2-norm of its gradient by all trainable variables; by those
-        that are not pruned.
-      loss_at_1: The same at T = 1.
-      gradient_at_1: The same at T = 1.
+      gradient: The squared 2-norm of the loss's gradient with respect to all trainable
+        weights that are not pruned.
+      loss_at_1: The loss at T = 1.
+      gradient_at_1: The squared 2-norm of the gradient at T = 1.
     """
 
     loss: float
@@ -50,11 +50,11 @@ class State(NamedTuple):
 
 
 class Bench:
-    """A model with masks beside it.
+    """A model, with masks that are kept beside it.
 
     Attributes:
       network: The model, read.
-      sample: Images and labels, to measure and to score by.
+      sample: Images and labels for measuring and scoring.
     """
 
     def __init__(self, model: Any, data: Dataset, images: int, training: Training):
@@ -63,7 +63,7 @@ class Bench:
         Args:
           model: The model; it is trained and pruned.
           data: The data set.
-          images: How many training images to measure and to score by.
+          images: Number of training images for measuring and scoring.
           training: How to train.
         """
         self.network = frameworks.read(model)
@@ -83,7 +83,7 @@ class Bench:
         self._measured = tf.function(self._loss_and_gradient)
 
     def weights(self) -> list[np.ndarray]:
-        """All variables as they are."""
+        """The values of all variables."""
         return self._model.get_weights()
 
     def kernels(self) -> dict[str, np.ndarray]:
@@ -92,13 +92,13 @@ class Bench:
         return {name: weights[name].numpy() for name in self.network.prunable}
 
     def restore(self, weights: list[np.ndarray]) -> None:
-        """Sets all variables to what `weights` gave, and nothing is pruned then."""
+        """Sets all variables to values from `weights()`; then nothing is pruned."""
         self._model.set_weights(weights)
         for mask in self._masks.values():
             mask.assign(tf.ones_like(mask))
 
     def prune(self, masks: Masks) -> None:
-        """Zeroes what the masks prune, now and in training."""
+        """Zeroes the weights that the masks prune, now and in training."""
         for name, mask in masks.items():
             self._masks[name].assign(mask.astype("float32"))
         self._zero()
@@ -106,8 +106,9 @@ class Bench:
     def calibrate(self) -> None:
         """Sets BatchNormalization's statistics to those of the sample.
 
-        At the start they are 0 and 1, and after an epoch they still lag behind what the
-        layers give by then. In inference mode the network would be another one.
+        At the start, the statistics are 0 and 1. After an epoch, they still lag behind
+        the outputs that the layers have by then. So without this, inference mode would
+        measure another network than the trained one.
         """
         norms = [
             call.layer
@@ -129,12 +130,12 @@ class Bench:
         return State(*map(float, (*own, *at_1)))
 
     def train(self, first: int, epochs: int) -> list[float]:
-        """Trains from the state that it is in, the momentum being 0 at first.
+        """Trains the network as it is; the momentum is 0 at first.
 
         Args:
-          first: The epoch to begin with, counted from 0: it says which images come in
-            which order.
-          epochs: How many.
+          first: The epoch to begin with, counted from 0. It determines the order of the
+            images.
+          epochs: Number of epochs.
 
         Returns:
           The mean training loss of each epoch.
@@ -150,7 +151,7 @@ class Bench:
         return losses
 
     def _epoch(self, epoch: int) -> list[tuple[Any, Any]]:
-        """The batches of an epoch, which are kept until much later ones are wanted."""
+        """The batches of an epoch; they are kept until a much later epoch is needed."""
         if epoch not in self._batches:
             for old in [number for number in self._batches if number < epoch - 8]:
                 del self._batches[old]

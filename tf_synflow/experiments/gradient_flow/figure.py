@@ -20,7 +20,7 @@ def loss_change(row: Row) -> float:
 
 
 def gradient_factor(row: Row) -> float:
-    """What pruning multiplied the squared norm of the gradient by."""
+    """The factor by which pruning changed the squared norm of the gradient."""
     return row["gradient_after"] / row["gradient_before"]
 
 
@@ -39,14 +39,15 @@ MEASURES: dict[str, tuple[Callable[[Row], float], str]] = {
 def draw(path: Path, title: str, tables: Tables) -> None:
     """Draws the tables: a column for each epoch, a row for each measure.
 
-    Below the three measures against the ratio are the rank correlations, and what is
-    kept of each layer at the highest ratio. Lines are means over the seeds, and bars
-    reach from the lowest to the highest seed.
+    The first three rows show the measures against the ratio. The fourth row shows the
+    rank correlations, the fifth the share of each layer that is kept at the highest
+    ratio. Lines are means over the seeds. Bars reach from the lowest to the highest
+    seed.
 
     Args:
       path: The PNG or SVG file.
-      title: Above the picture.
-      tables: What `measure` gave.
+      title: Text above the picture.
+      tables: The tables that `measure` returned.
     """
     plt = pyplot()
     epochs = sorted({row["epoch"] for row in tables.prunings})
@@ -73,7 +74,8 @@ def draw(path: Path, title: str, tables: Tables) -> None:
             if column == 0:
                 axis.set_ylabel(label)
         own = [row for row in tables.correlations if row["epoch"] == epoch]
-        # From the second column on there is a distance moved before.
+        # The second column needs names too: from there on, "moved before" is one of
+        # them.
         _matrix(axes[3, column], own, named=column < 2)
         layers = [row for row in tables.layers if row["epoch"] == epoch]
         _layers(axes[4, column], layers, colours)
@@ -110,7 +112,7 @@ def _lines(
 
 
 def mean_correlations(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """Pair of names to the mean over the seeds, in both orders."""
+    """Pair of names, in both orders, to the mean correlation over the seeds."""
     groups: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         groups.setdefault((row["one"], row["other"]), []).append(row["spearman"])

@@ -1,4 +1,4 @@
-"""Two equations of the gradient flow framework, held against a gradient flow.
+"""Compares two equations of the gradient flow framework with a gradient flow.
 
 Under the gradient flow dw/dt = -g of a loss L, g = dL/dw, the squared norm of the
 weights follows
@@ -6,13 +6,15 @@ weights follows
     d|w|^2/dt   = -2 w'g
     d2|w|^2/dt2 = 2 (|g|^2 + w'Hg)
 
-H being the Hessian. Here the flow is integrated with the classical Runge-Kutta method
-in float64 over all of the data, and |w|^2 is differentiated along it by differences.
+where H is the Hessian. Here the flow is integrated with the classical Runge-Kutta
+method in float64 over all of the data, and |w|^2 is differentiated along the flow by
+finite differences.
 
 In a smooth network both sides are equal. In a network with ReLU and max pooling the
 gradient jumps wherever a unit changes sign for an image, or another pixel becomes the
-largest. The flow crosses many such kinks, and their jumps act as a curvature that H, as
-automatic differentiation has it, does not see. So the second equation is off there.
+largest. The flow crosses many such kinks, and their jumps act as a curvature that is
+missing in H, as automatic differentiation computes it. So the second equation does not
+hold there.
 """
 
 from collections.abc import Callable
@@ -24,7 +26,7 @@ import tensorflow as tf
 from tf_synflow.experiments.data import Dataset
 from tf_synflow.keras2.imports import keras
 
-# Of differences of the fourth order at the middle of five points.
+# Coefficients of fourth-order finite differences at the middle of five points.
 _FIRST = np.array([1, -8, 0, 8, -1]) / 12
 _SECOND = np.array([-1, 16, -30, 16, -1]) / 12
 
@@ -47,17 +49,18 @@ def identities(
 
     Args:
       data: The data set.
-      images: How many of its images the loss is the mean over. Defaults to 200.
+      images: Number of images; the loss is the mean over them. Defaults to 200.
       times: At how many times to compare, 94 steps apart. Defaults to 10.
-      step: Of the differences; between the times the flow goes on in steps ten times as
-        large. Defaults to 0.001.
+      step: Step of the finite differences. Between the times, the flow goes on in steps
+        ten times as large. Defaults to 0.001.
       temperature: Divides the logits in the loss. Defaults to 1.
       seed: Seeds weights and images. Defaults to 0.
       progress: Wraps the times, as tqdm does.
 
     Returns:
-      For each of `NETWORKS` and each time a row: the loss, `first` and `second` by
-      differences, and `first_formula` and `second_formula`.
+      A row for each of `NETWORKS` and each time. It has the loss, the derivatives
+      `first` and `second` by finite differences, and `first_formula` and
+      `second_formula` by the formulas.
     """
     x, y = data.sample(images, seed)
     x = tf.image.resize(tf.cast(x, tf.float64), (8, 8), "area")

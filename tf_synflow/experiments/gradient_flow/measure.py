@@ -1,4 +1,4 @@
-"""Prunes by all criteria at several epochs and ratios, and measures what that does."""
+"""Prunes by all criteria at several epochs and ratios, and measures the effects."""
 
 import dataclasses
 import itertools
@@ -28,14 +28,16 @@ class Plan:
 
     Attributes:
       model: Name of the network; see `models.build`.
-      criteria: Names; "grasp_t1" is "grasp" at T = 1.
-      epochs: After how many epochs of dense training the network is pruned, rising.
+      criteria: Names of criteria; "grasp_t1" is "grasp" at T = 1.
+      epochs: Rising numbers of epochs of dense training, after which to prune the
+        network.
       ratios: The shares of the weights, or filters, that are removed, below 1.
-      seeds: Each seeds a network, the order of its images and the sample.
-      images: How many training images to measure and to score by.
-      after: Epochs of training after pruning.
+      seeds: Seeds. Each seed determines a network, the order of its images and the
+        sample.
+      images: Number of training images for measuring and scoring.
+      after: Number of epochs of training after pruning.
       granularity: "weight" or "filter".
-      training: How to train; its seed does not count.
+      training: How to train; its seed is ignored.
     """
 
     model: str
@@ -49,10 +51,10 @@ class Plan:
     training: Training
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be measured.
+        """Checks the plan.
 
         Raises:
-          ValueError: With what was given.
+          ValueError: A setting cannot be measured; the error says what was given.
         """
         for name in ("criteria", "epochs", "ratios", "seeds"):
             values = getattr(self, name)
@@ -100,9 +102,10 @@ class Tables(NamedTuple):
     """What was measured, as rows.
 
     Attributes:
-      prunings: For each network that was pruned, and for the dense one (ratio 0).
-      correlations: Spearman's rank correlation of two ways to score the weights.
-      layers: How many weights are kept of each layer.
+      prunings: A row for each pruned network, and for the dense network (ratio 0).
+      correlations: A row for each pair of ways to score the weights, with Spearman's
+        rank correlation.
+      layers: A row for each layer of a pruned network, with the number of kept weights.
     """
 
     prunings: list[dict[str, Any]]
@@ -118,15 +121,17 @@ def measure(
 ) -> Tables:
     """Carries a plan out.
 
-    For each seed a network is trained; after each of `epochs` it is set aside, pruned
-    by each criterion at each ratio, measured before and after, and trained on from
-    there, pruned, for `after` epochs.
+    For each seed, a network is trained. After each of `epochs`, its weights are saved.
+    From these weights, the network is pruned by each criterion at each ratio, measured
+    before and after pruning, and trained further as a pruned network for `after`
+    epochs.
 
     Args:
       what: The plan.
       data: The data set.
       progress: Wraps the units of work, as tqdm does; there are `Plan.units()`.
-      so_far: Is given the tables after each epoch of each seed, to write them down.
+      so_far: A function that gets the tables after each epoch of each seed, to write
+        them to files. Defaults to a function that does nothing.
     """
     tables = Tables([], [], [])
     for _ in progress(_units(what, data, tables, so_far)):
@@ -157,7 +162,7 @@ def _units(
 def _at(
     what: Plan, bench: Bench, where: dict[str, Any], start: Masks, tables: Tables
 ) -> Iterator[None]:
-    """All that is measured of a network at one epoch."""
+    """Does all measurements of a network at one epoch."""
     weights, now, before = bench.weights(), bench.kernels(), bench.measure()
     losses = bench.train(where["epoch"], what.after)
     tables.prunings.append(_row(where, "dense", 0, 1, before, before, losses))
@@ -204,7 +209,7 @@ def _row(
 
 
 def _masks(task: Any, criterion: str, scores: Scores, ratio: float) -> Masks:
-    """What `PruningPolicy.masks` gives, without scoring again."""
+    """The masks that `PruningPolicy.masks` returns, without scoring again."""
     if criterion in LOOPS:
         return task.masks(ratio)
     if isinstance(task, FilterTask):
@@ -223,7 +228,7 @@ def _distances(one: Masks, other: Masks) -> Scores:
 def _correlations(
     where: dict[str, Any], task: Any, vectors: dict[str, Scores]
 ) -> Iterator[dict[str, Any]]:
-    """Rank correlations of all pairs; for filters, of the norms of what they moved."""
+    """Rank correlations of all pairs; for filters, of the norms of distances."""
     if isinstance(task, FilterTask):
         for name in vectors.keys() & set(MOVED):
             vectors[name] = {
@@ -239,7 +244,7 @@ def _correlations(
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each value, equal ones with the mean of theirs."""
+    """The rank of each value; equal values get the mean of their ranks."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[place]
