@@ -44,7 +44,8 @@ def check_archive(path: Path, bounded: bool) -> None:
 
     Raises:
       zipfile.BadZipFile: The file is no whole archive.
-      UntrustedFileError: The archive unpacks to too many bytes.
+      UntrustedFileError: The archive unpacks to too many bytes, or is compressed in
+        an unusual way.
     """
     if not (path.is_file() and zipfile.is_zipfile(path)):
         raise zipfile.BadZipFile("a .keras file is a zip archive, and this is none")

@@ -100,10 +100,12 @@ def export(
       ModuleNotFoundError: A package for ONNX is missing.
       ValueError: `path` has another ending; `data` does not fit; noise does not fit,
         and `data` is not given; the format cannot express the model; tfmot has
-        quantised the model; or the file does not compute the same as Keras. Then
-        nothing is written.
+        quantised the model; the model does not compute in float32; `export` is called
+        inside a strategy's scope; or the file does not compute the same as Keras.
+        Then nothing is written.
       FileExistsError: There is something at `path`.
       FileNotFoundError: The folder of `path` does not exist.
+      PermissionError: The folder of `path` cannot be written to.
     """
     if tf.distribute.has_strategy():
         raise ValueError("call export outside of the strategy's scope")

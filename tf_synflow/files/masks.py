@@ -52,7 +52,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, np.ndarray]) ->
 
     Raises:
       TypeError: `masks` is not a mapping.
-      ValueError: `masks` is empty, or an array is not boolean.
+      ValueError: `masks` is empty, an array is not boolean, or a name ends in `.npy`.
       OSError: The file cannot be written.
     """
     if not isinstance(masks, Mapping):

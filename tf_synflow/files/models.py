@@ -81,7 +81,9 @@ def save_model(path: str | os.PathLike[str], model: Any) -> None:
     Raises:
       FileExistsError: There is something at `path`.
       FileNotFoundError: The folder of `path` does not exist.
-      ValueError: `path` has another ending.
+      PermissionError: The folder of `path` cannot be written to.
+      ValueError: `path` has another ending, or names a SavedModel and the model is of
+        Keras 3.
     """
     path = checked_output(path)
     check_form(path, model)

@@ -101,7 +101,8 @@ def rebuild(
     Args:
       network: The model, which is not changed.
       masks: Name to mask, with the shape that the weight has in the copy.
-      hold: Whether wrappers in the copy hold the masks. Defaults to True.
+      hold: Whether the copy holds the masks, in wrappers and constraints. Defaults to
+        True.
       make: See `copy_model`.
       weights: See `copy_model`.
       inputs: See `copy_model`.

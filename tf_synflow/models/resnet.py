@@ -40,7 +40,8 @@ def resnet(
 
     Depths 20, 32, 44, 56, 110 and 1202 are the paper's networks for CIFAR: three stages
     of basic blocks with 16, 32 and 64 channels. Depth 8 has one block in each stage.
-    Depths 18, 34, 50, 101 and 152 have four stages of 64 to 512 channels. For images up
+    Depths 18, 34, 50, 101 and 152 have four stages of 64 to 512 channels; from depth 50
+    on, the outputs of their blocks have four times as many. For images up
     to 64 pixels, their stem is a 3x3 convolution of stride 1 ("cifar" and "tiny" are
     the same). For larger images ("imagenet"), the stem is a 7x7 convolution and a max
     pool, both of stride 2. Where the shape changes, the shortcut is a 1x1 convolution

@@ -85,7 +85,8 @@ def prune_filters(
       TypeError: See `PruningPolicy.masks`; or `train` is no function, or `rounds` no
         whole number.
       ValueError: See `PruningPolicy.masks`; or `rounds` is below 1, `model` is pruned
-        already, or the policy does not prune filters.
+        already, or the policy does not prune filters or does not rank them all
+        together.
     """
     counting = Counting(zero_added, whole_percents)
     return in_rounds(model, ratio, train, rounds, policy, data, counting)[0]

@@ -50,7 +50,8 @@ def apply_masks(model: Any, masks: Mapping[str, np.ndarray]) -> Any:
     Returns:
       A new, uncompiled model, whose weights are already sparse. In Keras 2, tfmot
       `PruneLowMagnitude` wrappers around the layers of the named weights hold the
-      masks. In Keras 3, the layers stay plain, and constraints hold the masks.
+      masks. In Keras 3, and for layers of Keras 2 that tfmot cannot wrap, the layers
+      stay plain, and constraints hold the masks.
 
     Raises:
       TypeError: `model` is no Keras model or `masks` no mapping.

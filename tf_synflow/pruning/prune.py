@@ -38,8 +38,9 @@ def prune(
     Returns:
       A new, uncompiled model of the same Keras, whose weights are already sparse. In
       Keras 2, tfmot `PruneLowMagnitude` wrappers around its prunable layers hold the
-      masks. In Keras 3, its layers stay plain, and constraints hold the masks. The new
-      model shares nothing with `model`.
+      masks. In Keras 3, and for layers of Keras 2 that tfmot cannot wrap (attention,
+      embeddings, recurrent layers), the layers stay plain, and constraints hold the
+      masks. The new model shares nothing with `model`.
 
     Raises:
       TypeError: See `PruningPolicy.masks`; or both a policy and settings are given.

@@ -20,7 +20,7 @@ def train(
     Args:
       model: The network, which is changed; it returns logits.
       data: The images. Their order follows from the recipe's seed alone.
-      recipe: How to train; all of it is used but `seen`.
+      recipe: How to train. `seen`, `temperature`, `images` and `save_best` are ignored.
       keep: After how many epochs to keep the weights; 0 is before training.
       progress: A progress bar; its `update()` is called after each epoch.
 
