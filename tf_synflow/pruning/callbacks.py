@@ -116,8 +116,8 @@ class PruningCallback(Callback):
         Raises:
           TypeError: `ratio` is no number, `policy` no PruningPolicy, or `epoch` no
             whole number.
-          ValueError: `ratio` is NaN, infinite or negative, `epoch` is negative, or there
-            is a policy or data but no ratio.
+          ValueError: `ratio` is NaN, infinite or negative; `epoch` is negative; or a
+            policy or data is given without a ratio.
         """
         if ratio is not None:
             pruned_fraction(ratio)

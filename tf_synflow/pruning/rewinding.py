@@ -61,8 +61,8 @@ def prune_with_rewinding(
     Raises:
       TypeError: See `PruningPolicy.masks`; or `train` is no function, or `levels` no
         whole number.
-      ValueError: See `PruningPolicy.masks`; or `levels` is below 1, or the policy prunes
-        filters.
+      ValueError: See `PruningPolicy.masks`; or `levels` is below 1, or the policy
+        prunes filters.
     """
     if not callable(train):
         raise TypeError(f"train must be a function of a model, got {train!r}")
