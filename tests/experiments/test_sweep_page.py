@@ -1,13 +1,17 @@
 """The page of a sweep: its numbers are those of the runs, and it fetches nothing."""
 
 import re
+from pathlib import Path
 
 import pytest
 from html_pages import Page, fetches_nothing
 
+import tf_synflow
+from tf_synflow.criteria import CRITERIA
 from tf_synflow.experiments import paper_tables
 from tf_synflow.experiments.line_chart import Line, line_chart
-from tf_synflow.experiments.sweep_page import sweep_page
+from tf_synflow.experiments.paper_figures import STYLES
+from tf_synflow.experiments.sweep_page import COLOURS, sweep_page
 
 RUNS = [
     {"model": "resnet20", "dataset": d, "criterion": c, "ratio": r, "seed": s,
@@ -47,6 +51,15 @@ def test_the_tables_hold_the_runs(page):
             found = cell[0]["data-value"]
             assert found == value or float(found) == float(value)
     assert every[-1][1][1] == "<i>"
+
+
+def test_every_criterion_has_a_style_and_two_colours():
+    folder = Path(tf_synflow.__file__).parent
+    style = (folder / "reporting" / "page" / "style.css").read_text("utf-8")
+    for criterion in CRITERIA:
+        assert criterion in STYLES
+        name = COLOURS.get(criterion, criterion)
+        assert len(re.findall(f"--{name}: #", style)) == 2
 
 
 def test_the_charts_hold_the_accuracies(page):

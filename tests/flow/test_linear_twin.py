@@ -7,6 +7,8 @@ from nets import layers, randomise
 from path_counting import Units
 
 import tf_synflow
+from tf_synflow.flow.linear_parts import rule_of
+from tf_synflow.frameworks import read
 from tf_synflow.keras2.imports import keras
 from tf_synflow.masks.counts import kept_count
 
@@ -192,6 +194,29 @@ def test_the_twin_of_a_positive_linear_layer_is_the_layer(shape, make):
     By Euler's theorem the scores of a layer that every path crosses add up to the flow;
     so the flow is read off the layers before and after.
     """
+    model = positive(shape, make)
+    scores = tf_synflow.PruningPolicy().score(model)
+    expected = forward(model, np.ones((1, *shape), "float32")).sum()
+    np.testing.assert_allclose(scores["before/kernel"].sum(), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores["after/kernel"].sum(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "make"), LINEAR_LAYERS)
+def test_the_rule_of_a_positive_linear_layer_is_the_layer_wherever_it_looks(
+    shape, make
+):
+    """On ones hardly any position differs from another; on random numbers all do."""
+    model = positive(shape, make)
+    x = np.random.default_rng(0).random((1, *shape), "float32")
+    call = read(model).calls[1]
+    weights = {short: tf.abs(variable) for short, variable in call.weights.items()}
+    y = rule_of(call)(call.layer, model.get_layer("before")(x), weights)
+    found = model.get_layer("after")(y).numpy()
+    np.testing.assert_allclose(found, forward(model, x), rtol=1e-5)
+
+
+def positive(shape, make):
+    """A model of a layer between two Dense ones, with weights > 0 and no offsets."""
     inputs = keras.Input(shape)
     x = layers.Dense(shape[-1], use_bias=False, name="before")(inputs)
     x = layers.Dense(2, use_bias=False, name="after")(make()(x))
@@ -200,10 +225,7 @@ def test_the_twin_of_a_positive_linear_layer_is_the_layer(shape, make):
         value = np.abs(variable.numpy()) + 0.1
         offset = any(s in variable.name for s in ("bias", "beta", "moving_mean"))
         variable.assign(np.zeros_like(value) if offset else value)
-    scores = tf_synflow.PruningPolicy().score(model)
-    expected = forward(model, np.ones((1, *shape), "float32")).sum()
-    np.testing.assert_allclose(scores["before/kernel"].sum(), expected, rtol=1e-5)
-    np.testing.assert_allclose(scores["after/kernel"].sum(), expected, rtol=1e-5)
+    return model
 
 
 def forward(model, x):

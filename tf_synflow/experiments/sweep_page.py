@@ -10,7 +10,7 @@ from tf_synflow.reporting.html_page import Cell, Html, element, page, table
 Rows = Sequence[Mapping[str, Any]]
 
 # Names of colours in style.css, if they are not the name of the criterion.
-_COLOURS = {
+COLOURS = {
     "loss_preservation": "loss",
     "small_magnitude_loss_preservation": "small",
     "gradient_norm_preservation": "norm",
@@ -64,7 +64,7 @@ def _lines(rows: Rows, dashed: bool) -> list[Line]:
             own = dense + own
         points = [(10 ** r["alpha"], r["mean"], r["min"], r["max"]) for r in own]
         label = STYLES[criterion][0] + (", published" if dashed else "")
-        colour = _COLOURS.get(criterion, criterion)
+        colour = COLOURS.get(criterion, criterion)
         lines.append(
             Line(label=label, colour=colour, points=sorted(points), dashed=dashed)
         )
