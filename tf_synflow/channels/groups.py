@@ -33,7 +33,7 @@ class Link(NamedTuple):
       inputs: The groups of the inputs. If a group has fewer channels than the output,
         each of its channels is repeated several times in a row.
       output: The group of the output.
-      after: The number of kernels that come before the link.
+      after: The link comes after this many kernels.
     """
 
     inputs: tuple[int, ...]

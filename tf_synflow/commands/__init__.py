@@ -35,7 +35,7 @@ _USAGE = "\n".join(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command that the first argument names.
+    """Runs the command named by the first argument.
 
     Args:
       argv: The words of the command line, the program's name first. Defaults to

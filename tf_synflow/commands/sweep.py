@@ -3,10 +3,10 @@
 tf-synflow sweep --sweepdir=runs/sweep --models=resnet20 --datasets=digits \
     --criteria=synflow,snip --ratios=10,100 --seeds=0,1 -- --epochs=5
 
-What comes after -- goes to `tf-synflow train`, and so do the flags in the file
---recipe. The program skips runs that have results, so the same command continues where
-it was stopped. It writes runs.csv, with a row for each run, and summary.csv, with the
-mean, minimum and maximum over the seeds.
+The flags after `--` are passed to `tf-synflow train`, and so are those in the file that
+--recipe names. The program skips runs that have results, so the same command continues
+where it was stopped. It writes runs.csv, with a row for each run, and summary.csv, with
+the mean, minimum and maximum over the seeds.
 """
 
 import signal

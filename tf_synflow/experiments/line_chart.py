@@ -31,7 +31,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str) -> Html:
     """Lines over a logarithmic axis, with a legend.
 
     Args:
-      lines: At least one line with a point.
+      lines: The lines to draw. At least one of them must have a point.
       x_title: Title of the horizontal axis, which is logarithmic.
       y_title: Title of the vertical axis.
     """

@@ -1,4 +1,4 @@
-"""Reads the weights that a run begins with from a file, in place of new weights."""
+"""Reads a run's initial weights from a file, instead of starting from new ones."""
 
 import os
 from collections.abc import Mapping

@@ -162,8 +162,8 @@ def _check_fit(
             )
         if shape != shapes[name]:
             raise ValueError(
-                f"{str(path)!r} has a mask of {name!r} of shape {shape}, but the "
-                f"weight of the model has shape {shapes[name]}"
+                f"the mask of {name!r} in {str(path)!r} has shape {shape}, but the "
+                f"model's weight has shape {shapes[name]}"
             )
 
 

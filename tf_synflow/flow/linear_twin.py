@@ -8,8 +8,8 @@ in float64 on an input of ones. The sum of its outputs is the synaptic flow
 
 that is, the sum over all paths from input to output of the product of the weights'
 absolute values along the path. In deep networks R is too large for float64. So the twin
-computes R / 2**e: exact powers of two keep its signals near 1. The gradients then stay
-in range too, because the scores of each layer add up to R.
+computes R / 2**e: exact powers of two keep its signals near 1. The scores of each layer
+add up to this scaled flow, so the gradients stay in range too.
 
 References:
   Tanaka, Kunin, Yamins, Ganguli. Pruning neural networks without any data by

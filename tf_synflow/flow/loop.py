@@ -35,7 +35,7 @@ def network_twin(
     traced: bool = False,
     product: bool = False,
 ) -> tuple[LinearTwin, dict[str, Magnitudes]]:
-    """The twin of a whole network, and |w| of the weights to differentiate by.
+    """The twin of a network, and the |w| that it is differentiated with respect to.
 
     Args:
       network: The network.

@@ -7,6 +7,11 @@ from tf_synflow.keras3.conversion import as_tf_keras
 from tf_synflow.keras3.imports import keras
 from tf_synflow.network import Network
 
+_INSTEAD = (
+    "Give loss=function instead, where function(labels, outputs) is written with "
+    "TensorFlow"
+)
+
 
 def for_gradients(network: Network, loss: Any) -> tuple[Network, Any]:
     """A network of Keras 2 to take gradients in, and the loss for it.
@@ -42,9 +47,8 @@ def converted(loss: Any) -> Any:
         return loss  # a name, a function of the user's own, or None
     if type(loss).__module__.partition(".")[0] != "keras":
         raise ValueError(
-            f"the loss {name} is a class of your own for Keras 3, and this is computed "
-            "in Keras 2: give a function of labels and outputs instead, written with "
-            "TensorFlow, loss=function"
+            f"the loss {name} is a class of your own for Keras 3, but the gradients "
+            f"are computed in Keras 2. {_INSTEAD}"
         )
     kind = _found(keras2, name)
     known = inspect.signature(kind.__init__).parameters
@@ -59,9 +63,8 @@ def converted(loss: Any) -> Any:
             settings[key] = value
         elif key not in defaults or value != defaults[key].default:
             raise ValueError(
-                f"the loss {name} has {key}={value!r}, which does not exist in Keras "
-                "2, where this is computed: give a function of labels and outputs "
-                "instead, written with TensorFlow, loss=function"
+                f"the loss {name} has {key}={value!r}, which Keras 2 does not "
+                f"support, and the gradients are computed in Keras 2. {_INSTEAD}"
             )
     return kind(**settings)
 
@@ -70,8 +73,7 @@ def _found(keras2: Any, name: str) -> Any:
     found = getattr(keras2.losses, name, None)
     if found is None:
         raise ValueError(
-            f"the loss {name} of Keras 3 does not exist in Keras 2, where this is "
-            "computed: give a function of labels and outputs instead, written with "
-            "TensorFlow, loss=function"
+            f"the loss {name} of Keras 3 does not exist in Keras 2, in which the "
+            f"gradients are computed. {_INSTEAD}"
         )
     return found

@@ -1,10 +1,10 @@
 """A Keras model as data: its layer calls, weights and masks, read once.
 
-Nested models are laid flat, and a layer that is called twice gives two calls of one
-layer. All code that goes through a network (the linear twin, the channels, the report,
-the names of the weights) goes through this list of calls. So the order in which the
-model applies its layers is the same everywhere. `frameworks.read` turns a Keras model
-into a `Network`. Only the adapters need to know which Keras the model came from.
+Nested models are flattened. A layer that is called twice appears as two calls, both of
+the same layer. All code that goes through a network (the linear twin, the channels, the
+report, the names of the weights) goes through this list of calls. So the order in which
+the model applies its layers is the same everywhere. `frameworks.read` turns a Keras
+model into a `Network`. Only the adapters need to know which Keras the model came from.
 """
 
 import dataclasses

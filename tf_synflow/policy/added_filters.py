@@ -97,5 +97,5 @@ def hold_zero(model: Any, kept: Mapping[str, np.ndarray]) -> None:
 
 
 def kept_filters(mask: np.ndarray) -> np.ndarray:
-    """Which filters of a convolution have a weight left."""
+    """Which filters of a convolution have at least one weight left."""
     return mask.reshape(-1, mask.shape[-1]).any(0)

@@ -191,7 +191,11 @@ class Derivatives:
 
     def _counted(self, sizes: list[float]) -> list[float]:
         if not all(sizes):
-            raise ValueError("the model's mask leaves out all of the data")
+            raise ValueError(
+                "no data is left for the loss of an output: the Keras mask (of an "
+                "Embedding or Masking layer, for example) leaves out every element. "
+                "Give data that the mask does not leave out"
+            )
         return sizes
 
     def _parts(self, batch: Batch) -> tuple[list[Any], list[Any], list[Any]]:

@@ -103,8 +103,9 @@ class Samples:
         self._outputs = output_names(model)
         if data is None:
             raise ValueError(
-                "this criterion needs data, and got none: give data=(x, y), images and "
-                "labels (ten a class are usual), or a tf.data.Dataset of such batches"
+                "this criterion needs data, and got none. Give data=(x, y), where x is "
+                "images and y is their labels (usually ten images for each class), or "
+                "a tf.data.Dataset of (x, y) batches"
             )
         if isinstance(data, tf.data.Dataset):
             self._batches = self._checked(data)

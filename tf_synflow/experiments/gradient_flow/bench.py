@@ -53,7 +53,7 @@ class Bench:
     """A model, with masks that are kept beside it.
 
     Attributes:
-      network: The model, read.
+      network: The model as a `Network`, from `frameworks.read`.
       sample: Images and labels for measuring and scoring.
     """
 
