@@ -158,11 +158,11 @@ class PruningPolicy:
         for kind in self.layer_types or ():
             if not isinstance(kind, type):
                 raise TypeError(f"layer_types must be layer classes, got {kind!r}")
-        warmth = self.temperature
-        if warmth is not None and (
-            isinstance(warmth, (bool, str)) or not 0 < warmth < math.inf
+        temperature = self.temperature
+        if temperature is not None and (
+            isinstance(temperature, (bool, str)) or not 0 < temperature < math.inf
         ):
-            raise ValueError(f"temperature must be above 0, got {warmth!r}")
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
         usual = DEFAULT_ITERATIONS.get(self.criterion_name, 1)
         own = usual if self.iterations is None else int(self.iterations)
         types = None if self.layer_types is None else tuple(self.layer_types)
