@@ -122,13 +122,13 @@ def test_the_temperature_of_training_is_not_that_of_scoring(tmp_path, monkeypatc
     """GraSP divides logits by 200, not by 1,000, though training divides them by 5."""
     losses = []
     policy_class = type(POLICY)
-    prepare = policy_class.task
+    prepare = policy_class.problem
 
     def watched(self, network, data=None):
         losses.append(self.loss)
         return prepare(self, network, data)
 
-    monkeypatch.setattr(policy_class, "task", watched)
+    monkeypatch.setattr(policy_class, "problem", watched)
     run(tmp_path / "run")
     kinds = {type(loss) for loss in losses if loss is not None}
     assert kinds == {keras.losses.SparseCategoricalCrossentropy}
