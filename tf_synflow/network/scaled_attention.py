@@ -6,8 +6,11 @@ MultiHeadAttention of its Keras.
 
 from typing import Any
 
+# Of any class, to a type checker: that of a Keras comes next in the order of bases.
+_Mixin: Any = object
 
-class ScaledQueries:
+
+class ScaledQueries(_Mixin):
     """Lets a MultiHeadAttention multiply its queries by a number.
 
     Keras divides the queries by the square root of `key_dim`. `shrink` takes out units,
