@@ -334,7 +334,7 @@ MB = 2**20
     ("shape", "blocks", "arguments", "message"),
     [
         ((40, MB), 40, {"limit": 30 * MB}, "41,943,040 bytes of memory, and the limit"),
-        ((40, MB), 40, {"like": "model"}, r"shape \(40, 1048576\), but the weight"),
+        ((40, MB), 40, {"like": "model"}, r"shape \(40, 1048576\), but the model"),
         ((10**12,), 1, {}, "declares the shape"),
         ((16, 4), 40, {}, "declares the shape"),
         ((16, 4), 40, {"like": "model"}, "declares the shape"),
