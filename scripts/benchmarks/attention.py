@@ -185,12 +185,12 @@ def drawn_as_matrices(model):
                 kernel.assign(tf.random.uniform(kernel.shape, -limit, limit))
 
 
-def pruned(model, criterion, ratio, data):
+def pruned(model, criterion, ratio, data, seed):
     """Gives a pruned copy of a model."""
     scope = "local" if criterion == "local" else "global"
     name = "magnitude" if criterion == "local" else criterion
     policy = tf_synflow.PruningPolicy(
-        name, scope=scope, progress=False, on_collapse="ignore"
+        name, scope=scope, seed=seed, progress=False, on_collapse="ignore"
     )
     few = (data[0][:256], data[1][:256]) if criterion == "snip" else None
     return tf_synflow.prune(model, ratio, policy=policy, data=few)
@@ -262,7 +262,7 @@ def main(_):
                 small = (
                     tf_synflow.prune(model, 1)
                     if criterion == "dense"
-                    else pruned(model, criterion, ratio, data)
+                    else pruned(model, criterion, ratio, data, seed)
                 )
                 report = tf_synflow.report(small)
                 whole = report.totals
