@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -15,6 +16,7 @@ def programs(name):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_page_on_transformers(number, tmp_path, monkeypatch, capsys):
+    keras.utils.clear_session()  # or layers get numbers after their names
     monkeypatch.chdir(tmp_path)
     program = programs("transformers.md")[number]
     short = re.sub(r"epochs=\d+", "epochs=2", program)
